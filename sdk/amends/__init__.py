@@ -1,0 +1,1 @@
+"""The SDK: define sagas, start them, and serve participants."""

@@ -1,0 +1,1 @@
+"""The orchestrator: engine, store and gRPC services."""

@@ -1,0 +1,1 @@
+"""Where journals live: the store protocol and its implementations."""
