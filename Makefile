@@ -1,0 +1,64 @@
+# Each target makes the virtual environment it needs: python3 (3.11 or newer) and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+VENV := .venv/.stamp
+GENERATOR := .venv-generate/.stamp
+
+.PHONY: demo serve test check format generate lock clean
+
+demo: $(VENV)
+	$(BIN)/amends demo
+
+serve: $(VENV)
+	$(BIN)/amends serve
+
+# Two workers: the machines this runs on have two cores, and the tests start servers of their own.
+test: $(VENV) $(GENERATOR)
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	BUF=$(BIN)/buf tools/check_breaking.sh
+
+format: $(VENV)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format --write
+
+generate: $(GENERATOR)
+	.venv-generate/bin/python tools/generate.py
+
+# Newest versions that pyproject.toml and tools/generate.in allow, for every platform, with hashes.
+lock: .venv-lock/.stamp
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file tools/generate.lock tools/generate.in
+
+clean:
+	rm -rf .venv .venv-generate .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov
+	find sdk server participants tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The build backend is in the lock, so nothing is fetched that has no hash.
+$(VENV): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "amends needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(GENERATOR): tools/generate.lock
+	$(PYTHON) -m venv .venv-generate
+	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tools/generate.lock
+	touch $@
+
+.venv-lock/.stamp:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
