@@ -4,16 +4,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 buf=${BUF:-.venv/bin/buf}
 
+has_proto() { [[ -n $(git ls-tree -r --name-only "$1" -- proto 2>/dev/null | grep '\.proto$' || true) ]]; }
+
 base=""
 for ref in refs/remotes/origin/main refs/heads/main HEAD; do
-    if base=$(git rev-parse --quiet --verify "$ref^{commit}" 2>/dev/null); then break; fi
+    if has_proto "$ref"; then
+        base=$ref
+        break
+    fi
 done
 if [[ -z $base ]]; then
-    echo "buf breaking: no commit to compare with"
-    exit 0
-fi
-if [[ -z $(git ls-tree -r --name-only "$base" -- proto | grep '\.proto$' || true) ]]; then
-    echo "buf breaking: no proto in $base to compare with"
+    echo "buf breaking: no commit with a proto to compare with"
     exit 0
 fi
 
