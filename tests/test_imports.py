@@ -20,7 +20,7 @@ ENGINE_MAY_IMPORT = (
         "functools",
         "graphlib",
     ),
-    *("hashlib", "heapq", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing"),
+    *("hashlib", "heapq", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib"),
 )
 # A part may be a module or a package; one that does not exist yet breaks no rule.
 MAY_IMPORT_OF_OURS = {
