@@ -1,0 +1,171 @@
+"""The exceptions of the SDK: what a caller, a saga's author or a participant can meet or raise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+if TYPE_CHECKING:
+    from amends.views import Cause, SagaView, StepView
+
+
+class AmendsError(Exception):
+    """The base of all exceptions that this package raises."""
+
+
+class PayloadError(AmendsError):
+    """Data cannot be turned into a payload, or a payload is not what its type says. The message names the path."""
+
+
+class Refused(AmendsError):
+    """Raised by a handler: a business error. This attempt had no effect, and trying again would not help.
+
+    `code` is stable and machine-readable, in UPPER_SNAKE_CASE; `message` is a sentence for people; `data` is anything that
+    can be a payload. `stored` says that the participant keeps this verdict under the key of the call and gives it again
+    for each attempt.
+    """
+
+    def __init__(self, code: str, message: str = "", *, data: object = None, stored: bool = False) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.data = data
+        self.stored = stored
+
+
+class DefinitionError(AmendsError):
+    """A saga is written in a way that cannot work."""
+
+
+class ReferenceUseError(DefinitionError, TypeError):
+    """A reference was used as if it were the value that it stands for, for example in an `if` or with `+`."""
+
+
+class UnknownFieldError(DefinitionError, AttributeError):
+    """A reference was asked for a field that its type does not have."""
+
+
+class SagaError(AmendsError):
+    """A saga has no result. `saga` is how it stands; `cause` why it turned back, if it did; `steps` tells of each step."""
+
+    def __init__(self, message: str, saga: SagaView) -> None:
+        super().__init__(message)
+        self.saga = saga
+
+    @property
+    def cause(self) -> Cause | None:
+        return self.saga.cause
+
+    @property
+    def steps(self) -> tuple[StepView, ...]:
+        return self.saga.steps
+
+
+class Compensated(SagaError):
+    """The saga turned back, and all that may have happened was undone. Final."""
+
+
+class Stuck(SagaError):
+    """The saga needs an operator. Not final: it goes on after `Client.retry` or `Client.resolve`."""
+
+
+class Failed(SagaError):
+    """An operator gave the saga up with something left undone. Final."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field of a request. `field` is a path, for example `definition.steps[2].after[0]`."""
+
+    field: str
+    description: str
+
+
+class RpcError(AmendsError):
+    """A call to the orchestrator did not succeed. Which subclass is raised follows from the gRPC status alone.
+
+    `reason` is the stable reason of the server's ErrorInfo, for example `SAGA_NOT_FOUND`; it is empty if the server did
+    not answer. `metadata` belongs to it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.violations = tuple(violations)
+
+
+class InvalidArgument(RpcError):
+    """The request is wrong in itself. `violations` names the fields."""
+
+
+class NotFound(RpcError):
+    """There is no such saga, definition or participant."""
+
+
+class AlreadyExists(RpcError):
+    """There is one of that id with other content."""
+
+
+class FailedPrecondition(RpcError):
+    """What is asked for does not fit the state that it is asked in."""
+
+
+class Aborted(RpcError):
+    """Something else changed at the same time. The whole of it may be tried again."""
+
+
+class OutOfRange(RpcError):
+    """The events that are asked for are not kept any more."""
+
+
+class ResourceExhausted(RpcError):
+    """A limit was met: the size of a payload, a quota, a queue."""
+
+
+class PermissionDenied(RpcError):
+    """The caller may not do this."""
+
+
+class Unauthenticated(RpcError):
+    """The caller did not prove who it is."""
+
+
+class Unavailable(RpcError):
+    """The orchestrator cannot be reached or cannot serve now. Whether the request took effect is unknown."""
+
+
+class DeadlineExceeded(RpcError):
+    """The answer did not come in time. Whether the request took effect is unknown."""
+
+
+class Cancelled(RpcError):
+    """The call was broken off. Whether the request took effect is unknown."""
+
+
+class Unimplemented(RpcError):
+    """This orchestrator does not serve the call."""
+
+
+class Internal(RpcError):
+    """The orchestrator has a defect."""
+
+
+class DataLoss(RpcError):
+    """The orchestrator lost data, or sent what cannot be right."""
+
+
+class Unknown(RpcError):
+    """The answer cannot be understood. Whether the request took effect is unknown."""
