@@ -1,0 +1,171 @@
+"""Payloads: Python values to what sagas carry on the wire, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar, cast
+
+import msgspec
+from google.protobuf.message import DecodeError, Message
+
+from amends._foreign import (
+    from_builtins,
+    is_message,
+    is_model,
+    parsed_message,
+    schema_of_foreign,
+    to_builtins,
+    validated_model,
+)
+from amends.errors import PayloadError
+from amends.v1 import payload_pb2
+
+T = TypeVar("T")
+Decoder = Callable[[payload_pb2.Payload], object]
+
+# What encoders and decoders raise for data that does not fit; RecursionError comes from data that is nested too deep.
+_MISFITS = (ValueError, TypeError, OverflowError, RecursionError, NotImplementedError, DecodeError)
+_CACHED_TYPES_MAX = 1024  # more types than a program has; bounds programs that make types as they run
+_encoder = msgspec.json.Encoder(enc_hook=to_builtins)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Bytes that only the users can read, for example encrypted ones. `content_type` is a media type."""
+
+    data: bytes
+    content_type: str = "application/octet-stream"
+
+
+def encode(value: object) -> payload_pb2.Payload:
+    """Turn a value into a payload; None into one without data. A `Payload` is passed as it is.
+
+    :raises PayloadError: the value is of a kind that has no place in a payload.
+    """
+    try:
+        match value:
+            case None:
+                return payload_pb2.Payload()
+            case payload_pb2.Payload():
+                return value
+            case Opaque(data, content_type):
+                return payload_pb2.Payload(opaque=payload_pb2.OpaquePayload(data=data, content_type=content_type))
+            case Message():
+                return _packed(value)
+            case _:
+                return payload_pb2.Payload(json=_encoder.encode(value).decode())
+    except _MISFITS as error:
+        raise PayloadError(f"{type(value).__qualname__} cannot be a payload: {_redacted(error)}") from None
+
+
+def decode(payload: payload_pb2.Payload, type: type[T]) -> T:
+    """Turn a payload into a value of the type. A payload without data is a JSON null.
+
+    :raises PayloadError: the payload is not what the type says; the message names the path, never the data.
+    """
+    try:
+        return cast(T, _decoder(cast(Hashable, type))(payload))
+    except _MISFITS as error:
+        raise PayloadError(f"{_name(type)}: {_redacted(error)}") from None
+
+
+@lru_cache(_CACHED_TYPES_MAX)
+def json_schema(type: Hashable) -> str:
+    """The JSON Schema of a type; empty if there is none, as for protobuf messages and opaque bytes."""
+    if type is Opaque or is_message(type):
+        return ""
+    try:
+        schema = msgspec.json.schema(type, schema_hook=schema_of_foreign)
+    except _MISFITS:
+        return ""
+    return json.dumps(schema) if schema else ""
+
+
+@lru_cache(_CACHED_TYPES_MAX)
+def _decoder(kind: Hashable) -> Decoder:
+    needed = _without_none(kind)
+    decoder = _decoder_of_needed(needed)
+    if decoder is None:
+        return _json_decoder(kind)
+    return decoder if needed is kind else _or_none(decoder)
+
+
+def _decoder_of_needed(kind: object) -> Decoder | None:
+    if kind is payload_pb2.Payload:
+        return lambda payload: payload
+    if kind is Opaque:
+        return _opaque
+    if is_message(kind):
+        return lambda payload: _message(kind, payload)
+    if is_model(kind):
+        return lambda payload: validated_model(kind, _json_text(payload))
+    return None
+
+
+def _json_decoder(kind: object) -> Decoder:
+    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(cast("type[object]", kind), dec_hook=from_builtins)
+    return lambda payload: decoder.decode(_json_text(payload))
+
+
+def _or_none(decoder: Decoder) -> Decoder:
+    return lambda payload: None if _is_null(payload) else decoder(payload)
+
+
+def _without_none(kind: object) -> object:
+    """`X` of `X | None`; any other type as it is."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind
+    needed = [argument for argument in typing.get_args(kind) if argument is not types.NoneType]
+    return needed[0] if len(needed) == 1 else kind
+
+
+def _is_null(payload: payload_pb2.Payload) -> bool:
+    return payload.WhichOneof("kind") is None or (payload.WhichOneof("kind") == "json" and payload.json == "null")
+
+
+def _json_text(payload: payload_pb2.Payload) -> str:
+    match payload.WhichOneof("kind"):
+        case "json":
+            return payload.json
+        case None:
+            return "null"
+        case "message":
+            raise ValueError(f"Expected JSON, got the protobuf message `{payload.message.TypeName()}`")
+        case "opaque":
+            raise ValueError(f"Expected JSON, got opaque bytes of type `{payload.opaque.content_type}`")
+
+
+def _message(kind: type[Message], payload: payload_pb2.Payload) -> Message:
+    if payload.WhichOneof("kind") != "message":
+        return parsed_message(kind, _json_text(payload))
+    message = kind()
+    if not payload.message.Unpack(message):
+        raise ValueError(f"Got the protobuf message `{payload.message.TypeName()}`")
+    return message
+
+
+def _opaque(payload: payload_pb2.Payload) -> Opaque:
+    if payload.WhichOneof("kind") != "opaque":
+        raise ValueError("Expected opaque bytes")
+    return Opaque(payload.opaque.data, payload.opaque.content_type)
+
+
+def _packed(message: Message) -> payload_pb2.Payload:
+    payload = payload_pb2.Payload()
+    payload.message.Pack(message, deterministic=True)  # the same message must be the same bytes in every attempt
+    return payload
+
+
+def _name(kind: object) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else str(kind)
+
+
+def _redacted(error: BaseException) -> str:
+    """What an error says, without the data that msgspec quotes: payloads must not get into errors and logs."""
+    return re.sub(r"'[^']*'", "'…'", str(error)) or type(error).__name__

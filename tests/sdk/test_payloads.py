@@ -1,0 +1,163 @@
+"""Payloads: each kind of type goes there and back, and what does not fit says where."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TypedDict
+
+import msgspec
+import pydantic
+import pytest
+from google.protobuf import duration_pb2
+
+from amends.errors import PayloadError
+from amends.payloads import Opaque, decode, encode, json_schema
+from amends.v1 import payload_pb2
+
+
+@dataclass(frozen=True)
+class Item:
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Basket:
+    items: list[Item]
+    total: Decimal
+    at: dt.datetime
+    id: uuid.UUID
+    token: bytes = b""
+    note: str | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    name: str
+    tags: tuple[str, ...] = ()
+
+
+class Place(TypedDict):
+    street: str
+    number: int
+
+
+class Person(pydantic.BaseModel):
+    name: str = pydantic.Field(alias="fullName")
+    age: int
+
+
+@dataclass
+class Mixed:
+    person: Person | None
+    length: duration_pb2.Duration
+    people: list[Person] = field(default_factory=list[Person])
+
+
+class Odd:
+    pass
+
+
+BASKET = Basket(
+    items=[Item("A", 1)],
+    total=Decimal("10.50"),
+    at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    id=uuid.UUID(int=7),
+    token=b"\x00\xff",
+)
+VALUES: list[tuple[object, object]] = [
+    (BASKET, Basket),
+    (Row("r", ("x",)), Row),
+    (Place(street="S", number=1), Place),
+    (Person(fullName="Ada", age=36), Person),
+    (Mixed(Person(fullName="A", age=1), duration_pb2.Duration(seconds=3)), Mixed),
+    (duration_pb2.Duration(seconds=5), duration_pb2.Duration),
+    (Opaque(b"\x00secret", "application/x-sealed"), Opaque),
+    ({"a": [1, 2.5, True, None, "ü"]}, dict[str, object]),
+    ([Item("A", 1)], list[Item]),
+    ("text", str),
+    (7, int),
+    (2**70, int),
+    (None, type(None)),
+    (None, Item | None),
+    (None, Person | None),
+    (Item("A", 1), Item | None),
+    (Person(fullName="A", age=1), Person | None),
+]
+
+
+@pytest.mark.parametrize(("value", "kind"), VALUES, ids=lambda value: str(value)[:30])
+def test_a_value_comes_back_as_it_went(value: object, kind: type[object]) -> None:
+    wire = payload_pb2.Payload.FromString(encode(value).SerializeToString())
+    assert decode(wire, kind) == value
+
+
+def test_absence_and_json_null_are_the_same() -> None:
+    assert encode(None).WhichOneof("kind") is None
+    assert decode(payload_pb2.Payload(json="null"), type(None)) is None
+    assert decode(payload_pb2.Payload(), object) is None
+
+
+def test_protobuf_goes_as_any_and_is_read_from_json_as_well() -> None:
+    assert encode(duration_pb2.Duration(seconds=5)).message.TypeName() == "google.protobuf.Duration"
+    error = decode(payload_pb2.Payload(json='{"code": "X"}'), payload_pb2.Error)
+    assert error == payload_pb2.Error(code="X")
+
+
+def test_a_payload_passes_unread() -> None:
+    payload = payload_pb2.Payload(json='{"kept":   "as it is"}')
+    assert encode(payload) == payload
+    assert decode(payload, payload_pb2.Payload) == payload
+
+
+def test_equal_values_are_equal_bytes() -> None:
+    assert encode(BASKET).SerializeToString() == encode(BASKET).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "where"),
+    [
+        ('{"items":[{"sku":"A","quantity":"SECRET"}]}', Basket, "$.items[0].quantity"),
+        ('{"sku":"SECRET"}', Item, "quantity"),
+        ("null", Item, "Item"),
+        ('{"fullName":"SECRET","age":"SECRET"}', Person, "$.age"),
+        ('{"person":{"fullName":"A","age":"SECRET"},"length":"1s"}', Mixed, "$.person"),
+        ('{"code":{"SECRET":1}}', payload_pb2.Error, "$.code"),
+        ('{"unknown":"SECRET"}', payload_pb2.Error, "$.unknown"),
+        ('{"sku":SECRET', Item, "malformed"),
+        ("[" * 100_000, list[object], "depth"),
+    ],
+)
+def test_a_misfit_names_the_path_and_not_the_data(text: str, kind: type[object], where: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        decode(payload_pb2.Payload(json=text), kind)
+    assert where in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_wrong_form_is_named() -> None:
+    with pytest.raises(PayloadError, match=r"Item: .*google\.protobuf\.Duration"):
+        decode(encode(duration_pb2.Duration()), Item)
+    with pytest.raises(PayloadError, match="opaque"):
+        decode(encode(Opaque(b"x")), Item)
+    with pytest.raises(PayloadError, match="opaque"):
+        decode(encode(Item("A", 1)), Opaque)
+    with pytest.raises(PayloadError, match=r"google\.protobuf\.Duration"):
+        decode(encode(duration_pb2.Duration()), payload_pb2.Error)
+
+
+@pytest.mark.parametrize("value", [Odd(), {"a": Odd()}, {1, Odd}, "\ud800", lambda: None])
+def test_what_has_no_place_in_a_payload_is_refused(value: object) -> None:
+    with pytest.raises(PayloadError, match="cannot be a payload"):
+        encode(value)
+
+
+def test_schemas_are_of_the_types() -> None:
+    assert "quantity" in json.loads(json_schema(Item))["$defs"]["Item"]["properties"]
+    assert "fullName" in json.loads(json_schema(Person))["properties"]
+    assert json.loads(json_schema(int)) == {"type": "integer"}
+    assert json_schema(duration_pb2.Duration) == json_schema(Opaque) == json_schema(object) == json_schema(Odd) == ""
