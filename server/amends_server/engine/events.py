@@ -1,0 +1,295 @@
+"""The facts of a saga's life. A journal is a list of these; a saga's state is their fold (`evolve`).
+
+Every event carries its time, so that folding needs no clock. Its sequence is its place in the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from amends_server.engine.payload import Error, Payload, RelatedService
+from amends_server.engine.policy import Time
+
+
+class Resolution(Enum):
+    """What an operator says of a step that cannot settle itself."""
+
+    SKIPPED = "skipped"
+    SUCCEEDED = "succeeded"
+    COMPENSATED = "compensated"
+
+
+class LateReply(Enum):
+    """In a word: what a reply said that was no longer waited for."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    IN_PROGRESS = "in_progress"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """Cause: a step failed or stayed unknown."""
+
+    step: str
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Cause: the saga's deadline passed."""
+
+    deadline: Time
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Cause: somebody cancelled the saga."""
+
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedByOperator:
+    """Cause: an operator settled a step so that the saga had to turn back."""
+
+    reason: str
+    principal: str
+
+
+Cause = StepFailed | DeadlinePassed | Cancelled | TurnedByOperator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaStarted:
+    """The saga was accepted."""
+
+    time: Time
+    namespace: str
+    saga_id: str
+    definition_digest: str
+    input: Payload | None
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    deadline: Time | None = None
+    principal: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDispatched:
+    """An attempt of an action is about to be sent. `input` is frozen at the first one; None there: the saga's input."""
+
+    time: Time
+    step: str
+    attempt: int
+    input: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSucceeded:
+    """An action succeeded."""
+
+    time: Time
+    step: str
+    attempt: int
+    output: Payload | None
+    related_services: tuple[RelatedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepRefused:
+    """An action was refused, or (attempt 0) did not get as far as its call. `stored`: true of all attempts."""
+
+    time: Time
+    step: str
+    attempt: int
+    error: Error
+    stored: bool = False
+    related_services: tuple[RelatedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepRetryScheduled:
+    """An attempt of an action ended without a verdict; the next one is due at `due_time`."""
+
+    time: Time
+    step: str
+    attempt: int
+    error: Error
+    due_time: Time
+
+
+@dataclass(frozen=True, slots=True)
+class StepGivenUp:
+    """The attempts of an action ended without a verdict."""
+
+    time: Time
+    step: str
+    attempt: int
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationDispatched:
+    """An attempt of a compensation is about to be sent. `arguments` come from its template, frozen at the first one."""
+
+    time: Time
+    step: str
+    attempt: int
+    arguments: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationSucceeded:
+    """A compensation succeeded."""
+
+    time: Time
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationRetryScheduled:
+    """An attempt of a compensation did not succeed; the next one is due at `due_time`."""
+
+    time: Time
+    step: str
+    attempt: int
+    error: Error
+    due_time: Time
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationFailed:
+    """A compensation was refused or has used up its retries. Attempt 0: its arguments could not be made."""
+
+    time: Time
+    step: str
+    attempt: int
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationOmitted:
+    """A step was passed over on the way back: its definition says that nothing needs to be undone."""
+
+    time: Time
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepResolved:
+    """An operator settled a step."""
+
+    time: Time
+    step: str
+    resolution: Resolution
+    output: Payload | None
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class SagaTurnedBack:
+    """From here the saga goes back."""
+
+    time: Time
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class SagaStuck:
+    """Nothing can be done without an operator; these steps block the saga."""
+
+    time: Time
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SagaRetried:
+    """An operator had the saga go on: waiting attempts are due now, exhausted calls get their attempts anew."""
+
+    time: Time
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPaused:
+    """An operator stopped dispatching."""
+
+    time: Time
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class SagaResumed:
+    """An operator allowed dispatching again."""
+
+    time: Time
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class SagaCompleted:
+    """Final: all the way forward. `output` is the template's value; None without one: the steps' outputs by id."""
+
+    time: Time
+    output: Payload | None
+
+
+@dataclass(frozen=True, slots=True)
+class SagaCompensated:
+    """Final: all the way back."""
+
+    time: Time
+
+
+@dataclass(frozen=True, slots=True)
+class SagaFailed:
+    """Final: an operator gave the saga up."""
+
+    time: Time
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateReplyRecorded:
+    """A reply came for an attempt that was no longer waited for. It is kept and changes nothing."""
+
+    time: Time
+    step: str
+    attempt: int
+    compensation: bool
+    reply: LateReply
+
+
+Event = (
+    SagaStarted
+    | StepDispatched
+    | StepSucceeded
+    | StepRefused
+    | StepRetryScheduled
+    | StepGivenUp
+    | CompensationDispatched
+    | CompensationSucceeded
+    | CompensationRetryScheduled
+    | CompensationFailed
+    | CompensationOmitted
+    | StepResolved
+    | SagaTurnedBack
+    | SagaStuck
+    | SagaRetried
+    | SagaPaused
+    | SagaResumed
+    | SagaCompleted
+    | SagaCompensated
+    | SagaFailed
+    | LateReplyRecorded
+)

@@ -1,0 +1,62 @@
+"""User data as the engine sees it: JSON that templates may look into, and two forms that pass through unread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON text (RFC 8259). Whoever makes one has checked that it is valid."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A serialised protobuf message and the URL of its type."""
+
+    type_url: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Bytes that only the users can read, and their media type."""
+
+    data: bytes
+    content_type: str
+
+
+Payload = Json | Message | Opaque
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """What went wrong: a stable code, a sentence, the participant that said so ("" for the orchestrator), and its data."""
+
+    code: str
+    message: str
+    participant: str = ""
+    data: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedService:
+    """Another service that took part in a step, and what it did or holds."""
+
+    name: str
+    reference: str
+
+
+def payload_size_bytes(payload: Payload | None) -> int:
+    """Count the bytes of user data, for limits."""
+    match payload:
+        case None:
+            return 0
+        case Json(text):
+            return len(text.encode()) if not text.isascii() else len(text)
+        case Message(_, value):
+            return len(value)
+        case Opaque(data, _):
+            return len(data)

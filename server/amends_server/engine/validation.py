@@ -1,0 +1,206 @@
+"""What makes a definition sound. Each finding names the field, a stable code and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from amends_server.engine.definition import Definition, Kind, Step
+from amends_server.engine.graph import ancestors, topological_order
+from amends_server.engine.policy import ENDLESS, Retry
+from amends_server.engine.template import Path, TemplateError, parse_template
+
+STEPS_MAX = 10_000
+"""Far above any saga seen in the field, low enough to check and fold in well under a second."""
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}")
+STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+class Severity(Enum):
+    """How bad a finding is: a definition with an ERROR cannot be registered."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding: the path of the field, a stable code, and what is wrong and what to do about it."""
+
+    severity: Severity
+    field: str
+    code: str
+    message: str
+
+
+class InvalidDefinition(Exception):
+    """A definition that cannot be run, with everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems))
+        self.problems = problems
+
+
+def error(field: str, code: str, message: str) -> Problem:
+    """Make a finding that keeps the definition from being registered."""
+    return Problem(Severity.ERROR, field, code, message)
+
+
+def check(definition: Definition) -> list[Problem]:
+    """Return all findings, those on single fields before those on the order of steps."""
+    problems = [*_check_head(definition), *_check_steps(definition)]
+    if problems:
+        return problems  # the order of steps means nothing before their names are right
+    return list(_check_order(definition))
+
+
+def _check_head(definition: Definition) -> Iterator[Problem]:
+    if not NAME.fullmatch(definition.name):
+        yield error("name", "NAME_INVALID", "The name must be a letter, then at most 127 letters, digits, `.`, `_` or `-`.")
+    if not definition.steps:
+        yield error("steps", "STEPS_MISSING", "A saga needs at least one step.")
+    if len(definition.steps) > STEPS_MAX:
+        yield error("steps", "STEPS_TOO_MANY", f"A saga can have {STEPS_MAX} steps at the most; split it.")
+    yield from _check_positive("deadline", definition.deadline_us)
+
+
+def _check_steps(definition: Definition) -> Iterator[Problem]:
+    known = {step.id for step in definition.steps}
+    seen: set[str] = set()
+    for i, step in enumerate(definition.steps):
+        if step.id in seen:
+            yield error(f"steps[{i}].id", "STEP_DUPLICATE", f"There is another step `{step.id}`; rename one.")
+        seen.add(step.id)
+        yield from _check_step(f"steps[{i}]", step, known)
+
+
+def _check_step(at: str, step: Step, known: set[str]) -> Iterator[Problem]:
+    if not STEP_ID.fullmatch(step.id):
+        yield error(f"{at}.id", "STEP_ID_INVALID", "A step's id must be a letter, then at most 63 letters, digits or `_`.")
+    if not NAME.fullmatch(step.participant):
+        yield error(f"{at}.participant", "PARTICIPANT_MISSING", "Name the participant that does the step.")
+    if not NAME.fullmatch(step.action):
+        yield error(f"{at}.action", "ACTION_MISSING", "Name the action of the participant.")
+    for j, name in enumerate(step.after):
+        if name not in known or name == step.id or name in step.after[:j]:
+            yield error(f"{at}.after[{j}]", "AFTER_INVALID", f"`{name}` must be the id of another step, named once.")
+    yield from _check_retry(f"{at}.retry", step.retry)
+    yield from _check_positive(f"{at}.timeout", step.timeout_us)
+    yield from _check_positive(f"{at}.deadline", step.deadline_us)
+    yield from _check_compensation(at, step)
+
+
+def _check_compensation(at: str, step: Step) -> Iterator[Problem]:
+    compensation = step.compensation
+    if step.kind is not Kind.COMPENSATABLE:
+        if compensation is not None:
+            message = f"A {step.kind.value} step is never undone: leave its compensation out, or make it compensatable."
+            yield error(f"{at}.compensation", "COMPENSATION_UNEXPECTED", message)
+        return
+    if compensation is None:
+        message = "A compensatable step needs a compensation, or `not_needed` where there is nothing to undo."
+        yield error(f"{at}.compensation", "COMPENSATION_MISSING", message)
+        return
+    if compensation.not_needed and (compensation.template or compensation.retry or compensation.timeout_us is not None):
+        message = "A compensation that is not needed has no template, retry or timeout."
+        yield error(f"{at}.compensation", "COMPENSATION_CONTRADICTORY", message)
+    yield from _check_retry(f"{at}.compensation.retry", compensation.retry)
+    yield from _check_positive(f"{at}.compensation.timeout", compensation.timeout_us)
+
+
+def _check_retry(at: str, retry: Retry | None) -> Iterator[Problem]:
+    if retry is None:
+        return
+    if retry.attempts_max < 1 and retry.attempts_max != ENDLESS:
+        yield error(f"{at}.attempts_max", "POLICY_INVALID", "There must be at least 1 attempt, or -1 for attempts without end.")
+    yield from _check_positive(f"{at}.interval", retry.interval_us)
+    yield from _check_positive(f"{at}.interval_max", retry.interval_max_us)
+    if not 1 <= retry.factor < float("inf"):
+        yield error(f"{at}.factor", "POLICY_INVALID", "The factor must be 1 or more.")
+    if not 0 <= retry.jitter <= 1:
+        yield error(f"{at}.jitter", "POLICY_INVALID", "The jitter must be between 0 and 1.")
+
+
+def _check_positive(field: str, duration_us: int | None) -> Iterator[Problem]:
+    if duration_us is not None and duration_us <= 0:
+        yield error(field, "POLICY_INVALID", "The duration must be more than 0; leave it out for the default.")
+
+
+def _check_order(definition: Definition) -> Iterator[Problem]:
+    index = {step.id: i for i, step in enumerate(definition.steps)}
+    before = [tuple(index[name] for name in step.after) for step in definition.steps]
+    order = topological_order(before)
+    if order is None:
+        cycle = _find_cycle(before)
+        names = " → ".join(definition.steps[i].id for i in cycle)
+        yield error(f"steps[{cycle[0]}].after", "CYCLE", f"These steps wait for each other: {names}.")
+        return
+    known = ancestors(before, order)
+    yield from _check_kinds(definition, known)
+    yield from _check_templates(definition, index, known)
+
+
+def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
+    """From a pivot or a retriable step on there is no way back, so all that may turn the saga back must come before it."""
+    steps = definition.steps
+    needed = sum(1 << i for i, step in enumerate(steps) if step.kind is not Kind.RETRIABLE)
+    for i, step in enumerate(steps):
+        missing = 0 if step.kind is Kind.COMPENSATABLE else needed & ~known[i] & ~(1 << i)
+        if missing:
+            other = (missing & -missing).bit_length() - 1
+            message = (
+                f"`{step.id}` is {step.kind.value}, so from there on the saga cannot turn back; the {steps[other].kind.value}"
+                f" step `{steps[other].id}` must come before it, or be retriable."
+            )
+            yield error(f"steps[{other}].kind", "NO_WAY_BACK", message)
+
+
+def _check_templates(definition: Definition, index: dict[str, int], known: list[int]) -> Iterator[Problem]:
+    everything = (1 << len(definition.steps)) - 1
+    for i, step in enumerate(definition.steps):
+        visible = _visible(index, known[i])
+        yield from _check_template(f"steps[{i}].input_template", step.input_template, visible)
+        if step.compensation:
+            visible = _visible(index, known[i] | 1 << i)
+            yield from _check_template(f"steps[{i}].compensation.template", step.compensation.template, visible)
+    yield from _check_template("output_template", definition.output_template, _visible(index, everything))
+
+
+def _visible(index: dict[str, int], known: int) -> Callable[[str], bool]:
+    return lambda step: step in index and bool(known >> index[step] & 1)
+
+
+def _check_template(field: str, text: str | None, visible: Callable[[str], bool]) -> Iterator[Problem]:
+    if not text:
+        return
+    try:
+        paths = parse_template(text).paths
+    except TemplateError as problem:
+        yield error(field, "TEMPLATE_INVALID", str(problem))
+        return
+    yield from (error(field, "STEP_NOT_VISIBLE", _not_visible(path)) for path in paths if path.step and not visible(path.step))
+
+
+def _not_visible(path: Path) -> str:
+    return f"`{path.text}` needs a step that is done by then: `{path.step}` is no step, or not before this one. Put it in `after`."
+
+
+def _find_cycle(before: list[tuple[int, ...]]) -> list[int]:
+    """Follow predecessors among the steps that wait for ever until one comes up again."""
+    waiting = _waiting_for_ever(before)
+    path = [min(waiting)]
+    while path[-1] not in path[:-1]:
+        path.append(next(p for p in before[path[-1]] if p in waiting))
+    return path[path.index(path[-1]) :][::-1]
+
+
+def _waiting_for_ever(before: list[tuple[int, ...]]) -> set[int]:
+    waiting = set(range(len(before)))
+    while True:
+        free = {i for i in waiting if not waiting.intersection(before[i])}
+        if not free:
+            return waiting
+        waiting -= free
