@@ -23,9 +23,9 @@ class PayloadError(AmendsError):
 class Refused(AmendsError):
     """Raised by a handler: a business error. This attempt had no effect, and trying again would not help.
 
-    `code` is stable and machine-readable, in UPPER_SNAKE_CASE; `message` is a sentence for people; `data` is anything that
-    can be a payload. `stored` says that the participant keeps this verdict under the key of the call and gives it again
-    for each attempt.
+    `code` is stable and machine-readable, in UPPER_SNAKE_CASE; `message` is a sentence for people; `data` is anything
+    that can be a payload. `stored` says that the participant keeps this verdict under the key of the call and gives it
+    again for each attempt.
     """
 
     def __init__(self, code: str, message: str = "", *, data: object = None, stored: bool = False) -> None:
@@ -49,7 +49,7 @@ class UnknownFieldError(DefinitionError, AttributeError):
 
 
 class SagaError(AmendsError):
-    """A saga has no result. `saga` is how it stands; `cause` why it turned back, if it did; `steps` tells of each step."""
+    """A saga has no result. `saga` is how it stands, `cause` why it turned back, if it did; `steps` tells of each."""
 
     def __init__(self, message: str, saga: SagaView) -> None:
         super().__init__(message)

@@ -1,0 +1,353 @@
+"""Writing a saga down: its steps, their order and what flows between them. The result is a definition, plain data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
+
+from amends.action import Action
+from amends.errors import DefinitionError
+from amends.policies import (
+    COMPENSATABLE,
+    NOT_NEEDED,
+    Compensation,
+    Duration,
+    Kind,
+    NotNeeded,
+    OnCompensationFailure,
+    Retry,
+    duration_message,
+)
+from amends.references import Origin, Reference
+from amends.templates import template_of
+from amends.v1 import definition_pb2
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}", re.ASCII)
+_STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+class _Absent(Enum):
+    """Told apart from None, which is a request like any other."""
+
+    ABSENT = "ABSENT"
+
+
+_ABSENT: Final = _Absent.ABSENT
+
+
+class Options(TypedDict, total=False):
+    """What can be said of a step besides its action and its request."""
+
+    id: str | None
+    """Its id in the saga, by default the name of the action: a letter, then letters, digits or `_`; at most 64."""
+    after: Sequence[Step[Any]] | None
+    """The steps that must be done before it, by default the previous one. Empty: it may run at once."""
+    kind: Kind
+    """COMPENSATABLE by default."""
+    retry: Retry | None
+    """The retries of the action."""
+    timeout: Duration | None
+    """How long one attempt may take."""
+    deadline: Duration | None
+    """How long all attempts together may take, waiting included."""
+    compensation: Compensation | NotNeeded | None
+    """How it is undone, by default by the compensation of the action as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    """Options with their defaults."""
+
+    id: str | None = None
+    after: Sequence[Step[Any]] | None = None
+    kind: Kind = COMPENSATABLE
+    retry: Retry | None = None
+    timeout: Duration | None = None
+    deadline: Duration | None = None
+    compensation: Compensation | NotNeeded | None = None
+
+
+class Step(Generic[Result]):
+    """A step of a saga. Steps are made by `Saga.step`."""
+
+    def __init__(self, saga: object, step_id: str, output_type: object) -> None:
+        self._saga = saga
+        self._id = step_id
+        self._output_type = output_type
+
+    @property
+    def id(self) -> str:
+        """The id in the definition."""
+        return self._id
+
+    @property
+    def output(self) -> Result:
+        """What the action answers: to a type checker the value, in fact a reference to it."""
+        origin = Origin(self._saga, f"steps.{self._id}.output", self._id, self._output_type)
+        return cast("Result", Reference(origin))
+
+    def belongs_to(self, saga: object) -> bool:
+        """Whether the step was made by this saga."""
+        return self._saga is saga
+
+    def __repr__(self) -> str:
+        return f"<step {self._id}>"
+
+
+class Saga(Generic[In, Out]):
+    """A saga as its author writes it: steps are added in the order in which they run.
+
+    `input` and `output` are the types of its data. Without `input` anything can be taken from the input unchecked;
+    without `output` the saga's result is the outputs of its steps by their ids. `deadline` is how long it may go
+    forward.
+
+    :raises DefinitionError: for a name that is not a letter, then letters, digits, `.`, `_` or `-`, at most 128.
+    """
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: type[In],
+        output: type[Out],
+        deadline: Duration | None = None,
+        on_compensation_failure: OnCompensationFailure = OnCompensationFailure.HALT,
+        description: str = "",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Saga[Request, dict[str, object]],
+        name: str,
+        *,
+        input: type[Request],
+        deadline: Duration | None = None,
+        on_compensation_failure: OnCompensationFailure = OnCompensationFailure.HALT,
+        description: str = "",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Saga[Any, dict[str, object]],
+        name: str,
+        *,
+        deadline: Duration | None = None,
+        on_compensation_failure: OnCompensationFailure = OnCompensationFailure.HALT,
+        description: str = "",
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: object = Any,
+        output: object = None,
+        deadline: Duration | None = None,
+        on_compensation_failure: OnCompensationFailure = OnCompensationFailure.HALT,
+        description: str = "",
+    ) -> None:
+        self._name = _checked(name, _NAME, "saga")
+        self._input_type = input
+        self._output_type = output
+        self._deadline = duration_message(deadline, "deadline")
+        self._on_compensation_failure = on_compensation_failure
+        self._description = description
+        self._steps: dict[str, definition_pb2.StepDefinition] = {}
+        self._frontier: tuple[str, ...] = ()
+        self._block: list[str] | None = None
+        self._output_template: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the definition."""
+        return self._name
+
+    @property
+    def input(self) -> In:
+        """What the saga is started with: to a type checker the value, in fact a reference to it."""
+        return cast("In", Reference(Origin(self, "input", None, self._input_type)))
+
+    @property
+    def output_type(self) -> type[Out] | None:
+        """The declared type of the result; None if the result is the outputs of the steps by their ids."""
+        return cast("type[Out] | None", self._output_type)
+
+    @overload
+    def step(self, action: Action[Request, Result], request: Request, **options: Unpack[Options]) -> Step[Result]: ...
+    @overload
+    def step(self: Saga[Request, Any], action: Action[Request, Result], **options: Unpack[Options]) -> Step[Result]: ...
+    @overload
+    def step(self, action: str, request: object = ..., **options: Unpack[Options]) -> Step[Any]: ...
+    def step(self, action: Action[Any, Any] | str, request: object = _ABSENT, **options: Unpack[Options]) -> Step[Any]:
+        """Add a step that calls an action with a request; without a request, with the saga's input.
+
+        In the request, and in the arguments of a compensation, `saga.input`, the outputs of earlier steps, and parts of
+        these may stand wherever a value of their type may. An action of which there is no code here is given as
+        `"participant/action"`; then nothing is known of its types, and it is taken to have a compensation.
+
+        :raises DefinitionError: if the step cannot work: a second one of that id, a request that uses the output of a
+            step that does not run before, a compensatable step with nothing said of its compensation.
+        """
+        settings = _Settings(**options)
+        called = _named_action(action) if isinstance(action, str) else action
+        step_id = _checked(settings.id or re.sub(r"[.-]", "_", called.name), _STEP_ID, "step")
+        if step_id in self._steps:
+            raise DefinitionError(f"There is a step {step_id!r} already: give this one another name by id=….")
+        after = self._after(settings.after, step_id)
+        self._steps[step_id] = self._step_message(step_id, called, request, settings, after)
+        self._advance(step_id)
+        return Step(self, step_id, called.output_type)
+
+    @contextmanager
+    def parallel(self) -> Generator[None, None, None]:
+        """Steps that are added inside run at the same time; the next step after the block runs after all of them.
+
+        :raises DefinitionError: inside of another such block: order by `after` there.
+        """
+        if self._block is not None:
+            raise DefinitionError("parallel() cannot be nested: say what runs after what by after=[…].")
+        self._block = []
+        try:
+            yield
+        finally:
+            followed = {each for step_id in self._block for each in self._steps[step_id].after}
+            self._frontier = tuple(each for each in self._block if each not in followed) or self._frontier
+            self._block = None
+
+    def returns(self, value: Out) -> None:
+        """Say what the saga results in. References may stand in the value.
+
+        :raises DefinitionError: if it was said before.
+        """
+        if self._output_template is not None:
+            raise DefinitionError(f"The saga {self._name!r} has a result already.")
+        self._output_template = self._template(value, "returns", set(self._steps))
+
+    def definition(self) -> definition_pb2.Definition:
+        """The definition as it is registered. Equal sagas give equal messages.
+
+        :raises DefinitionError: if there are no steps, or the declared output is never returned.
+        """
+        if not self._steps:
+            raise DefinitionError(f"The saga {self._name!r} has no steps.")
+        if self._output_type is not None and self._output_template is None:
+            raise DefinitionError(f"The saga {self._name!r} declares an output: say what it is by returns(…).")
+        return definition_pb2.Definition(
+            name=self._name,
+            steps=self._steps.values(),
+            output_template=self._output_template or "",
+            deadline=self._deadline,
+            on_compensation_failure=definition_pb2.OnCompensationFailure.Value(
+                f"ON_COMPENSATION_FAILURE_{self._on_compensation_failure}"
+            ),
+            description=self._description,
+        )
+
+    def __repr__(self) -> str:
+        return f"<saga {self._name}: {', '.join(self._steps) or 'no steps'}>"
+
+    def _after(self, after: Sequence[Step[Any]] | None, step_id: str) -> tuple[str, ...]:
+        if after is None:
+            return self._frontier
+        for step in after:
+            if not step.belongs_to(self):
+                raise DefinitionError(f"The step {step_id!r} cannot be after {step!r}, which belongs to another saga.")
+        return tuple(dict.fromkeys(step.id for step in after))
+
+    def _advance(self, step_id: str) -> None:
+        if self._block is None:
+            self._frontier = (step_id,)
+        else:
+            self._block.append(step_id)
+
+    def _step_message(
+        self,
+        step_id: str,
+        action: Action[Any, Any],
+        request: object,
+        settings: _Settings,
+        after: Sequence[str],
+    ) -> definition_pb2.StepDefinition:
+        before = self._before(after)
+        return definition_pb2.StepDefinition(
+            id=step_id,
+            participant=action.participant,
+            action=action.name,
+            kind=definition_pb2.StepKind.Value(f"STEP_KIND_{settings.kind}"),
+            compensation=self._compensation(step_id, action, settings, before | {step_id}),
+            after=after,
+            input_template="" if request is _ABSENT else self._template(request, step_id, before),
+            retry=None if settings.retry is None else settings.retry.message(),
+            timeout=duration_message(settings.timeout, f"{step_id}: timeout"),
+            deadline=duration_message(settings.deadline, f"{step_id}: deadline"),
+        )
+
+    def _compensation(
+        self, step_id: str, action: Action[Any, Any], settings: _Settings, before: set[str]
+    ) -> definition_pb2.Compensation | None:
+        declared = settings.compensation
+        if settings.kind is not COMPENSATABLE:
+            if declared is not None:
+                raise DefinitionError(f"The step {step_id!r} is a {settings.kind}: it cannot have a compensation.")
+            return None
+        if declared is NOT_NEEDED:
+            return definition_pb2.Compensation(not_needed=True)
+        if not action.has_compensation:
+            raise DefinitionError(
+                f"The step {step_id!r} can be compensated, but {action.participant}/{action.name} has no compensation: "
+                "write one, or say compensation=NOT_NEEDED, or make it kind=PIVOT or kind=RETRIABLE."
+            )
+        how = declared or Compensation()
+        return definition_pb2.Compensation(
+            template="" if how.arguments is None else self._template(how.arguments, f"{step_id}: compensation", before),
+            retry=None if how.retry is None else how.retry.message(),
+            timeout=duration_message(how.timeout, f"{step_id}: timeout of the compensation"),
+        )
+
+    def _template(self, value: object, name: str, before: set[str]) -> str:
+        template = template_of(value, name=name)
+        for origin in template.origins:
+            if origin.owner is not self:
+                raise DefinitionError(f"{name}: {origin.path} belongs to another saga.")
+            if origin.step is not None and origin.step not in before:
+                raise DefinitionError(
+                    f"{name}: {origin.path} is used, but the step {origin.step!r} does not run before: see after."
+                )
+        return template.text
+
+    def _before(self, after: Iterable[str]) -> set[str]:
+        """The steps that are done when those of `after` are, these included."""
+        found: set[str] = set()
+        rest = list(after)
+        while rest:
+            step_id = rest.pop()
+            if step_id not in found:
+                found.add(step_id)
+                rest.extend(self._steps[step_id].after)
+        return found
+
+
+def _checked(name: str, pattern: re.Pattern[str], what: str) -> str:
+    if not pattern.fullmatch(name):
+        raise DefinitionError(f"{name!r} cannot name a {what}: it must match {pattern.pattern}")
+    return name
+
+
+def _named_action(name: str) -> Action[Any, Any]:
+    participant, slash, action = name.partition("/")
+    if not slash:
+        raise DefinitionError(f"{name!r}: an action without code is named as 'participant/action'.")
+    return Action(
+        participant=_checked(participant, _NAME, "participant"),
+        name=_checked(action, _NAME, "action"),
+        input_type=object,
+        output_type=cast("type[Any]", Any),
+        has_compensation=True,
+    )
