@@ -1,0 +1,124 @@
+"""The way to an orchestrator: a channel, calls with deadlines, and retries of what may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, Self, TypeVar, cast
+
+import grpc
+import tenacity
+
+from amends.errors import AmendsError, RpcError, Unavailable
+from amends.statuses import exception_of, undecodable
+from amends.v1 import operator_pb2_grpc, orchestrator_pb2_grpc
+
+T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # a saga with all inputs and outputs of its steps, each of which may have 1 MiB
+RETRY_WAIT_S_MAX = 1.0  # as soon as this after an orchestrator is back, its clients are too
+RETRY_WAIT_S_FIRST = 0.05
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    # A stopped peer would be noticed only after a minute by keepalive alone: the timeout of the ping counts too.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # By default a channel goes on failing for seconds after its peer is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # Two clients of a process that share a connection would also share its failures.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Page(Protocol):
+    """An answer that may have more to follow."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An open channel with the services on it. `timeout_s` is for one call, `retry_s` for its repetitions together."""
+
+    channel: grpc.aio.Channel
+    orchestrator: orchestrator_pb2_grpc.OrchestratorServiceStub
+    operator: operator_pb2_grpc.OperatorServiceStub
+    namespace: str
+    timeout_s: float
+    retry_s: float
+
+    @classmethod
+    def open(cls, target: str, *, namespace: str, timeout_s: float, retry_s: float) -> Self:
+        channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        return cls(
+            channel,
+            orchestrator_pb2_grpc.OrchestratorServiceStub(channel),
+            operator_pb2_grpc.OperatorServiceStub(channel),
+            namespace,
+            timeout_s,
+            retry_s,
+        )
+
+    async def once(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """Make a call that may not be repeated.
+
+        :raises RpcError: if it does not succeed.
+        """
+        try:
+            response = cast("Response | None", await method(request, timeout=timeout_s or self.timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise exception_of(error) from None
+        except grpc.aio.UsageError as error:
+            raise AmendsError("The client is closed.") from error
+        if response is None:
+            raise undecodable()
+        return response
+
+    async def repeatable(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """Make a call that may be repeated: it is, while the orchestrator is not there.
+
+        :raises RpcError: if it does not succeed.
+        """
+        return await self.retrying(lambda: self.once(method, request, timeout_s))
+
+    async def retrying(self, call: Callable[[], Awaitable[T]], *, on: tuple[type[RpcError], ...] = (Unavailable,)) -> T:
+        """Repeat something while it raises one of `on`, with growing and random waits, for `retry_s` at the most."""
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(on),
+            wait=tenacity.wait_random_exponential(multiplier=RETRY_WAIT_S_FIRST, max=RETRY_WAIT_S_MAX),
+            stop=tenacity.stop_after_delay(timedelta(seconds=self.retry_s)),
+            reraise=True,
+        )
+        return await retrying(call)
+
+
+PageT = TypeVar("PageT", bound=Page)
+
+
+async def pages(fetch: Callable[[str], Awaitable[PageT]]) -> AsyncGenerator[PageT, None]:
+    """All pages of a list; `fetch` gets the token of each."""
+    token = ""
+    while True:
+        page = await fetch(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
