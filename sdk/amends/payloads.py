@@ -75,8 +75,7 @@ def decode(payload: payload_pb2.Payload, type: type[T]) -> T:
         raise PayloadError(f"{_name(type)}: {_redacted(error)}") from None
 
 
-@lru_cache(_CACHED_TYPES_MAX)
-def json_schema(type: Hashable) -> str:
+def json_schema(type: object) -> str:
     """The JSON Schema of a type; empty if there is none, as for protobuf messages and opaque bytes."""
     if type is Opaque or is_message(type):
         return ""

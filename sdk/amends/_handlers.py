@@ -1,0 +1,80 @@
+"""Handlers: what is read from their signatures, and how async and plain ones are run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A handler and how many of the arguments it takes: it may leave out the last one, the call."""
+
+    function: Callable[..., object]
+    arity: int
+
+    async def run(self, pool: Executor, *arguments: object) -> object:
+        """Run it: an async one here, a plain one in the pool. A plain one that has begun runs to its end."""
+        work = partial(self.function, *arguments[: self.arity])
+        if _is_async(self.function):
+            return await cast(Awaitable[object], work())
+        context = contextvars.copy_context()
+        result = await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(_plainly, work))
+        return await cast(Awaitable[object], result) if inspect.isawaitable(result) else result
+
+
+def handler_of(function: Callable[..., object], *, arity_min: int, arity_max: int) -> Handler:
+    """:raises TypeError: the function does not take as many arguments as a handler is given."""
+    parameters = inspect.signature(function).parameters.values()
+    taken = sum(parameter.kind in _BY_PLACE and parameter.default is parameter.empty for parameter in parameters)
+    if not arity_min <= taken <= arity_max:
+        raise TypeError(f"{_name(function)} takes {taken} arguments; a handler here gets {arity_min} to {arity_max}")
+    return Handler(function, taken)
+
+
+def input_and_output(function: Callable[..., object]) -> tuple[type[object], type[object]]:
+    """The types of the first argument and of the result, from the annotations.
+
+    :raises TypeError: one is missing, or names what is not to be found in the function's module.
+    """
+    first = next(iter(inspect.signature(function).parameters))
+    hints = _hints(function)
+    if first not in hints or "return" not in hints:
+        raise TypeError(f"{_name(function)} must say the types of its argument {first!r} and of its result")
+    return hints[first], hints["return"]
+
+
+def _hints(function: Callable[..., object]) -> dict[str, type[object]]:
+    # The annotations of an object that can be called are those of its `__call__`.
+    annotated = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(annotated)
+    except NameError as error:
+        raise TypeError(
+            f"{_name(function)}: {error}; the types of a handler must be names of its module, not of a function in it"
+        ) from None
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _plainly(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except StopIteration as stop:  # a future cannot carry it: whoever waits would wait for ever
+        raise RuntimeError("a handler raised StopIteration") from stop
+
+
+def _name(function: Callable[..., object]) -> str:
+    name: object = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__

@@ -1,0 +1,106 @@
+"""What a handler is told of the call that it answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar
+
+from amends.payloads import decode
+from amends.v1 import participant_pb2, payload_pb2
+from amends.views import Cause
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An attempt of a call. `namespace`, `saga_id` and `step` say whose it is, `definition` and `version` of what kind.
+
+    `key` is the same for all attempts of this call and different for any other: what makes an effect happen once.
+    `execute_key` is the key of the action: `key` itself, and in a compensation the key of what is to be undone.
+    `attempt` counts from 1; `epoch` is that of the orchestrator, and only grows. After `deadline` (aware; None: never)
+    the orchestrator does not wait any more. `arguments`, `saga_input` and `cause` are given to compensations only.
+    """
+
+    namespace: str
+    saga_id: str
+    step: str
+    key: str
+    execute_key: str
+    attempt: int
+    epoch: int
+    definition: str
+    version: int
+    labels: Mapping[str, str]
+    deadline: dt.datetime | None
+    traceparent: str
+    cause: Cause | None = None
+    arguments: payload_pb2.Payload = field(default_factory=payload_pb2.Payload)
+    saga_input: payload_pb2.Payload = field(default_factory=payload_pb2.Payload)
+    _related: list[payload_pb2.RelatedService] = field(default_factory=list[payload_pb2.RelatedService], repr=False)
+
+    def relate(self, name: str, reference: str = "") -> None:
+        """Name another service that took part, and its record of it; the orchestrator keeps and shows both."""
+        self._related.append(payload_pb2.RelatedService(name=name, reference=reference))
+
+    @property
+    def related_services(self) -> tuple[payload_pb2.RelatedService, ...]:
+        return tuple(self._related)
+
+    def arguments_as(self, type: type[T]) -> T:
+        """The compensation's own arguments, from the template in its definition.
+
+        :raises PayloadError: they are not of the type.
+        """
+        return decode(self.arguments, type)
+
+    def saga_input_as(self, type: type[T]) -> T:
+        """The input of the saga.
+
+        :raises PayloadError: it is not of the type.
+        """
+        return decode(self.saga_input, type)
+
+
+def call_of_execute(request: participant_pb2.ExecuteRequest) -> Call:
+    return _call(request.call, execute_key=request.call.key)
+
+
+def call_of_compensate(request: participant_pb2.CompensateRequest) -> Call:
+    return _call(
+        request.call,
+        execute_key=request.execute_key,
+        cause=Cause.of(request.cause) if request.HasField("cause") else None,
+        arguments=request.arguments,
+        saga_input=request.saga_input,
+    )
+
+
+def _call(
+    wire: participant_pb2.Call,
+    *,
+    execute_key: str,
+    cause: Cause | None = None,
+    arguments: payload_pb2.Payload | None = None,
+    saga_input: payload_pb2.Payload | None = None,
+) -> Call:
+    return Call(
+        namespace=wire.namespace,
+        saga_id=wire.saga_id,
+        step=wire.step,
+        key=wire.key,
+        execute_key=execute_key,
+        attempt=wire.attempt,
+        epoch=wire.epoch,
+        definition=wire.definition,
+        version=wire.definition_version,
+        labels=MappingProxyType(dict(wire.labels)),
+        deadline=wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None,
+        traceparent=wire.traceparent,
+        cause=cause,
+        arguments=arguments or payload_pb2.Payload(),
+        saga_input=saga_input or payload_pb2.Payload(),
+    )
