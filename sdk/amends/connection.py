@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol, Self, TypeVar, cast
 
 import grpc
@@ -29,7 +28,6 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     # By default a channel goes on failing for seconds after its peer is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     # Two clients of a process that share a connection would also share its failures.
@@ -46,7 +44,7 @@ class Page(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open channel with the services on it. `timeout_s` is for one call, `retry_s` for its repetitions together."""
+    """An open channel with the services on it. `timeout_s` is for a call, `retry_s` for the waits between repetitions."""
 
     channel: grpc.aio.Channel
     orchestrator: orchestrator_pb2_grpc.OrchestratorServiceStub
@@ -100,11 +98,11 @@ class Connection:
         return await self.retrying(lambda: self.once(method, request, timeout_s))
 
     async def retrying(self, call: Callable[[], Awaitable[T]], *, on: tuple[type[RpcError], ...] = (Unavailable,)) -> T:
-        """Repeat something while it raises one of `on`, with growing and random waits, for `retry_s` at the most."""
+        """Repeat something while it raises one of `on`, with growing and random waits of `retry_s` together."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(on),
             wait=tenacity.wait_random_exponential(multiplier=RETRY_WAIT_S_FIRST, max=RETRY_WAIT_S_MAX),
-            stop=tenacity.stop_after_delay(timedelta(seconds=self.retry_s)),
+            stop=lambda state: state.idle_for >= self.retry_s,  # a call may have gone well for long before it failed
             reraise=True,
         )
         return await retrying(call)

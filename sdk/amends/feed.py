@@ -1,0 +1,92 @@
+"""The events of a saga as one sequence without gap or double, whatever happens to the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+
+from amends.connection import Connection
+from amends.errors import Cancelled, DataLoss, Unavailable
+from amends.events import Event
+from amends.statuses import exception_of
+from amends.v1 import orchestrator_pb2
+from amends.views import SagaView
+
+_Stream = grpc.aio.UnaryStreamCall[orchestrator_pb2.WatchSagaRequest, orchestrator_pb2.WatchSagaResponse]
+
+
+class Feed:
+    """The events of one saga after the sequence `after`, over as many streams as it takes."""
+
+    def __init__(
+        self, connection: Connection, saga_id: str, *, after: int, status: Callable[[], Awaitable[SagaView]]
+    ) -> None:
+        self._connection = connection
+        self._saga_id = saga_id
+        self._status = status
+        self._last = after
+        self._ended = False
+        self._stream: _Stream | None = None
+
+    async def next(self) -> Event | None:
+        """The next event; None after the last one."""
+        event = await self._connection.retrying(self._try_next, on=(Unavailable, Cancelled, DataLoss))
+        if event is not None:
+            self._last = event.sequence
+            self._ended = event.kind.is_final
+        return event
+
+    async def aclose(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
+    async def _try_next(self) -> Event | None:
+        try:
+            return await self._read_new()
+        except grpc.aio.AioRpcError as error:
+            await self.aclose()
+            if self._ended:
+                return None
+            raise exception_of(error) from None
+        except DataLoss:
+            await self.aclose()
+            raise
+
+    async def _read_new(self) -> Event | None:
+        while (response := await self._read()) is not None:
+            event = Event.of(response)
+            if event.sequence == self._last + 1:
+                return event
+            if event.sequence > self._last:
+                raise _lost(f"The events {self._last + 1} to {event.sequence - 1} were left out.")
+        await self._at_end()
+        return None
+
+    async def _read(self) -> orchestrator_pb2.WatchSagaResponse | None:
+        """The next message of the stream, which is opened if there is none; None at its end."""
+        if self._stream is None:
+            request = orchestrator_pb2.WatchSagaRequest(
+                namespace=self._connection.namespace, saga_id=self._saga_id, after_sequence=self._last
+            )
+            self._stream = self._connection.orchestrator.WatchSaga(request)
+        response: object = await self._stream.read()
+        if isinstance(response, orchestrator_pb2.WatchSagaResponse):
+            return response
+        if response is grpc.aio.EOF:
+            return None
+        raise _lost("An event cannot be decoded.")  # grpc.aio gives None for such a one
+
+    async def _at_end(self) -> None:
+        """A stream ended well: that is only the end if the saga has no further events."""
+        await self.aclose()
+        if self._ended:
+            return
+        view = await self._status()
+        if not view.status.is_final or view.sequence > self._last:
+            raise _lost("The events ended before the saga did.")
+
+
+def _lost(message: str) -> DataLoss:
+    return DataLoss(message, code=grpc.StatusCode.DATA_LOSS)
