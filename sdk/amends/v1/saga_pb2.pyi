@@ -227,6 +227,7 @@ class Saga(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
+    OUTPUT_ERROR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace; `default` if nothing else was chosen."""
     saga_id: _builtins.str
@@ -287,6 +288,10 @@ class Saga(_message.Message):
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When the orchestrator looks at the saga again on its own: the next retry or deadline."""
 
+    @_builtins.property
+    def output_error(self) -> _payload_pb2.Error:
+        """Why there is no output by the definition's template, although the saga is COMPLETED."""
+
     def __init__(
         self,
         *,
@@ -309,10 +314,11 @@ class Saga(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
+        output_error: _payload_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "end_time", b"end_time", "input", b"input", "output", b"output", "stuck", b"stuck", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "end_time", b"end_time", "input", b"input", "output", b"output", "output_error", b"output_error", "stuck", b"stuck", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "deadline_time", b"deadline_time", "definition", b"definition", "definition_digest", b"definition_digest", "definition_version", b"definition_version", "due_time", b"due_time", "end_time", b"end_time", "input", b"input", "labels", b"labels", "namespace", b"namespace", "output", b"output", "paused", b"paused", "saga_id", b"saga_id", "sequence", b"sequence", "status", b"status", "steps", b"steps", "stuck", b"stuck", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "deadline_time", b"deadline_time", "definition", b"definition", "definition_digest", b"definition_digest", "definition_version", b"definition_version", "due_time", b"due_time", "end_time", b"end_time", "input", b"input", "labels", b"labels", "namespace", b"namespace", "output", b"output", "output_error", b"output_error", "paused", b"paused", "saga_id", b"saga_id", "sequence", b"sequence", "status", b"status", "steps", b"steps", "stuck", b"stuck", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,10 +519,10 @@ class StepCause(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """The step's id."""
+    """The step's id; empty if all steps were done and the output of the saga could not be made."""
     @_builtins.property
     def error(self) -> _payload_pb2.Error:
-        """Its error."""
+        """The error."""
 
     def __init__(
         self,
@@ -1421,18 +1427,24 @@ class SagaCompleted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def output(self) -> _payload_pb2.Payload:
         """The output by the definition's template; unset if it is the outputs of the steps by their ids."""
+
+    @_builtins.property
+    def output_error(self) -> _payload_pb2.Error:
+        """Why the template gave no output, where it was too late to turn back for that."""
 
     def __init__(
         self,
         *,
         output: _payload_pb2.Payload | None = ...,
+        output_error: _payload_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "output_error", b"output_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "output_error", b"output_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,1 +1,1 @@
-"""The pure core: definitions, events, state and decisions, without I/O, clock or randomness."""
+"""The saga engine: pure functions from states and commands to events. No I/O, no clock, no randomness."""

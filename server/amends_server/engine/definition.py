@@ -1,4 +1,4 @@
-"""What a saga is made of, as plain data, and its digest. Validation is in `validation`, the order of steps in `graph`."""
+"""What a saga is made of, as plain data, and its digest. `validation` checks it, `graph` orders its steps."""
 
 from __future__ import annotations
 
@@ -69,14 +69,18 @@ class Definition:
 
 
 def digest(definition: Definition) -> str:
-    """Return `sha256:` and the hash of the content. Values that are defaults do not count, so new fields change nothing."""
+    """Return `sha256:` and the hash of the content. Defaults do not count, so that new fields change nothing."""
     canonical = json.dumps(_plain(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _plain(value: object) -> object:
     if is_dataclass(value):
-        return {f.name: _plain(v) for f in fields(value) if (v := getattr(value, f.name)) != f.default or f.default is MISSING}
+        return {
+            f.name: _plain(v)
+            for f in fields(value)
+            if (v := getattr(value, f.name)) != f.default or f.default is MISSING
+        }
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return value.value if isinstance(value, Enum) else value

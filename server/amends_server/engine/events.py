@@ -31,7 +31,7 @@ class LateReply(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """Cause: a step failed or stayed unknown."""
+    """Cause: a step failed or stayed unknown. No step ("") means that the saga's output could not be made."""
 
     step: str
     error: Error
@@ -237,10 +237,14 @@ class SagaResumed:
 
 @dataclass(frozen=True, slots=True)
 class SagaCompleted:
-    """Final: all the way forward. `output` is the template's value; None without one: the steps' outputs by id."""
+    """Final: all the way forward. `output` is the template's value; None without one: the steps' outputs by id.
+
+    `output_error` says why the template gave nothing, where it was too late to turn back for that.
+    """
 
     time: Time
     output: Payload | None
+    output_error: Error | None = None
 
 
 @dataclass(frozen=True, slots=True)

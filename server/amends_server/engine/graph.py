@@ -1,4 +1,4 @@
-"""The order of a definition's steps, and its templates and policies ready for use: made once for a definition, then shared."""
+"""The order of a definition's steps, its templates and policies ready for use: made once, then shared."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Node:
 class Graph:
     """A definition that was validated, indexed.
 
-    `order` is a topological order of the nodes' indexes, `roots` wait for nothing, and from the first dispatch of one of
-    `ends` (pivot and retriable steps) that may have had an effect, the saga cannot turn back.
+    `order` is a topological order of the nodes' indexes. `roots` wait for nothing. `ends` are the pivot and retriable
+    steps: from the first dispatch of one that may have had an effect, the saga cannot turn back.
     """
 
     definition: Definition

@@ -33,7 +33,7 @@ Payload = Json | Message | Opaque
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """What went wrong: a stable code, a sentence, the participant that said so ("" for the orchestrator), and its data."""
+    """What went wrong: a stable code, a sentence, who said so ("" for the orchestrator), and the participant's data."""
 
     code: str
     message: str

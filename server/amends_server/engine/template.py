@@ -32,7 +32,7 @@ class TemplateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A way into the context: `root` is (`input`,), (`steps`, id, field) or (`saga`, field); `rest` goes on from there."""
+    """A way into the context: from a `root` (`input`,), (`steps`, id, field) or (`saga`, field) on by `rest`."""
 
     root: tuple[str, ...]
     rest: tuple[str | int, ...]
@@ -117,7 +117,9 @@ def _segments(text: str) -> Iterator[str | int]:
         else:
             yield int(match["index"]) if match["index"] is not None else _unquote(match["key"])
     if not first or position < len(text):
-        raise TemplateError(f"`{text}` is no plain path such as input.order.id; it cannot be read from position {position}.")
+        raise TemplateError(
+            f"`{text}` is no plain path such as input.order.id; it cannot be read from position {position}."
+        )
 
 
 def _unquote(text: str) -> str:
@@ -153,7 +155,9 @@ def _compile_text(text: str) -> object:
     if text.startswith("${") and text.endswith("}"):
         return parse_path(text[2:-1].strip())
     if "${" in text:
-        raise TemplateError(f"`{text}` mixes text and an expression; the whole string must be one ${{path}}, or begin with $${{.")
+        raise TemplateError(
+            f"`{text}` mixes text and an expression; the whole string must be one ${{path}}, or begin with $${{."
+        )
     return text
 
 

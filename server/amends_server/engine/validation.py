@@ -59,7 +59,9 @@ def check(definition: Definition) -> list[Problem]:
 
 def _check_head(definition: Definition) -> Iterator[Problem]:
     if not NAME.fullmatch(definition.name):
-        yield error("name", "NAME_INVALID", "The name must be a letter, then at most 127 letters, digits, `.`, `_` or `-`.")
+        yield error(
+            "name", "NAME_INVALID", "The name must be a letter, then at most 127 letters, digits, `.`, `_` or `-`."
+        )
     if not definition.steps:
         yield error("steps", "STEPS_MISSING", "A saga needs at least one step.")
     if len(definition.steps) > STEPS_MAX:
@@ -79,7 +81,9 @@ def _check_steps(definition: Definition) -> Iterator[Problem]:
 
 def _check_step(at: str, step: Step, known: set[str]) -> Iterator[Problem]:
     if not STEP_ID.fullmatch(step.id):
-        yield error(f"{at}.id", "STEP_ID_INVALID", "A step's id must be a letter, then at most 63 letters, digits or `_`.")
+        yield error(
+            f"{at}.id", "STEP_ID_INVALID", "A step's id must be a letter, then at most 63 letters, digits or `_`."
+        )
     if not NAME.fullmatch(step.participant):
         yield error(f"{at}.participant", "PARTICIPANT_MISSING", "Name the participant that does the step.")
     if not NAME.fullmatch(step.action):
@@ -115,7 +119,9 @@ def _check_retry(at: str, retry: Retry | None) -> Iterator[Problem]:
     if retry is None:
         return
     if retry.attempts_max < 1 and retry.attempts_max != ENDLESS:
-        yield error(f"{at}.attempts_max", "POLICY_INVALID", "There must be at least 1 attempt, or -1 for attempts without end.")
+        yield error(
+            f"{at}.attempts_max", "POLICY_INVALID", "There must be at least 1 attempt, or -1 for attempts without end."
+        )
     yield from _check_positive(f"{at}.interval", retry.interval_us)
     yield from _check_positive(f"{at}.interval_max", retry.interval_max_us)
     if not 1 <= retry.factor < float("inf"):
@@ -144,7 +150,7 @@ def _check_order(definition: Definition) -> Iterator[Problem]:
 
 
 def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
-    """From a pivot or a retriable step on there is no way back, so all that may turn the saga back must come before it."""
+    """From a pivot or retriable step on there is no way back, so all that may turn the saga back must come before."""
     steps = definition.steps
     needed = sum(1 << i for i, step in enumerate(steps) if step.kind is not Kind.RETRIABLE)
     for i, step in enumerate(steps):
@@ -152,8 +158,8 @@ def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
         if missing:
             other = (missing & -missing).bit_length() - 1
             message = (
-                f"`{step.id}` is {step.kind.value}, so from there on the saga cannot turn back; the {steps[other].kind.value}"
-                f" step `{steps[other].id}` must come before it, or be retriable."
+                f"`{step.id}` is {step.kind.value}, so from there on the saga cannot turn back;"
+                f" the {steps[other].kind.value} step `{steps[other].id}` must come before it, or be retriable."
             )
             yield error(f"steps[{other}].kind", "NO_WAY_BACK", message)
 
@@ -181,11 +187,13 @@ def _check_template(field: str, text: str | None, visible: Callable[[str], bool]
     except TemplateError as problem:
         yield error(field, "TEMPLATE_INVALID", str(problem))
         return
-    yield from (error(field, "STEP_NOT_VISIBLE", _not_visible(path)) for path in paths if path.step and not visible(path.step))
+    yield from (
+        error(field, "STEP_NOT_VISIBLE", _not_visible(path)) for path in paths if path.step and not visible(path.step)
+    )
 
 
 def _not_visible(path: Path) -> str:
-    return f"`{path.text}` needs a step that is done by then: `{path.step}` is no step, or not before this one. Put it in `after`."
+    return f"`{path.text}` needs a step that comes before: put `{path.step}` in `after`, or name one that is there."
 
 
 def _find_cycle(before: list[tuple[int, ...]]) -> list[int]:

@@ -1,0 +1,118 @@
+"""What may be asked of a saga, and what attempts of its calls may tell. Each is answered with events, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amends_server.engine.events import Resolution
+from amends_server.engine.payload import Error, Payload, RelatedService
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Verdict: the call did what it should."""
+
+    output: Payload | None = None
+    related_services: tuple[RelatedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Verdict: this attempt had no effect. `stored`: no other attempt had one either, and none will."""
+
+    error: Error
+    stored: bool = False
+    related_services: tuple[RelatedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No verdict: the call may have had its effect, or have it later. `again`: another attempt may tell."""
+
+    error: Error
+    again: bool = True
+
+
+Verdict = Succeeded | Refused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Record how an attempt ended."""
+
+    step: str
+    compensation: bool
+    attempt: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Do what has become due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Take all open attempts for lost: the orchestrator that waited for them is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Turn the saga back."""
+
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop dispatching."""
+
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Dispatch again."""
+
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Go on from STUCK with attempts anew, or make a waiting attempt now."""
+
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Settle a step that cannot settle itself."""
+
+    step: str
+    resolution: Resolution
+    output: Payload | None
+    reason: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Give the saga up."""
+
+    reason: str
+    principal: str
+
+
+Command = Settle | Wake | Recover | Cancel | Pause | Resume | Retry | Resolve | Fail
+
+
+class Rejected(Exception):
+    """A command that the saga's state does not allow. `reason` is stable; the text says what to do instead."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

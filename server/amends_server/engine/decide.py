@@ -1,0 +1,170 @@
+"""What follows from a command: `decide` answers with events and changes nothing.
+
+Every decision goes the same way: first the events of the command itself, then all that follows from them at once: what
+is ready or due is dispatched, the saga ends, or it is stuck. So the outcome of one step and the intent to dispatch the
+next are in one append to the journal. The rules behind it stand in `evolve`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, assert_never
+
+from amends_server.engine.commands import (
+    Cancel,
+    Command,
+    Fail,
+    Pause,
+    Recover,
+    Rejected,
+    Resolve,
+    Resume,
+    Retry,
+    Settle,
+    Wake,
+)
+from amends_server.engine.definition import Kind
+from amends_server.engine.draft import Draft
+from amends_server.engine.events import (
+    Cancelled,
+    Event,
+    Resolution,
+    SagaFailed,
+    SagaPaused,
+    SagaResumed,
+    SagaRetried,
+    SagaStarted,
+    StepResolved,
+    TurnedByOperator,
+)
+from amends_server.engine.evolve import begin
+from amends_server.engine.graph import Graph, Node
+from amends_server.engine.policy import Time
+from amends_server.engine.settle import recover, settle
+from amends_server.engine.state import BLOCKED, SagaStatus, State, StepState, StepStatus
+
+
+class Decision(NamedTuple):
+    """The events that follow, and the state after them, which is their fold."""
+
+    events: list[Event]
+    state: State
+
+
+def start(graph: Graph, started: SagaStarted) -> Decision:
+    """Begin a saga: its first event and its first dispatches."""
+    draft = Draft(begin(graph, started), started.time)
+    draft.events.append(started)
+    draft.go_forward(graph.roots)
+    return Decision(draft.events, draft.state)
+
+
+def decide(state: State, command: Command, now: Time) -> Decision:
+    """Answer a command.
+
+    :raises Rejected: if the saga's state does not allow it.
+    """
+    draft = Draft(state, now)
+    match command:
+        case Settle():
+            settle(draft, command)
+        case Wake():
+            draft.wake()
+        case Recover():
+            recover(draft)
+        case Cancel():
+            _cancel(draft, command)
+        case Pause():
+            _pause(draft, command)
+        case Resume():
+            _resume(draft, command)
+        case Retry():
+            _retry(draft, command)
+        case Resolve():
+            _resolve(draft, command)
+        case Fail():
+            _fail(draft, command)
+        case _:
+            assert_never(command)
+    return Decision(draft.events, draft.state)
+
+
+def _cancel(draft: Draft, command: Cancel) -> None:
+    state = draft.state
+    if state.status is SagaStatus.COMPLETED:
+        raise Rejected("SAGA_COMPLETED", "The saga is completed; start another saga that makes up for it.")
+    if state.status is SagaStatus.FAILED:
+        raise Rejected("SAGA_FAILED", "An operator gave the saga up; look at its steps to see what is left.")
+    if state.going_back:
+        return
+    if state.committed:
+        raise Rejected("PIVOT_DISPATCHED", "The saga is at or past its pivot and only goes forward from there.")
+    draft.turn_back(Cancelled(command.reason, command.principal))
+    draft.advance(())
+
+
+def _pause(draft: Draft, command: Pause) -> None:
+    _reject_final(draft.state)
+    if not draft.state.paused:
+        draft.add(SagaPaused(draft.now, command.reason, command.principal))
+
+
+def _resume(draft: Draft, command: Resume) -> None:
+    _reject_final(draft.state)
+    if draft.state.paused:
+        draft.add(SagaResumed(draft.now, command.reason, command.principal))
+        draft.wake()
+
+
+def _retry(draft: Draft, command: Retry) -> None:
+    _reject_final(draft.state)
+    waits = any(s.action.due_time is not None or s.compensation.due_time is not None for s in draft.state.steps)
+    if draft.state.status is not SagaStatus.STUCK and not waits:
+        raise Rejected("NOTHING_TO_RETRY", "The saga is not stuck and waits for no retry; watch it, or cancel it.")
+    draft.add(SagaRetried(draft.now, command.reason, command.principal))
+    draft.wake()
+
+
+def _resolve(draft: Draft, command: Resolve) -> None:
+    _reject_final(draft.state)
+    if command.step not in draft.state.graph.index:
+        raise Rejected("STEP_UNKNOWN", f"The saga has no step `{command.step}`; its steps are named in its definition.")
+    node, step = draft.state.graph.node(command.step), draft.state.step(command.step)
+    if step.action.open or step.compensation.open:
+        raise Rejected("CALL_IN_FLIGHT", f"A call of step `{command.step}` is in flight; wait for its outcome.")
+    allowed = _resolutions(draft.state, node, step)
+    if command.resolution not in allowed:
+        names = ", ".join(sorted(r.name for r in allowed)) or "none"
+        raise Rejected(
+            "RESOLUTION_NOT_ALLOWED",
+            f"Step `{command.step}` is {step.status.name}; resolutions that it allows now: {names}.",
+        )
+    draft.add(
+        StepResolved(draft.now, command.step, command.resolution, command.output, command.reason, command.principal)
+    )
+    if command.resolution is Resolution.COMPENSATED and not draft.state.going_back:
+        draft.turn_back(TurnedByOperator(command.reason, command.principal))
+    draft.advance(range(len(draft.state.steps)))
+
+
+def _resolutions(state: State, node: Node, step: StepState) -> frozenset[Resolution]:
+    """What an operator may say of a step that waits for a retry or has ended otherwise than wished."""
+    if state.going_back:
+        undoing = step.status in (StepStatus.COMPENSATION_FAILED, StepStatus.COMPENSATING)
+        return frozenset({Resolution.SKIPPED, Resolution.COMPENSATED} if undoing else ())
+    if step.status not in BLOCKED and not step.action.active:
+        return frozenset()
+    if node.step.kind is Kind.RETRIABLE:
+        return frozenset({Resolution.SKIPPED, Resolution.SUCCEEDED})
+    return frozenset(Resolution)
+
+
+def _fail(draft: Draft, command: Fail) -> None:
+    _reject_final(draft.state)
+    if draft.state.status is not SagaStatus.STUCK:
+        raise Rejected("SAGA_NOT_STUCK", "Only a STUCK saga can be given up; cancel it, or wait until it is stuck.")
+    draft.add(SagaFailed(draft.now, command.reason, command.principal))
+
+
+def _reject_final(state: State) -> None:
+    if state.final:
+        raise Rejected("SAGA_FINAL", f"The saga is {state.status.name}; nothing can change it any more.")

@@ -1,0 +1,213 @@
+"""A decision in the making: its events so far, the state that they lead to, and what follows from that by itself.
+
+What is ready or due is dispatched, the saga ends, or it is stuck. The rules behind it stand in `evolve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from amends_server.engine.context import fill
+from amends_server.engine.definition import Kind, OnCompensationFailure
+from amends_server.engine.events import (
+    Cause,
+    CompensationDispatched,
+    CompensationFailed,
+    CompensationOmitted,
+    DeadlinePassed,
+    Event,
+    SagaCompensated,
+    SagaCompleted,
+    SagaStuck,
+    SagaTurnedBack,
+    StepDispatched,
+    StepFailed,
+    StepGivenUp,
+    StepRefused,
+)
+from amends_server.engine.evolve import evolve
+from amends_server.engine.graph import Node
+from amends_server.engine.payload import Error, Payload
+from amends_server.engine.policy import Time
+from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus
+from amends_server.engine.template import TemplateError
+
+TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next attempt was waited for.")
+
+
+class Draft:
+    """A decision in the making: the events so far, and the state that they lead to."""
+
+    __slots__ = ("events", "now", "state")
+
+    def __init__(self, state: State, now: Time) -> None:
+        self.events: list[Event] = []
+        self.state = state
+        self.now = now
+
+    def add(self, event: Event) -> None:
+        """Take one more event and fold it."""
+        self.events.append(event)
+        self.state = evolve(self.state, event)
+
+    def wake(self) -> None:
+        """Do everything that is possible now, looking at every step."""
+        self._meet_deadline()
+        self._dispatch_due()
+        self.advance(range(len(self.state.steps)))
+
+    def advance(self, candidates: Iterable[int]) -> None:
+        """Do what follows; going forward, only `candidates` can have become ready."""
+        if self.state.final or self.state.status is SagaStatus.STUCK:
+            return
+        if self.state.going_back:
+            self.go_back()
+        else:
+            self.go_forward(candidates)
+
+    def go_forward(self, candidates: Iterable[int]) -> None:
+        """Dispatch those of `candidates` that are ready; complete, or halt, if nothing is left to do."""
+        nodes = self.state.graph.nodes
+        if not self.state.paused:
+            self._dispatch_all([nodes[i] for i in candidates if self._ready(nodes[i])])
+        if self.state.going_back:
+            self.go_back()
+        elif self.state.undone == 0:
+            self._complete()
+        elif self.state.active == 0 and not self.state.paused:
+            self._halt()
+
+    def go_back(self) -> None:
+        """Walk the steps from the last to the first, and compensate those after which everything is clear."""
+        graph = self.state.graph
+        free = [True] * len(graph.nodes)
+        for index in reversed(graph.order):
+            if not (free[index] and self._clear(graph.nodes[index])):
+                for before in graph.nodes[index].before:
+                    free[before] = False
+        if all(step.clear for step in self.state.steps):
+            self.add(SagaCompensated(self.now))
+        elif self.state.active == 0 and not self.state.paused:
+            self._halt()
+
+    def _clear(self, node: Node) -> bool:
+        """Begin a step's undoing if it is owed; tell whether the steps before it need not wait for it."""
+        step = self.state.steps[node.index]
+        if step.clear:
+            return True
+        if step.action.open:
+            return False
+        if not node.step.owes_compensation:
+            self.add(CompensationOmitted(self.now, node.step.id))
+            return True
+        match step.status:
+            case StepStatus.COMPENSATION_FAILED:
+                return step.passed_over or not self._halts
+            case StepStatus.COMPENSATING:
+                return False
+            case _:
+                if not self.state.paused and not self._halted():
+                    self._dispatch_compensation(node)
+                return False
+
+    @property
+    def _halts(self) -> bool:
+        return self.state.graph.definition.on_compensation_failure is OnCompensationFailure.HALT
+
+    def _halted(self) -> bool:
+        failed = (s for s in self.state.steps if s.status is StepStatus.COMPENSATION_FAILED and not s.passed_over)
+        return self._halts and any(failed)
+
+    def _ready(self, node: Node) -> bool:
+        steps = self.state.steps
+        return steps[node.index].status is StepStatus.PENDING and all(steps[i].status in DONE for i in node.before)
+
+    def _dispatch_all(self, nodes: list[Node]) -> None:
+        """Record the intent to send first attempts, of none if one turns the saga back."""
+        inputs = [(node, self._input(node)) for node in nodes]
+        if not self.state.going_back:
+            for node, frozen in inputs:
+                if not isinstance(frozen, Error):
+                    self._dispatch(node, frozen)
+
+    def _input(self, node: Node) -> Payload | Error | None:
+        """Make a step's input; None where it is the saga's. If it cannot be made, the step has failed."""
+        try:
+            return fill(node.input, self.state) if node.input else None
+        except TemplateError as problem:
+            error = Error("INPUT_INVALID", f"The input of step `{node.step.id}` cannot be made. {problem}")
+            self.add(StepRefused(self.now, node.step.id, 0, error))
+            self.failed(node, error)
+            return error
+
+    def _dispatch(self, node: Node, frozen: Payload | None = None) -> None:
+        attempt = self.state.steps[node.index].action.attempts + 1
+        self.add(StepDispatched(self.now, node.step.id, attempt, frozen))
+
+    def _dispatch_compensation(self, node: Node) -> None:
+        """Record the intent to send the next attempt of a compensation, or that there can be none."""
+        call = self.state.steps[node.index].compensation
+        attempt = call.attempts + 1
+        try:
+            frozen = fill(node.arguments, self.state) if node.arguments and attempt == 1 else None
+        except TemplateError as problem:
+            error = Error(
+                "ARGUMENTS_INVALID", f"The arguments of the compensation of `{node.step.id}` cannot be made. {problem}"
+            )
+            self.add(CompensationFailed(self.now, node.step.id, 0, error))
+            return
+        self.add(CompensationDispatched(self.now, node.step.id, attempt, frozen))
+
+    def failed(self, node: Node, error: Error) -> None:
+        """Turn the saga back because of a step, if it can turn."""
+        if not self.state.going_back and not self.state.committed and node.step.kind is not Kind.RETRIABLE:
+            self.turn_back(StepFailed(node.step.id, error))
+
+    def turn_back(self, cause: Cause) -> None:
+        """Go back from here; attempts that were waited for will not be made."""
+        self.add(SagaTurnedBack(self.now, cause))
+        for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True):
+            if step.action.due_time is not None:
+                self.add(StepGivenUp(self.now, node.step.id, step.action.attempts, step.action.error or TURNED_BACK))
+
+    def _meet_deadline(self) -> None:
+        deadline, state = self.state.started.deadline, self.state
+        forward = state.status in (SagaStatus.PENDING, SagaStatus.RUNNING)
+        if deadline is not None and self.now >= deadline and forward and not state.committed:
+            self.turn_back(DeadlinePassed(deadline))
+
+    def _dispatch_due(self) -> None:
+        if self.state.paused or self.state.active == 0:
+            return
+        for node in self.state.graph.nodes:
+            step = self.state.steps[node.index]
+            if step.action.due_time is not None and step.action.due_time <= self.now:
+                if step.action.attempts:
+                    self._dispatch(node)
+                else:
+                    self._dispatch_all([node])
+            elif step.compensation.due_time is not None and step.compensation.due_time <= self.now:
+                self._dispatch_compensation(node)
+
+    def _complete(self) -> None:
+        template = self.state.graph.output
+        try:
+            self.add(SagaCompleted(self.now, fill(template, self.state) if template else None))
+        except TemplateError as problem:
+            self._fail_output(Error("OUTPUT_INVALID", f"The output of the saga cannot be made. {problem}"))
+
+    def _fail_output(self, error: Error) -> None:
+        if self.state.committed:  # all is done and cannot be undone, so the saga ends, and says what it lacks
+            self.add(SagaCompleted(self.now, None, error))
+        else:
+            self.turn_back(StepFailed("", error))
+            self.go_back()
+
+    def _halt(self) -> None:
+        blocked = [
+            node.step.id
+            for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True)
+            if step.status in BLOCKED and (not self.state.going_back or step.status is StepStatus.COMPENSATION_FAILED)
+        ]
+        assert blocked, f"a saga that neither moves nor is blocked: {self.state!r}"
+        self.add(SagaStuck(self.now, tuple(blocked)))

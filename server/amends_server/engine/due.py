@@ -1,0 +1,108 @@
+"""What a saga owes the world: the calls that are open, and when to look at it again. Derived from the state alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amends_server.engine.context import step_input
+from amends_server.engine.events import Cause
+from amends_server.engine.graph import Node
+from amends_server.engine.key import call_key
+from amends_server.engine.payload import Payload
+from amends_server.engine.policy import Time
+from amends_server.engine.state import CallState, SagaStatus, State
+
+
+@dataclass(frozen=True, slots=True)
+class OwedCall:
+    """An attempt whose intent is recorded and whose outcome is not."""
+
+    index: int
+    compensation: bool
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The calls that are owed now, and the time of the next retry or deadline; None if only an answer leads on."""
+
+    calls: tuple[OwedCall, ...]
+    next_time: Time | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOrder:
+    """Everything that a call is made of, the same for each attempt but for the attempt, its time and the cause."""
+
+    node: Node
+    compensation: bool
+    attempt: int
+    key: str
+    execute_key: str
+    input: Payload | None
+    output: Payload | None
+    arguments: Payload | None
+    saga_input: Payload | None
+    cause: Cause | None
+    timeout_us: int
+
+
+def due(state: State) -> Due:
+    """Return what is owed."""
+    if state.active == 0:
+        return Due((), _deadline(state))
+    calls: list[OwedCall] = []
+    times: list[Time] = []
+    for i, step in enumerate(state.steps):
+        if step.active:
+            for compensation, call in ((False, step.action), (True, step.compensation)):
+                if call.open:
+                    calls.append(OwedCall(i, compensation, call.attempts))
+                if call.due_time is not None and not state.paused:
+                    times.append(call.due_time)
+    deadline = _deadline(state)
+    if deadline is not None:
+        times.append(deadline)
+    return Due(tuple(calls), min(times, default=None))
+
+
+def order_call(state: State, owed: OwedCall, now: Time) -> CallOrder:
+    """Return the contents of a call that is owed."""
+    node, step, started = state.graph.nodes[owed.index], state.steps[owed.index], state.started
+    execute_key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
+    compensation_key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)
+    return CallOrder(
+        node=node,
+        compensation=owed.compensation,
+        attempt=owed.attempt,
+        key=compensation_key if owed.compensation else execute_key,
+        execute_key=execute_key,
+        input=step_input(state, owed.index),
+        output=step.output,
+        arguments=step.arguments,
+        saga_input=started.input,
+        cause=state.cause,
+        timeout_us=node.compensation_timeout_us if owed.compensation else _timeout_us(node, step.action, now),
+    )
+
+
+def step_deadline(node: Node, call: CallState) -> Time | None:
+    """Return when all attempts of an action must be over, if its step has a deadline and was dispatched."""
+    if node.step.deadline_us is None or call.start_time is None:
+        return None
+    return call.start_time + node.step.deadline_us
+
+
+def _timeout_us(node: Node, call: CallState, now: Time) -> int:
+    deadline = step_deadline(node, call)
+    return node.step.timeout_us if deadline is None else max(1, min(node.step.timeout_us, deadline - now))
+
+
+def _deadline(state: State) -> Time | None:
+    """The saga's deadline, as long as it can turn the saga back."""
+    if state.started.deadline is None or state.status not in _BEFORE_THE_TURN or state.committed:
+        return None
+    return state.started.deadline
+
+
+_BEFORE_THE_TURN = frozenset({SagaStatus.PENDING, SagaStatus.RUNNING})

@@ -1,0 +1,335 @@
+"""How each event moves a saga: `evolve` owns every transition.
+
+Theory
+======
+A saga is a chain of decisions in a journal. `decide` (next door) looks at a state and a command and answers with
+events; `evolve` folds an event into the state; nothing else changes a state, so state = fold(journal), always.
+
+A saga goes forward until it completes or turns back, and never turns forward again:
+
+    PENDING ──▶ RUNNING ──▶ COMPLETED                    forward: `cause` is None
+       └───────────┴──▶ COMPENSATING ──▶ COMPENSATED     back: `cause` says why, for ever
+
+STUCK is a halt in either direction: nothing is in flight, nothing is due, and only an operator's event leads on. From
+there an operator may also choose FAILED. COMPLETED, COMPENSATED and FAILED are final.
+
+A step has two calls, its action and its compensation, and each call is made in attempts. Of an attempt there are three
+things to know. It is *open* from the event that says it is about to be sent until the event that says how it ended:
+intent before call, outcome before consequence. It is *due* at a time while the next one is waited for. And it is
+*unproven* as long as it may have had an effect:
+
+    dispatched                            unproven + 1     the effect may be there from now on
+    refused (a business error)            unproven − 1     this attempt had none; those before it are not absolved
+    refused, verdict stored by the key    unproven = 0     the participant speaks for all attempts
+    succeeded, or ended without verdict   unchanged        the effect is there, or may be
+    compensated, or nothing to undo       unproven = 0     the effect is gone
+
+So `unproven > 0` is the whole rule of who is compensated: every step that was ever dispatched, but for those whose every
+attempt is proven to have had no effect. Whether a step succeeded plays no part in it.
+
+Going back, a step may be compensated once all steps after it are clear (nothing open, nothing unproven), or have failed
+to be undone and may be passed over. The definition gives that order, not the order in which replies came.
+
+From the first dispatch of a pivot on, the saga cannot turn back, unless the pivot is proven to have had no effect. Its
+unknown outcome blocks both ways. Retriable steps come after all that can be undone, so the same rule covers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from amends_server.engine.definition import Kind
+from amends_server.engine.events import (
+    CompensationDispatched,
+    CompensationFailed,
+    CompensationOmitted,
+    CompensationRetryScheduled,
+    CompensationSucceeded,
+    Event,
+    LateReplyRecorded,
+    Resolution,
+    SagaCompensated,
+    SagaCompleted,
+    SagaFailed,
+    SagaPaused,
+    SagaResumed,
+    SagaRetried,
+    SagaStarted,
+    SagaStuck,
+    SagaTurnedBack,
+    StepDispatched,
+    StepGivenUp,
+    StepRefused,
+    StepResolved,
+    StepRetryScheduled,
+    StepSucceeded,
+)
+from amends_server.engine.graph import Graph, Node
+from amends_server.engine.payload import Error
+from amends_server.engine.policy import Time
+from amends_server.engine.state import BLOCKED, DONE, CallState, SagaStatus, State, StepState, StepStatus, StuckState
+
+
+def begin(graph: Graph, event: SagaStarted) -> State:
+    """Return the state of a saga of which only the start is known."""
+    return State(
+        graph=graph,
+        started=event,
+        status=SagaStatus.PENDING,
+        sequence=1,
+        update_time=event.time,
+        steps=(_PENDING_STEP,) * len(graph.nodes),
+        undone=len(graph.nodes),
+    )
+
+
+def fold(graph: Graph, events: Iterable[Event]) -> State:
+    """Return the state after a whole journal, which begins with SagaStarted."""
+    state: State | None = None
+    for event in events:
+        if state is None:
+            assert isinstance(event, SagaStarted), f"a journal begins with SagaStarted, not {event!r}"
+            state = begin(graph, event)
+        else:
+            state = evolve(state, event)
+    assert state is not None, "a journal has at least one event"
+    return state
+
+
+def evolve(state: State, event: Event) -> State:
+    """Return the state after one more event. Asserts that the event can follow: anything else is a bug of ours."""
+    assert not state.final, f"{event!r} after the end"
+    match event:
+        case StepDispatched() | StepSucceeded() | StepRefused() | StepRetryScheduled() | StepGivenUp():
+            return _change_step(state, event.step, event.time, _evolve_action(state.step(event.step), event))
+        case CompensationDispatched() | CompensationSucceeded() | CompensationRetryScheduled() | CompensationFailed():
+            return _change_step(state, event.step, event.time, _evolve_compensation(state.step(event.step), event))
+        case CompensationOmitted():
+            return _change_step(state, event.step, event.time, replace(state.step(event.step), unproven=0))
+        case StepResolved():
+            resolved = _resolve(state.graph.node(event.step), state.step(event.step), event, back=state.going_back)
+            return _go_on(_change_step(state, event.step, event.time, resolved))
+        case LateReplyRecorded():
+            return _next(state, event.time)
+        case _:
+            return _evolve_saga(state, event)
+
+
+def _evolve_saga(
+    state: State,
+    event: SagaStarted
+    | SagaTurnedBack
+    | SagaStuck
+    | SagaRetried
+    | SagaPaused
+    | SagaResumed
+    | SagaCompleted
+    | SagaCompensated
+    | SagaFailed,
+) -> State:
+    state = _next(state, event.time)
+    match event:
+        case SagaTurnedBack():
+            assert not state.going_back, "a saga turns back once"
+            return replace(state, status=SagaStatus.COMPENSATING, cause=event.cause, stuck=None)
+        case SagaStuck():
+            stuck = StuckState(steps=event.steps, time=event.time)
+            return replace(state, status=SagaStatus.STUCK, stuck=stuck, stuck_count=state.stuck_count + 1)
+        case SagaRetried():
+            return _go_on(_retry(state, event.time))
+        case SagaPaused():
+            return replace(state, paused=True)
+        case SagaResumed():
+            return replace(state, paused=False)
+        case SagaCompleted():
+            assert state.undone == 0, "completed with steps undone"
+            assert not state.going_back, "completed on the way back"
+            return replace(state, status=SagaStatus.COMPLETED, output=event.output, ending=event)
+        case SagaCompensated():
+            assert all(step.clear for step in state.steps), "compensated with something not undone"
+            return replace(state, status=SagaStatus.COMPENSATED, ending=event)
+        case SagaFailed():
+            assert state.active == 0, "given up with a call in flight"
+            return replace(state, status=SagaStatus.FAILED, stuck=None, ending=event)
+        case SagaStarted():
+            raise AssertionError("a saga starts once")
+        case _:
+            assert_never(event)
+
+
+def _next(state: State, time: Time) -> State:
+    return replace(state, sequence=state.sequence + 1, update_time=time)
+
+
+def _change_step(state: State, step_id: str, time: Time, step: StepState) -> State:
+    i = state.graph.index[step_id]
+    old = state.steps[i]
+    return replace(
+        state,
+        sequence=state.sequence + 1,
+        update_time=time,
+        status=SagaStatus.RUNNING if state.status is SagaStatus.PENDING else state.status,
+        steps=(*state.steps[:i], step, *state.steps[i + 1 :]),
+        undone=state.undone + (old.status in DONE) - (step.status in DONE),
+        active=state.active - old.active + step.active,
+    )
+
+
+def _evolve_action(
+    step: StepState, event: StepDispatched | StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp
+) -> StepState:
+    call = step.action
+    match event:
+        case StepDispatched():
+            return replace(
+                step,
+                status=StepStatus.RUNNING,
+                action=_dispatch(call, event),
+                unproven=step.unproven + 1,
+                input=event.input if call.attempts == 0 else step.input,
+            )
+        case StepSucceeded():
+            return replace(
+                step,
+                status=StepStatus.SUCCEEDED,
+                action=_settle(call, event),
+                output=event.output,
+                related_services=event.related_services,
+            )
+        case StepRefused():
+            called = event.attempt > 0
+            return replace(
+                step,
+                status=StepStatus.FAILED,
+                action=_settle(call, event, event.error) if called else _fail_uncalled(call, event),
+                unproven=0 if event.stored else step.unproven - called,
+                related_services=event.related_services,
+            )
+        case StepRetryScheduled():
+            return replace(step, action=_schedule(call, event))
+        case StepGivenUp():
+            return replace(step, status=StepStatus.UNKNOWN, action=_give_up(call, event))
+        case _:
+            assert_never(event)
+
+
+def _evolve_compensation(
+    step: StepState,
+    event: CompensationDispatched | CompensationSucceeded | CompensationRetryScheduled | CompensationFailed,
+) -> StepState:
+    call = step.compensation
+    match event:
+        case CompensationDispatched():
+            assert not step.action.active, "compensated while the action is in flight"
+            return replace(
+                step,
+                status=StepStatus.COMPENSATING,
+                compensation=_dispatch(call, event),
+                arguments=event.arguments if call.attempts == 0 else step.arguments,
+            )
+        case CompensationSucceeded():
+            return replace(step, status=StepStatus.COMPENSATED, compensation=_settle(call, event), unproven=0)
+        case CompensationRetryScheduled():
+            return replace(step, compensation=_schedule(call, event))
+        case CompensationFailed():
+            failed = _settle(call, event, event.error) if event.attempt > 0 else _fail_uncalled(call, event)
+            return replace(step, status=StepStatus.COMPENSATION_FAILED, compensation=failed)
+        case _:
+            assert_never(event)
+
+
+def _dispatch(call: CallState, event: StepDispatched | CompensationDispatched) -> CallState:
+    assert not call.open, f"{event!r} while another attempt is open"
+    assert event.attempt == call.attempts + 1, f"{event!r} is not the next attempt"
+    start_time = event.time if call.start_time is None else call.start_time
+    return replace(call, attempts=event.attempt, open=True, due_time=None, start_time=start_time)
+
+
+def _settle(
+    call: CallState,
+    event: StepSucceeded | StepRefused | CompensationSucceeded | CompensationFailed,
+    error: Error | None = None,
+) -> CallState:
+    _assert_open(call, event)
+    return replace(call, open=False, error=error or call.error, end_time=event.time)
+
+
+def _schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
+    _assert_open(call, event)
+    return replace(call, open=False, due_time=event.due_time, error=event.error)
+
+
+def _give_up(call: CallState, event: StepGivenUp) -> CallState:
+    assert call.active, f"{event!r} of a call that is over"
+    return replace(call, open=False, due_time=None, error=event.error, end_time=event.time)
+
+
+def _fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> CallState:
+    assert not call.open, f"{event!r} while an attempt is open"
+    return replace(call, due_time=None, error=event.error, end_time=event.time)
+
+
+def _assert_open(
+    call: CallState,
+    event: StepSucceeded
+    | StepRefused
+    | StepRetryScheduled
+    | CompensationSucceeded
+    | CompensationRetryScheduled
+    | CompensationFailed,
+) -> None:
+    assert call.open, f"{event!r} while no attempt is open"
+    assert event.attempt == call.attempts, f"{event!r} of another attempt"
+
+
+def _resolve(node: Node, step: StepState, event: StepResolved, *, back: bool) -> StepState:
+    assert not step.action.open, "resolved while its action is in flight"
+    assert not step.compensation.open, "resolved while its compensation is in flight"
+    action = replace(step.action, due_time=None, end_time=step.action.end_time or event.time)
+    compensation = replace(step.compensation, due_time=None)
+    step = replace(step, action=action, compensation=compensation, resolution=event)
+    match event.resolution:
+        case Resolution.SUCCEEDED:
+            unproven = max(step.unproven, 1)  # an operator says that the effect is there
+            return replace(step, status=StepStatus.SUCCEEDED, output=event.output, unproven=unproven)
+        case Resolution.COMPENSATED:
+            return replace(step, status=StepStatus.COMPENSATED, unproven=0)
+        case Resolution.SKIPPED if back:
+            return replace(step, status=StepStatus.COMPENSATION_FAILED)
+        case Resolution.SKIPPED:
+            # An operator's word is enough to go on; a compensation that can be called is called all the same.
+            unproven = step.unproven if node.step.kind is Kind.COMPENSATABLE else 0
+            return replace(step, status=StepStatus.SKIPPED, unproven=unproven)
+
+
+def _retry(state: State, time: Time) -> State:
+    steps = tuple(_retry_step(step, time, back=state.going_back) for step in state.steps)
+    return replace(state, steps=steps, active=sum(step.active for step in steps))
+
+
+def _retry_step(step: StepState, time: Time, *, back: bool) -> StepState:
+    if step.status is StepStatus.COMPENSATION_FAILED:
+        again = _forgive(step.compensation, time)
+        return replace(step, status=StepStatus.COMPENSATING, compensation=again, resolution=None)
+    if step.compensation.due_time is not None:
+        return replace(step, compensation=replace(step.compensation, due_time=time))
+    if not back and step.status in BLOCKED:
+        return replace(step, status=StepStatus.RUNNING, action=_forgive(step.action, time))
+    if step.action.due_time is not None:
+        return replace(step, action=replace(step.action, due_time=time))
+    return step
+
+
+def _forgive(call: CallState, time: Time) -> CallState:
+    return replace(call, forgiven=call.attempts, due_time=time, end_time=None)
+
+
+def _go_on(state: State) -> State:
+    if state.status is not SagaStatus.STUCK:
+        return state
+    return replace(state, status=SagaStatus.COMPENSATING if state.going_back else SagaStatus.RUNNING, stuck=None)
+
+
+_PENDING_STEP = StepState()
