@@ -281,7 +281,7 @@ class Saga(Generic[In, Out]):
             participant=action.participant,
             action=action.name,
             kind=definition_pb2.StepKind.Value(f"STEP_KIND_{settings.kind}"),
-            compensation=self._compensation(step_id, action, settings, before | {step_id}),
+            compensation=self._compensation(step_id, action, settings, before),
             after=after,
             input_template="" if request is _ABSENT else self._template(request, step_id, before),
             retry=None if settings.retry is None else settings.retry.message(),

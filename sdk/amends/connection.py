@@ -44,7 +44,7 @@ class Page(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open channel with the services on it. `timeout_s` is for a call, `retry_s` for the waits between repetitions."""
+    """An open channel with the services on it. `timeout_s` is for a call, `retry_s` for waits between repetitions."""
 
     channel: grpc.aio.Channel
     orchestrator: orchestrator_pb2_grpc.OrchestratorServiceStub

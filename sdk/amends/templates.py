@@ -48,6 +48,8 @@ class _Writer:
     def write(self, value: object, path: str, *, whole: bool = False) -> Json:
         if isinstance(value, Reference):
             return self._reference(origin_of(value), path, whole=whole)
+        if isinstance(value, Message):
+            value = cast("object", json_format.MessageToDict(value))  # some messages are a text in JSON
         parts = _parts(value, path)
         if isinstance(parts, dict):
             return {key: self.write(each, f"{path}.{key}") for key, each in parts.items()}
@@ -74,8 +76,6 @@ def _parts(value: object, path: str) -> dict[str, object] | list[object] | None:
         return _struct_parts(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: cast("object", getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, Message):
-        return cast("dict[str, object]", json_format.MessageToDict(value))
     names = pydantic_fields(type(value))
     return None if names is None else _model_parts(value, names, path)
 
