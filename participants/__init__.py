@@ -1,1 +1,1 @@
-"""Example participants, which are also the test beds: they use the SDK and nothing else of this project."""
+"""Examples and test beds: services that take part in sagas and keep real state. They import `amends` only."""

@@ -1,0 +1,1 @@
+"""A bank: accounts, and money that goes from one to another."""

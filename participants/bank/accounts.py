@@ -1,0 +1,91 @@
+"""The bank's participant: debits and credits of accounts, each undone by its reverse. Amounts are whole units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amends.call import Call
+from amends.errors import Refused
+from amends.participant import Participant
+from participants.ledger import Book, Ledger
+
+ACCOUNTS = {"A": 1000, "B": 500}
+AMOUNT_MAX = 10**12  # far below what a column holds, so that no balance overflows
+
+bank = Participant("bank")
+ledger = Ledger()
+
+
+@dataclass(frozen=True, slots=True)
+class Debit:
+    account: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    account: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A line in an account: negative amounts go out."""
+
+    id: str
+    account: str
+    amount: int
+    balance: int
+
+
+@bank.action
+def debit(request: Debit, call: Call) -> Posting:
+    """Take money from an account."""
+
+    def take(book: Book) -> Posting:
+        balance = _balance(book, request.account, request.amount)
+        if balance < request.amount:
+            raise Refused("INSUFFICIENT_FUNDS", f"account {request.account} holds {balance}, not {request.amount}")
+        return _post(book, "debit", request.account, -request.amount)
+
+    return ledger.execute(call.key, Posting, take)
+
+
+@bank.action
+def credit(request: Credit, call: Call) -> Posting:
+    """Put money into an account."""
+
+    def put(book: Book) -> Posting:
+        _balance(book, request.account, request.amount)
+        return _post(book, "credit", request.account, request.amount)
+
+    return ledger.execute(call.key, Posting, put)
+
+
+@debit.compensation
+def undo_debit(request: Debit, done: Posting | None, call: Call) -> None:
+    ledger.compensate(call.execute_key, Posting, _reverse)
+
+
+@credit.compensation
+def undo_credit(request: Credit, done: Posting | None, call: Call) -> None:
+    ledger.compensate(call.execute_key, Posting, _reverse)
+
+
+def _balance(book: Book, account: str, amount: int) -> int:
+    if not 0 < amount <= AMOUNT_MAX:
+        raise Refused("INVALID_AMOUNT", f"the amount must be from 1 to {AMOUNT_MAX}, not {amount}")
+    balance = book.amount(account)
+    if balance is None:
+        raise Refused("UNKNOWN_ACCOUNT", f"there is no account {account}")
+    return balance
+
+
+def _post(book: Book, kind: str, account: str, amount: int) -> Posting:
+    number = book.enter(kind, account, amount)
+    return Posting(id=f"P-{number}", account=account, amount=amount, balance=book.amount(account) or 0)
+
+
+def _reverse(book: Book, posting: Posting) -> None:
+    """May overdraw the account: a compensation cannot be refused because the money was spent meanwhile."""
+    book.enter("reversal", posting.account, -posting.amount)

@@ -1,0 +1,56 @@
+"""The participant that keeps the customers' balances: a price is charged, and refunded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amends.call import Call
+from amends.errors import Refused
+from amends.participant import Participant
+from participants.ledger import Book, Ledger
+
+BALANCES = {"ada": 1000, "bob": 500, "cyd": 200}
+
+payment = Participant("payment")
+ledger = Ledger()
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    customer: str
+    amount: int
+    hold_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    id: str
+    customer: str
+    amount: int
+
+
+@payment.action
+def charge(request: Charge, call: Call) -> Payment:
+    """Take the price from a customer's balance."""
+
+    def take(book: Book) -> Payment:
+        balance = book.amount(request.customer)
+        if balance is None:
+            raise Refused("UNKNOWN_CUSTOMER", f"there is no customer {request.customer}")
+        if request.amount <= 0:
+            raise Refused("INVALID_AMOUNT", f"the amount must be positive, not {request.amount}")
+        if balance < request.amount:
+            raise Refused("INSUFFICIENT_FUNDS", f"{request.amount} due, {request.customer} has {balance}")
+        number = book.enter("charged", request.customer, -request.amount)
+        return Payment(id=f"PAY-{number}", customer=request.customer, amount=request.amount)
+
+    return ledger.execute(call.key, Payment, take)
+
+
+@charge.compensation
+def refund(request: Charge, done: Payment | None, call: Call) -> None:
+    ledger.compensate(call.execute_key, Payment, _give_back)
+
+
+def _give_back(book: Book, payment: Payment) -> None:
+    book.enter("refunded", payment.customer, payment.amount)
