@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from amends import serve as serve_module
 from amends.participant import Participant
 from amends.payloads import encode
 from amends.serve import ServeError, serve, serving
@@ -115,7 +115,7 @@ async def test_it_waits_for_an_orchestrator_that_comes_up_later() -> None:
 
 
 async def test_it_gives_up_an_orchestrator_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_module, "REGISTRATION_S", 0.3)
+    monkeypatch.setattr(importlib.import_module("amends.serve"), "REGISTRATION_S", 0.3)
     async with orchestrator(Registry()) as target:
         pass
     with pytest.raises(ServeError, match=f"{target} did not register participant 'echo'.*UNAVAILABLE"):
