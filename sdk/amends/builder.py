@@ -190,7 +190,8 @@ class Saga(Generic[In, Out]):
 
         In the request, and in the arguments of a compensation, `saga.input`, the outputs of earlier steps, and parts of
         these may stand wherever a value of their type may. An action of which there is no code here is given as
-        `"participant/action"`; then nothing is known of its types, and it is taken to have a compensation.
+        `"participant/action"`; then nothing is known of its types, and it is taken to have a compensation. Write a
+        TypedDict as a call, `Parcel(weight=…)`: mypy cannot tell that a dict in braces is one.
 
         :raises DefinitionError: if the step cannot work: a second one of that id, a request that uses the output of a
             step that does not run before, a compensatable step with nothing said of its compensation.

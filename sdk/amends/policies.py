@@ -107,7 +107,8 @@ class Retry:
 class Compensation:
     """How a step is undone. `arguments` reach the compensation beside the input and output that it always gets.
 
-    References to what is done before the step may stand in `arguments`. `timeout` is for one attempt; None means the timeout of the action.
+    References to what is done before the step may stand in `arguments`. `timeout` is for one attempt; None means the
+    timeout of the action.
     """
 
     arguments: object = None
