@@ -257,6 +257,24 @@ async def test_a_plain_handler_runs_on_after_the_deadline_and_blocks_nobody(stub
     await wait(seen.left)
 
 
+async def test_plain_handlers_are_bounded_and_the_rest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amends.participant.PLAIN_HANDLERS_MAX", 2)
+    narrow, running, both = Participant("narrow"), threading.Semaphore(2), threading.Barrier(3)
+
+    @narrow.action(name="work")
+    def work(request: int) -> bool:
+        alone = running.acquire(blocking=False)
+        both.wait(WAIT_S) if request < 2 else None
+        running.release()
+        return alone
+
+    async with serving(narrow) as address, grpc.aio.insecure_channel(address) as channel:
+        calls = [asyncio.create_task(execute(Stub(channel), "work", n)) for n in range(6)]
+        await asyncio.to_thread(both.wait, WAIT_S)
+        replies = await asyncio.gather(*calls)
+    assert [decode(reply.output, bool) for reply in replies] == [True] * 6
+
+
 async def test_a_call_that_its_client_gives_up_cancels_an_async_handler(stub: Stub) -> None:
     request = participant_pb2.ExecuteRequest(call=call_of(), action="hang", input=encode(Reserve("tea")))
     running = stub.Execute(request, timeout=WAIT_S)

@@ -42,10 +42,15 @@ class Registry(operator_pb2_grpc.OperatorServiceServicer):
     refuse_with: grpc.StatusCode | None = None
     registered: dict[str, str] = field(default_factory=dict[str, str])
     described: list[str] = field(default_factory=list[str])
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hang: bool = False
 
     async def PutParticipant(
         self, request: operator_pb2.PutParticipantRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> operator_pb2.PutParticipantResponse:
+        self.asked.set()
+        if self.hang:
+            await asyncio.Event().wait()
         if self.refuse_with:
             await context.abort(self.refuse_with, "not on the allow-list")
         participant = request.participant
@@ -159,11 +164,7 @@ async def test_d43_calls_in_flight_are_finished_at_the_end() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_script_ends_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    process = await started(tmp_path)
     assert process.stdout is not None
     ready = (await asyncio.wait_for(process.stdout.readline(), WAIT_S)).decode().split()
     async with grpc.aio.insecure_channel(ready[1]) as channel:
@@ -176,7 +177,26 @@ async def test_a_script_ends_in_good_order(tmp_path: Path, number: signal.Signal
     assert (ready[0], process.returncode, errors) == ("ready", 0, b"")
 
 
+async def test_a_script_can_be_stopped_while_it_waits_for_its_orchestrator(tmp_path: Path) -> None:
+    registry = Registry(hang=True)
+    async with orchestrator(registry) as target:
+        process = await started(tmp_path, target)
+        await asyncio.wait_for(registry.asked.wait(), WAIT_S)
+        process.send_signal(signal.SIGTERM)
+        output, errors = await asyncio.wait_for(process.communicate(), WAIT_S)
+    assert (process.returncode, output, errors) == (0, b"", b"")
+
+
+async def started(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+    script = folder / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(script), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
 SCRIPT = """
+import sys
 import time
 from amends.participant import Participant
 from amends.serve import run
@@ -189,5 +209,5 @@ def work(request: int) -> int:
     time.sleep(0.5)
     return request
 
-run(slow)
+run(slow, orchestrator=sys.argv[1] if sys.argv[1:] else None)
 """
