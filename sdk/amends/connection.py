@@ -105,7 +105,11 @@ class Connection:
             stop=lambda state: state.idle_for >= self.retry_s,  # a call may have gone well for long before it failed
             reraise=True,
         )
-        return await retrying(call)
+
+        async def attempt() -> T:  # tenacity awaits coroutine functions only, not whatever returns an awaitable
+            return await call()
+
+        return await retrying(attempt)
 
 
 PageT = TypeVar("PageT", bound=Page)
