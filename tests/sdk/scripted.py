@@ -79,12 +79,10 @@ class ScriptedOrchestrator:
             self.requests.append(request)
             if method.name not in self._answers:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method.name} is not scripted")
-            return await self._answers[method.name](request, context)
+            answer: Message | bytes = await self._answers[method.name](request, context)
+            return answer
 
-        return cast(
-            "grpc.RpcMethodHandler[Any, Any]",
-            grpc.unary_unary_rpc_method_handler(cast("Any", handle), _class(method).FromString, _bytes),
-        )
+        return grpc.unary_unary_rpc_method_handler(cast("Any", handle), _class(method).FromString, _bytes)
 
     def _stream_handler(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
         async def handle(request: Message, context: Context) -> AsyncIterator[Message | bytes]:
@@ -92,10 +90,7 @@ class ScriptedOrchestrator:
             async for each in self._streams[method.name](request, context):
                 yield each
 
-        return cast(
-            "grpc.RpcMethodHandler[Any, Any]",
-            grpc.unary_stream_rpc_method_handler(cast("Any", handle), _class(method).FromString, _bytes),
-        )
+        return grpc.unary_stream_rpc_method_handler(cast("Any", handle), _class(method).FromString, _bytes)
 
 
 @asynccontextmanager
@@ -128,7 +123,7 @@ async def refuse(
     packed = [any_pb2.Any() for _ in details]
     for each, detail in zip(packed, details, strict=True):
         each.Pack(detail)
-    status = status_pb2.Status(code=cast("tuple[int, str]", code.value)[0], message=message, details=packed)
+    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
     await context.abort(code, message, (("grpc-status-details-bin", status.SerializeToString()),))
     raise AssertionError("abort() does not return")
 

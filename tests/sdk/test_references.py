@@ -16,10 +16,14 @@ import msgspec
 import pydantic
 import pytest
 from google.protobuf import duration_pb2
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from amends import DefinitionError, Opaque, ReferenceUseError, Saga, UnknownFieldError
 from amends.references import Reference, origin_of
 from amends.templates import template_of
+from amends_server.engine.payload import Json
+from amends_server.engine.template import parse_template
 
 
 @dataclass
@@ -164,7 +168,7 @@ USES: list[Callable[[Any], object]] = [
     "{}".format, lambda it: f"order {it}", lambda it: "a" in it, lambda it: it(), lambda it: hash(it) and it == 1,
     lambda it: it != it, lambda it: it < 1, lambda it: it + 1, lambda it: 1 + it, lambda it: it * 2, lambda it: -it,
     lambda it: "a" + it, lambda it: it[0] % 2, lambda it: it and 1, lambda it: not it, lambda it: it | {},
-    lambda it: operator.iadd(it, 1), lambda it: max(it, 1), lambda it: sum([it]), abs,
+    lambda it: cast("Any", operator.iadd)(it, 1), lambda it: max(it, 1), lambda it: sum([it]), abs,
 ]  # fmt: skip
 
 
@@ -242,6 +246,35 @@ def test_texts_that_look_like_expressions_are_escaped() -> None:
     assert written(["${input}", "$${input}"[1:], "$", "{}", "$x"]) == ["$${input}", "$${input}", "$", "{}", "$x"]
     with pytest.raises(DefinitionError, match=r"request\[0\]: a text may hold `\$\{` at its beginning only"):
         written(["price: ${x}"])
+
+
+TEXTS = st.text(st.sampled_from('${}ab\\" ß\x00'), max_size=6)
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(DATA)
+def test_literals_come_out_of_the_orchestrator_as_they_went_in(value: object) -> None:
+    try:
+        text = template_of(value, name="request").text
+    except DefinitionError as error:
+        assume("a text may hold" not in str(error))
+        raise
+    filled = parse_template(text).fill(lambda _: None)
+    assert isinstance(filled, Json)
+    assert json.loads(filled.text) == value
+
+
+@given(st.lists(TEXTS | st.integers(0, 10**9 - 1), max_size=4))
+def test_paths_are_read_by_the_orchestrator_as_they_were_taken(keys: list[str | int]) -> None:
+    reference = ref(Any)
+    for key in keys:
+        reference = reference[key]
+    (found,) = parse_template(template_of(reference, name="request").text).paths
+    assert (found.root, found.rest) == (("input",), tuple(keys))
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ async def test_a_watch_outlives_the_orchestrator(orchestrator: ScriptedOrchestra
 
 async def test_patience_counts_from_the_last_event(orchestrator: ScriptedOrchestrator) -> None:
     gone = grpc.StatusCode.UNAVAILABLE
-    play(orchestrator, *[[event(n), gone] for n in range(1, 9)], [last_event(9)])
+    streams: list[Script] = [[event(n), gone] for n in range(1, 9)]
+    play(orchestrator, *streams, [last_event(9)])
     async with Client(orchestrator.address, retry_for=0.05) as client:
         assert await watched(client) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
         play(orchestrator, [gone])
@@ -173,7 +174,7 @@ async def test_a_watch_that_is_left_closes_its_stream(orchestrator: ScriptedOrch
     closed = asyncio.Event()
 
     async def hangs(_: object, context: Context) -> AsyncIterator[Message | bytes]:
-        context.add_done_callback(lambda _: closed.set())
+        context.add_done_callback(cast("Any", lambda _: closed.set()))
         yield event(1)
         await closed.wait()
 
