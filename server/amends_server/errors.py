@@ -42,7 +42,7 @@ class PayloadTooLarge(ServiceError):
 
     def __init__(self, field: str, size_bytes: int, size_bytes_max: int) -> None:
         message = (
-            f"{field} has {size_bytes} bytes, and {size_bytes_max} are the most: pass on a reference to the data instead, "
+            f"{field} has {size_bytes} bytes, and {size_bytes_max} are the most: pass on a reference to the data, "
             "or raise the server's setting payload_bytes_max."
         )
         super().__init__(
@@ -63,8 +63,8 @@ class SagaAlreadyExists(ServiceError):
 
     def __init__(self, namespace: str, saga_id: str) -> None:
         message = (
-            f"Saga `{saga_id}` in namespace `{namespace}` was started with another definition, input, labels or deadline: "
-            "choose another id, or send the same content again."
+            f"Saga `{saga_id}` in namespace `{namespace}` was started with another definition, input, labels or "
+            "deadline: choose another id, or send the same content again."
         )
         super().__init__(message, {"namespace": namespace, "saga_id": saga_id})
 
@@ -147,7 +147,7 @@ class EventsNotKept(ServiceError):
 
     def __init__(self, saga_id: str, after_sequence: int, sequence: int) -> None:
         super().__init__(
-            f"Saga `{saga_id}` has {sequence} events, and {after_sequence} is behind the last: watch from {sequence} or less.",
+            f"Saga `{saga_id}` has {sequence} events, and {after_sequence} is behind the last: watch from {sequence}.",
             {"saga_id": saga_id, "sequence": str(sequence)},
         )
 
@@ -164,8 +164,8 @@ class CorruptRecord(ServiceError):
 
     def __init__(self, namespace: str, saga_id: str, sequence: int, reason: str) -> None:
         super().__init__(
-            f"Event {sequence} of saga `{saga_id}` in namespace `{namespace}` cannot be read: {reason}. Restore the store from "
-            "a backup, or run the version of the server that wrote it.",
+            f"Event {sequence} of saga `{saga_id}` in namespace `{namespace}` cannot be read: {reason}. Restore the "
+            "store from a backup, or run the version of the server that wrote it.",
             {"namespace": namespace, "saga_id": saga_id, "sequence": str(sequence)},
         )
         self.saga_id = saga_id

@@ -12,5 +12,5 @@ _RANDOM_BYTES = 10
 
 
 def new_id(now: Time) -> str:
-    """Return an id of 32 hexadecimal digits. Later ones sort behind earlier ones, which keeps a store's index compact."""
+    """Return an id of 32 hexadecimal digits. Later ones sort behind earlier ones, which keeps an index compact."""
     return f"{now // _MILLISECOND_US:012x}{secrets.token_hex(_RANDOM_BYTES)}"

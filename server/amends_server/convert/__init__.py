@@ -1,1 +1,1 @@
-"""Between the engine's types and the messages of the wire, one noun a module. What comes from outside is checked here."""
+"""Between the engine's types and the wire's messages, one noun a module. What comes from outside is checked here."""

@@ -1,7 +1,7 @@
 """Events of the journal to messages, and back.
 
-One function a kind and direction, found in a dict by type or by name: every event of every saga comes through here. They
-write into the message that is there, which takes half the time of building messages and putting them together.
+One function a kind and direction, found in a dict by type or by name, since every event of every saga comes through.
+They write into the message that is there, which takes half the time of building messages and putting them together.
 """
 
 from __future__ import annotations

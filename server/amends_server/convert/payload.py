@@ -1,9 +1,9 @@
-"""User data, errors and related services. `read_` functions check what came from outside; `_from_wire` trust the journal."""
+"""User data, errors and related services. `read_…` checks what came from outside; `…_from_wire` trusts the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import assert_never, cast
 
 import msgspec
 
@@ -65,8 +65,6 @@ def payload_from_wire(message: pb.Payload) -> Payload | None:
             return Opaque(message.opaque.data, message.opaque.content_type)
         case None:
             return None
-        case other:
-            assert_never(other)
 
 
 def set_payload(to: pb.Payload, payload: Payload) -> None:
@@ -112,10 +110,11 @@ def related_services_to_wire(services: Iterable[RelatedService]) -> list[pb.Rela
 
 def _depth_exceeds(value: object, levels: int) -> bool:
     """Tell whether a JSON value nests deeper than `levels`, going down no further than that."""
+    items: Iterable[object]
     if isinstance(value, dict):
-        items: Iterable[object] = value.values()  # pyright: ignore[reportUnknownVariableType]
+        items = cast("dict[str, object]", value).values()
     elif isinstance(value, list):
-        items = value  # pyright: ignore[reportUnknownVariableType]
+        items = cast("list[object]", value)
     else:
         return False
     return levels == 0 or any(_depth_exceeds(item, levels - 1) for item in items)

@@ -1,0 +1,247 @@
+"""Definitions. What comes from outside is normalised, so that equal content has an equal digest, and checked whole.
+
+Out again it says all that it said, with the timeouts that it has by default: a stored definition keeps its meaning when
+the defaults of a later version are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from amends.v1 import definition_pb2 as pb
+from amends_server.convert.enums import (
+    BACKOFF_FROM_WIRE,
+    BACKOFF_TO_WIRE,
+    KIND_FROM_WIRE,
+    KIND_TO_WIRE,
+    ON_COMPENSATION_FAILURE_FROM_WIRE,
+    ON_COMPENSATION_FAILURE_TO_WIRE,
+    SEVERITY_TO_WIRE,
+)
+from amends_server.convert.payload import check_json
+from amends_server.convert.times import duration_from_wire, set_duration, set_time
+from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.graph import default_retry
+from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
+from amends_server.engine.validation import InvalidDefinition, Problem, Severity, check, error
+from amends_server.errors import BadField
+from amends_server.store.protocol import StoredDefinition
+
+DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US
+"""A hundred years: more means a mistake in the unit, and the year 9999, where Timestamp ends, stays out of reach."""
+
+
+def read_definition(message: pb.Definition, field: str) -> tuple[Definition, list[Problem]]:
+    """Return a definition that came from outside, and the warnings. `field` begins the paths of findings.
+
+    :raises InvalidDefinition: if there are errors, with all that was found.
+    """
+    definition, problems = diagnose(message)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise InvalidDefinition([replace(problem, field=f"{field}.{problem.field}") for problem in problems])
+    return definition, problems
+
+
+def diagnose(message: pb.Definition) -> tuple[Definition, list[Problem]]:
+    """Return a definition as far as it can be read, and everything that was found, errors first."""
+    problems: list[Problem] = []
+    definition = _read(message, problems)
+    if not any(problem.code == "ENUM_UNKNOWN" for problem in problems):  # the default in its place would mislead
+        problems += check(definition)
+    return definition, sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
+
+
+def definition_to_wire(definition: Definition) -> pb.Definition:
+    """Return the message of a definition, without version, digest and time."""
+    message = pb.Definition(
+        name=definition.name,
+        steps=[_step_to_wire(step) for step in definition.steps],
+        output_template=definition.output_template or "",
+        on_compensation_failure=ON_COMPENSATION_FAILURE_TO_WIRE[definition.on_compensation_failure],
+        description=definition.description,
+    )
+    if definition.deadline_us is not None:
+        set_duration(message.deadline, definition.deadline_us)
+    return message
+
+
+def stored_definition_to_wire(stored: StoredDefinition) -> pb.Definition:
+    """Return the message of a registered definition."""
+    message = pb.Definition.FromString(stored.body)
+    message.version = stored.version
+    message.digest = stored.digest
+    set_time(message.create_time, stored.create_time)
+    return message
+
+
+def definition_body(definition: Definition) -> bytes:
+    """Return the bytes to store of a definition."""
+    return definition_to_wire(definition).SerializeToString(deterministic=True)
+
+
+def definition_from_body(body: bytes) -> Definition:
+    """Return the definition of stored bytes.
+
+    :raises InvalidDefinition: if this version cannot run it, for example because a later one stored it.
+    """
+    problems: list[Problem] = []
+    definition = _read(pb.Definition.FromString(body), problems)
+    if problems:
+        raise InvalidDefinition(problems)
+    return definition
+
+
+def problems_to_wire(problems: Iterable[Problem]) -> list[pb.Diagnostic]:
+    """Return messages for findings."""
+    return [
+        pb.Diagnostic(severity=SEVERITY_TO_WIRE[p.severity], field=p.field, code=p.code, message=p.message)
+        for p in problems
+    ]
+
+
+def _read(message: pb.Definition, problems: list[Problem]) -> Definition:
+    problems += _not_served("input_schema", message.input_schema)
+    choice = ON_COMPENSATION_FAILURE_FROM_WIRE.get(message.on_compensation_failure)
+    if choice is None:
+        problems.append(_enum_unknown("on_compensation_failure", message.on_compensation_failure))
+    return Definition(
+        name=message.name,
+        steps=tuple(_read_step(step, f"steps[{i}]", problems) for i, step in enumerate(message.steps)),
+        output_template=_read_template(message.output_template, "output_template", problems),
+        deadline_us=_read_duration(message, "deadline", "deadline", problems),
+        on_compensation_failure=choice or OnCompensationFailure.HALT,
+        description=message.description,
+    )
+
+
+def _read_step(message: pb.StepDefinition, at: str, problems: list[Problem]) -> Step:
+    for name in ("when", "on_error", "requires", "output_schema"):
+        problems += _not_served(f"{at}.{name}", getattr(message, name))
+    problems += _not_served(f"{at}.delay", message.HasField("delay"))
+    kind = KIND_FROM_WIRE.get(message.kind)
+    if kind is None:
+        problems.append(_enum_unknown(f"{at}.kind", message.kind))
+        kind = Kind.COMPENSATABLE
+    timeout_us = _read_duration(message, "timeout", f"{at}.timeout", problems)
+    compensation = None
+    if message.HasField("compensation"):
+        compensation = _read_compensation(message.compensation, f"{at}.compensation", problems)
+    return Step(
+        id=message.id,
+        participant=message.participant,
+        action=message.action,
+        kind=kind,
+        compensation=compensation,
+        after=tuple(message.after),
+        input_template=_read_template(message.input_template, f"{at}.input_template", problems),
+        retry=_read_retry(message, f"{at}.retry", default_retry(kind), problems),
+        timeout_us=TIMEOUT_US if timeout_us is None else timeout_us,
+        deadline_us=_read_duration(message, "deadline", f"{at}.deadline", problems),
+    )
+
+
+def _read_compensation(message: pb.Compensation, at: str, problems: list[Problem]) -> Compensation:
+    return Compensation(
+        not_needed=message.not_needed,
+        template=_read_template(message.template, f"{at}.template", problems),
+        retry=_read_retry(message, f"{at}.retry", COMPENSATION_RETRY, problems),
+        timeout_us=_read_duration(message, "timeout", f"{at}.timeout", problems),
+    )
+
+
+def _read_retry(
+    message: pb.StepDefinition | pb.Compensation, at: str, default: Retry, problems: list[Problem]
+) -> Retry | None:
+    """Return a policy in which what is unset is the default; None where nothing is set."""
+    policy = message.retry
+    if policy.ByteSize() == 0:
+        return None
+    backoff = BACKOFF_FROM_WIRE.get(policy.backoff)
+    if backoff is None:
+        problems.append(_enum_unknown(f"{at}.backoff", policy.backoff))
+    interval_us = _read_duration(policy, "interval", f"{at}.interval", problems)
+    interval_max_us = _read_duration(policy, "interval_max", f"{at}.interval_max", problems)
+    return Retry(
+        attempts_max=policy.attempts_max or default.attempts_max,
+        interval_us=default.interval_us if interval_us is None else interval_us,
+        interval_max_us=default.interval_max_us if interval_max_us is None else interval_max_us,
+        backoff=backoff or Backoff.EXPONENTIAL,
+        factor=policy.factor if policy.HasField("factor") else default.factor,
+        jitter=policy.jitter if policy.HasField("jitter") else default.jitter,
+    )
+
+
+def _read_duration(
+    message: pb.Definition | pb.StepDefinition | pb.Compensation | pb.RetryPolicy,
+    name: str,
+    field: str,
+    problems: list[Problem],
+) -> int | None:
+    """Return the microseconds of a duration; None if it is unset. Zero and less are left to the engine's check."""
+    if not message.HasField(name):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return None
+    duration_us = duration_from_wire(getattr(message, name))
+    if duration_us > DURATION_US_MAX:
+        problems.append(
+            error(field, "POLICY_INVALID", "The duration must be 100 years or less; leave it out for none.")
+        )
+        return DURATION_US_MAX
+    return duration_us
+
+
+def _read_template(text: str, field: str, problems: list[Problem]) -> str | None:
+    """Return a template; None if it is empty. What is no JSON is left to the engine's check, which says it better."""
+    if "\\u" in text:
+        try:
+            check_json(text, field)
+        except BadField as problem:
+            problems.append(error(field, "TEMPLATE_INVALID", problem.violations[0].description))
+    return text or None
+
+
+def _not_served(field: str, value: object) -> Iterator[Problem]:
+    if value:
+        yield error(field, "NOT_SUPPORTED", "This version of the server does not serve the field yet; leave it out.")
+
+
+def _enum_unknown(field: str, number: int) -> Problem:
+    return error(field, "ENUM_UNKNOWN", f"{number} is no value that this version knows; take one of those documented.")
+
+
+def _step_to_wire(step: Step) -> pb.StepDefinition:
+    message = pb.StepDefinition(
+        id=step.id,
+        participant=step.participant,
+        action=step.action,
+        kind=KIND_TO_WIRE[step.kind],
+        after=step.after,
+        input_template=step.input_template or "",
+    )
+    set_duration(message.timeout, step.timeout_us)
+    if step.deadline_us is not None:
+        set_duration(message.deadline, step.deadline_us)
+    if step.retry is not None:
+        _set_retry(message.retry, step.retry)
+    if step.compensation is not None:
+        _set_compensation(message.compensation, step.compensation)
+    return message
+
+
+def _set_compensation(to: pb.Compensation, compensation: Compensation) -> None:
+    to.SetInParent()  # a compensation that says nothing is one all the same
+    to.not_needed = compensation.not_needed
+    to.template = compensation.template or ""
+    if compensation.retry is not None:
+        _set_retry(to.retry, compensation.retry)
+    if compensation.timeout_us is not None:
+        set_duration(to.timeout, compensation.timeout_us)
+
+
+def _set_retry(to: pb.RetryPolicy, retry: Retry) -> None:
+    to.attempts_max = retry.attempts_max
+    set_duration(to.interval, retry.interval_us)
+    set_duration(to.interval_max, retry.interval_max_us)
+    to.backoff = BACKOFF_TO_WIRE[retry.backoff]
+    to.factor = retry.factor
+    to.jitter = retry.jitter
