@@ -1,0 +1,208 @@
+"""Settings, and the limits of the server with their reasons.
+
+A setting is taken from the first of: an argument, the environment (`AMENDS_…`), a TOML file (the one that
+`AMENDS_CONFIG` names, else `amends.toml` in the current folder), its default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableSetting
+
+from amends_server.addresses import is_allowed, parse_address, parse_pattern
+
+PORT = 7242
+"""S-A-G-A on a phone."""
+
+PAYLOAD_BYTES_MAX = 1 << 20
+"""Of one payload, by default: sagas carry references and small records; four of these fit into one message."""
+
+ID_LENGTH_MAX = 128
+"""Of a saga's id and a namespace: room for a UUID with a long prefix, and short enough for an index."""
+
+LABELS_MAX = 16
+"""Of a saga: each is a row in the store that is looked for."""
+
+LABEL_LENGTH_MAX = 128
+"""Of a label's key or value: what people filter by is short."""
+
+REASON_LENGTH_MAX = 1_000
+"""Of an operator's reason: a paragraph, which stays in the journal for ever."""
+
+PAGE_SIZE = 50
+"""Entries on a page if the caller does not say: a screen or two."""
+
+PAGE_SIZE_MAX = 1_000
+"""Entries on a page at the most: what is longer is cut to this, as AIP-158 says, and read without blocking others."""
+
+PAGE_TOKEN_LENGTH_MAX = 1_000
+"""Ours are far shorter."""
+
+SAGAS_ACTIVE_MAX = 10_000
+"""Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
+
+CALLS_IN_FLIGHT_MAX = 256
+"""Calls at a participant at the same time, if its setting does not say: more only makes it slower."""
+
+WATCHERS_MAX = 1_000
+"""WatchSaga streams at the same time: each holds a little memory and reads the store."""
+
+DRAIN_S = 20.0
+"""How long calls in flight may end after SIGTERM, by default: less than the 30 s after which orchestrators kill."""
+
+ENV_PREFIX = "AMENDS_"
+ENV_CONFIG = "AMENDS_CONFIG"
+CONFIG_FILE = "amends.toml"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. The text is for people: it names each setting and how to set it."""
+
+
+class ParticipantSetting(BaseModel, frozen=True, extra="forbid"):
+    """A participant that the settings name. `concurrency_max`: how many calls it takes at a time."""
+
+    address: str
+    concurrency_max: int = Field(default=CALLS_IN_FLIGHT_MAX, ge=1)
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        return str(parse_address(value))
+
+
+def _from_address(value: object) -> object:
+    return {"address": value} if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """What can be set. Made by `load_settings`, which puts its errors into sentences."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    listen: str = f"127.0.0.1:{PORT}"
+    """Where to serve, as HOST:PORT. Port 0 takes a free one."""
+
+    store: str = Field(default_factory=lambda: default_store())
+    """Where sagas are kept: `sqlite:///PATH`, four slashes for an absolute path, or `memory:`, which forgets them."""
+
+    participants: dict[str, Annotated[ParticipantSetting, BeforeValidator(_from_address)]] = {}
+    """Where participants listen, by name: HOST:PORT, or a table with `address` and `concurrency_max`."""
+
+    participant_allow: tuple[str, ...] = ("127.0.0.1:*", "localhost:*", "[::1]:*")
+    """Where participants may listen: HOST:PORT, each may be `*`, and a host may begin with `*.`."""
+
+    payload_bytes_max: int = Field(default=PAYLOAD_BYTES_MAX, ge=1, le=256 << 20)
+    """The largest payload."""
+
+    drain_s: float = Field(default=DRAIN_S, ge=0, le=3_600)
+    """How long calls in flight may end when the server is stopped."""
+
+    reflection: bool = True
+    """Whether generic clients can ask for the API."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        return str(parse_address(value, port_min=0))
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: str) -> str:
+        if value != "memory:" and not (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
+            raise ValueError(f"`{value}` is neither sqlite:///PATH (sqlite:////PATH for an absolute one) nor memory:")
+        return value
+
+    @field_validator("participant_allow")
+    @classmethod
+    def _check_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            parse_pattern(pattern)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = config_file()
+        return (init_settings, env_settings, *([TomlConfigSettingsSource(settings_cls, file)] if file else []))
+
+
+def load_settings(**given: object) -> Settings:
+    """Return the settings; those in `given` that are not None go before all others.
+
+    :raises SettingsError: if some cannot be used.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = Settings(**chosen)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentences(error.errors()))) from None
+    except UnreadableSetting as error:
+        raise SettingsError(f"The environment cannot be read: {error}. Tables and lists are written as JSON.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"The file {config_file()} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsError(f"The file {error.filename} cannot be read: {error.strerror}.") from None
+    _check_participants(settings)
+    return settings
+
+
+def config_file() -> Path | None:
+    """Return the TOML file to read, if there is one.
+
+    :raises SettingsError: if `AMENDS_CONFIG` names one that does not exist.
+    """
+    named = os.environ.get(ENV_CONFIG)
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError(f"{ENV_CONFIG} names the file {named}, which does not exist: create it, or unset it.")
+        return Path(named)
+    return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+
+
+def default_store() -> str:
+    """Return the URL of the database in the user's data folder."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    folder = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share"
+    return f"sqlite:///{folder / 'amends' / 'amends.db'}"
+
+
+def _check_participants(settings: Settings) -> None:
+    for name, participant in settings.participants.items():
+        if not is_allowed(participant.address, settings.participant_allow):
+            raise SettingsError(
+                f"The setting participants.{name} is `{participant.address}`, which participant_allow does not allow: "
+                f"add it there ({_how('participant_allow')})."
+            )
+
+
+def _sentences(problems: Iterable[ErrorDetails]) -> Iterable[str]:
+    for problem in problems:
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            yield f"There is no setting `{path}`: mend its name or take it out. Settings are {known}."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"The setting {path} cannot be used: {message}. Set it by {_how(str(problem['loc'][0]))}."
+
+
+def _how(name: str) -> str:
+    return f"{ENV_PREFIX}{name.upper()}=… in the environment or `{name} = …` in {CONFIG_FILE}"
