@@ -32,7 +32,7 @@ class Address:
 
     @property
     def target(self) -> str:
-        """What to give to gRPC. It has a scheme, so that a host that is called like one (`unix:80`) is a host all the same."""
+        """What to give to gRPC: with a scheme, or a host that is called like one (`unix:80`) would be taken for it."""
         return f"dns:///{self}"
 
 
