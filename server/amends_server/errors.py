@@ -159,6 +159,17 @@ class NotServed(ServiceError):
         super().__init__(f"{what} is not served by this version: leave it out, or upgrade the server.", {"what": what})
 
 
+class SagaHalted(ServiceError):
+    """A saga that this server cannot carry on: a record that it cannot read, or a bug. Others go on."""
+
+    def __init__(self, namespace: str, saga_id: str, why: str) -> None:
+        super().__init__(
+            f"Saga `{saga_id}` in namespace `{namespace}` cannot be carried on ({why}). Look at the server's log; once "
+            "the cause is mended, restart the server and it goes on where it was.",
+            {"namespace": namespace, "saga_id": saga_id},
+        )
+
+
 class CorruptRecord(ServiceError):
     """A record of a journal that cannot be read. It stops its saga and no other."""
 
