@@ -58,12 +58,12 @@ def start(graph: Graph, started: SagaStarted) -> Decision:
     return Decision(draft.events, draft.state)
 
 
-def decide(state: State, command: Command, now: Time) -> Decision:
-    """Answer a command.
+def decide(state: State, command: Command, now: Time, *, hold: bool = False) -> Decision:
+    """Answer a command. With `hold`, outcomes are recorded and nothing is dispatched; Wake or Recover makes up for it.
 
     :raises Rejected: if the saga's state does not allow it.
     """
-    draft = Draft(state, now)
+    draft = Draft(state, now, hold=hold)
     match command:
         case Settle():
             settle(draft, command)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from amends_server.engine.context import fill
 from amends_server.engine.definition import Kind, OnCompensationFailure
+from amends_server.engine.due import step_deadline
 from amends_server.engine.events import (
     Cause,
     CompensationDispatched,
@@ -38,12 +39,18 @@ TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next att
 class Draft:
     """A decision in the making: the events so far, and the state that they lead to."""
 
-    __slots__ = ("events", "now", "state")
+    __slots__ = ("_hold", "events", "now", "state")
 
-    def __init__(self, state: State, now: Time) -> None:
+    def __init__(self, state: State, now: Time, *, hold: bool = False) -> None:
         self.events: list[Event] = []
         self.state = state
         self.now = now
+        self._hold = hold
+
+    @property
+    def _holding(self) -> bool:
+        """True if nothing may be dispatched, by an operator's wish or because the orchestrator is on its way out."""
+        return self._hold or self.state.paused
 
     def add(self, event: Event) -> None:
         """Take one more event and fold it."""
@@ -53,13 +60,17 @@ class Draft:
     def wake(self) -> None:
         """Do everything that is possible now, looking at every step."""
         self._meet_deadline()
+        self._give_up_expired()
+        self.advance(range(len(self.state.steps)))  # first, for it may turn the saga back: then no retry is sent
         self._dispatch_due()
-        self.advance(range(len(self.state.steps)))
+        self.advance(())
 
     def advance(self, candidates: Iterable[int]) -> None:
         """Do what follows; going forward, only `candidates` can have become ready."""
         if self.state.final or self.state.status is SagaStatus.STUCK:
             return
+        if self.state.undone:
+            self._meet_deadline()  # nobody may have woken the saga yet, and nothing is dispatched after it
         if self.state.going_back:
             self.go_back()
         else:
@@ -68,13 +79,13 @@ class Draft:
     def go_forward(self, candidates: Iterable[int]) -> None:
         """Dispatch those of `candidates` that are ready; complete, or halt, if nothing is left to do."""
         nodes = self.state.graph.nodes
-        if not self.state.paused:
+        if not self._holding:
             self._dispatch_all([nodes[i] for i in candidates if self._ready(nodes[i])])
         if self.state.going_back:
             self.go_back()
         elif self.state.undone == 0:
             self._complete()
-        elif self.state.active == 0 and not self.state.paused:
+        elif self.state.active == 0 and not self._holding:
             self._halt()
 
     def go_back(self) -> None:
@@ -87,7 +98,7 @@ class Draft:
                     free[before] = False
         if all(step.clear for step in self.state.steps):
             self.add(SagaCompensated(self.now))
-        elif self.state.active == 0 and not self.state.paused:
+        elif self.state.active == 0 and not self._holding:
             self._halt()
 
     def _clear(self, node: Node) -> bool:
@@ -103,12 +114,15 @@ class Draft:
         match step.status:
             case StepStatus.COMPENSATION_FAILED:
                 return step.passed_over or not self._halts
-            case StepStatus.COMPENSATING:
+            case StepStatus.COMPENSATING if step.compensation.active:
                 return False
             case _:
-                if not self.state.paused and not self._halted():
-                    self._dispatch_compensation(node)
-                return False
+                return not self._holding and not self._halted() and self._passes(node)
+
+    def _passes(self, node: Node) -> bool:
+        """Dispatch a compensation; True if that failed at once and the steps before it need not wait."""
+        self._dispatch_compensation(node)
+        return self.state.steps[node.index].status is StepStatus.COMPENSATION_FAILED and not self._halts
 
     @property
     def _halts(self) -> bool:
@@ -176,8 +190,18 @@ class Draft:
         if deadline is not None and self.now >= deadline and forward and not state.committed:
             self.turn_back(DeadlinePassed(deadline))
 
+    def _give_up_expired(self) -> None:
+        """Make no attempt that became due before its step's deadline and is sent only after it."""
+        if self._holding or self.state.active == 0:
+            return
+        for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True):
+            deadline, call = step_deadline(node, step.action), self.state.steps[node.index].action
+            if deadline is not None and deadline <= self.now and call.due_time is not None and call.error is not None:
+                self.add(StepGivenUp(self.now, node.step.id, call.attempts, call.error))
+                self.failed(node, call.error)
+
     def _dispatch_due(self) -> None:
-        if self.state.paused or self.state.active == 0:
+        if self._holding or self.state.active == 0:
             return
         for node in self.state.graph.nodes:
             step = self.state.steps[node.index]

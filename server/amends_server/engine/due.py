@@ -32,7 +32,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOrder:
-    """Everything that a call is made of, the same for each attempt but for the attempt, its time and the cause."""
+    """Everything that a call is made of.
+
+    An attempt may take `timeout_us`, and must be over by `deadline` if there is one.
+    """
 
     node: Node
     compensation: bool
@@ -45,6 +48,7 @@ class CallOrder:
     saga_input: Payload | None
     cause: Cause | None
     timeout_us: int
+    deadline: Time | None
 
 
 def due(state: State) -> Due:
@@ -66,7 +70,7 @@ def due(state: State) -> Due:
     return Due(tuple(calls), min(times, default=None))
 
 
-def order_call(state: State, owed: OwedCall, now: Time) -> CallOrder:
+def order_call(state: State, owed: OwedCall) -> CallOrder:
     """Return the contents of a call that is owed."""
     node, step, started = state.graph.nodes[owed.index], state.steps[owed.index], state.started
     execute_key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
@@ -82,7 +86,8 @@ def order_call(state: State, owed: OwedCall, now: Time) -> CallOrder:
         arguments=step.arguments,
         saga_input=started.input,
         cause=state.cause,
-        timeout_us=node.compensation_timeout_us if owed.compensation else _timeout_us(node, step.action, now),
+        timeout_us=node.compensation_timeout_us if owed.compensation else node.step.timeout_us,
+        deadline=None if owed.compensation else step_deadline(node, step.action),
     )
 
 
@@ -90,12 +95,7 @@ def step_deadline(node: Node, call: CallState) -> Time | None:
     """Return when all attempts of an action must be over, if its step has a deadline and was dispatched."""
     if node.step.deadline_us is None or call.start_time is None:
         return None
-    return call.start_time + node.step.deadline_us
-
-
-def _timeout_us(node: Node, call: CallState, now: Time) -> int:
-    deadline = step_deadline(node, call)
-    return node.step.timeout_us if deadline is None else max(1, min(node.step.timeout_us, deadline - now))
+    return (call.forgiven_time or call.start_time) + node.step.deadline_us
 
 
 def _deadline(state: State) -> Time | None:

@@ -24,11 +24,13 @@ intent before call, outcome before consequence. It is *due* at a time while the 
     succeeded, or ended without verdict   unchanged        the effect is there, or may be
     compensated, or nothing to undo       unproven = 0     the effect is gone
 
-So `unproven > 0` is the whole rule of who is compensated: every step that was ever dispatched, but for those whose every
-attempt is proven to have had no effect. Whether a step succeeded plays no part in it.
+So `unproven > 0` is the whole rule of who is compensated: every step that was ever dispatched, but for those whose
+every attempt is proven to have had no effect. Whether a step succeeded plays no part in it, nor does an operator who
+skips it.
 
 Going back, a step may be compensated once all steps after it are clear (nothing open, nothing unproven), or have failed
-to be undone and may be passed over. The definition gives that order, not the order in which replies came.
+to be undone and may be passed over. The definition gives that order, not the order in which replies came. An operator's
+retry of compensations that failed follows it too.
 
 From the first dispatch of a pivot on, the saga cannot turn back, unless the pivot is proven to have had no effect. Its
 unknown outcome blocks both ways. Retriable steps come after all that can be undone, so the same rule covers them.
@@ -40,7 +42,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from amends_server.engine.definition import Kind
 from amends_server.engine.events import (
     CompensationDispatched,
     CompensationFailed,
@@ -66,7 +67,7 @@ from amends_server.engine.events import (
     StepRetryScheduled,
     StepSucceeded,
 )
-from amends_server.engine.graph import Graph, Node
+from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, CallState, SagaStatus, State, StepState, StepStatus, StuckState
@@ -109,7 +110,7 @@ def evolve(state: State, event: Event) -> State:
         case CompensationOmitted():
             return _change_step(state, event.step, event.time, replace(state.step(event.step), unproven=0))
         case StepResolved():
-            resolved = _resolve(state.graph.node(event.step), state.step(event.step), event, back=state.going_back)
+            resolved = _resolve(state.step(event.step), event, back=state.going_back)
             return _go_on(_change_step(state, event.step, event.time, resolved))
         case LateReplyRecorded():
             return _next(state, event.time)
@@ -235,7 +236,7 @@ def _evolve_compensation(
             return replace(step, compensation=_schedule(call, event))
         case CompensationFailed():
             failed = _settle(call, event, event.error) if event.attempt > 0 else _fail_uncalled(call, event)
-            return replace(step, status=StepStatus.COMPENSATION_FAILED, compensation=failed)
+            return replace(step, status=StepStatus.COMPENSATION_FAILED, compensation=failed, resolution=None)
         case _:
             assert_never(event)
 
@@ -284,7 +285,7 @@ def _assert_open(
     assert event.attempt == call.attempts, f"{event!r} of another attempt"
 
 
-def _resolve(node: Node, step: StepState, event: StepResolved, *, back: bool) -> StepState:
+def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:
     assert not step.action.open, "resolved while its action is in flight"
     assert not step.compensation.open, "resolved while its compensation is in flight"
     action = replace(step.action, due_time=None, end_time=step.action.end_time or event.time)
@@ -299,9 +300,8 @@ def _resolve(node: Node, step: StepState, event: StepResolved, *, back: bool) ->
         case Resolution.SKIPPED if back:
             return replace(step, status=StepStatus.COMPENSATION_FAILED)
         case Resolution.SKIPPED:
-            # An operator's word is enough to go on; a compensation that can be called is called all the same.
-            unproven = step.unproven if node.step.kind is Kind.COMPENSATABLE else 0
-            return replace(step, status=StepStatus.SKIPPED, unproven=unproven)
+            # An operator's word is enough to go on; what is unproven stays so: a compensation is owed, a pivot commits.
+            return replace(step, status=StepStatus.SKIPPED)
 
 
 def _retry(state: State, time: Time) -> State:
@@ -311,19 +311,19 @@ def _retry(state: State, time: Time) -> State:
 
 def _retry_step(step: StepState, time: Time, *, back: bool) -> StepState:
     if step.status is StepStatus.COMPENSATION_FAILED:
-        again = _forgive(step.compensation, time)
+        again = _forgive(step.compensation, time)  # not due: it waits for its turn in the order
         return replace(step, status=StepStatus.COMPENSATING, compensation=again, resolution=None)
     if step.compensation.due_time is not None:
         return replace(step, compensation=replace(step.compensation, due_time=time))
     if not back and step.status in BLOCKED:
-        return replace(step, status=StepStatus.RUNNING, action=_forgive(step.action, time))
+        return replace(step, status=StepStatus.RUNNING, action=replace(_forgive(step.action, time), due_time=time))
     if step.action.due_time is not None:
         return replace(step, action=replace(step.action, due_time=time))
     return step
 
 
 def _forgive(call: CallState, time: Time) -> CallState:
-    return replace(call, forgiven=call.attempts, due_time=time, end_time=None)
+    return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None)
 
 
 def _go_on(state: State) -> State:

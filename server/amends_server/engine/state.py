@@ -61,11 +61,13 @@ class CallState:
     """The attempts of an action or a compensation.
 
     `attempts` counts those dispatched; those up to `forgiven` do not count for the retry policy, because an operator
-    gave the call its attempts anew. `open`: the last one has no outcome yet. `due_time`: when the next one is to be sent.
+    gave the call its attempts anew, and at `forgiven_time` its step's time. `open`: the last one has no outcome yet.
+    `due_time`: when the next one is to be sent.
     """
 
     attempts: int = 0
     forgiven: int = 0
+    forgiven_time: Time | None = None
     open: bool = False
     due_time: Time | None = None
     error: Error | None = None

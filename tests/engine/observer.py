@@ -1,0 +1,270 @@
+"""What must never break, checked event by event from the journal alone, with none of the engine's own bookkeeping.
+
+Each check carries the number of its invariant in its message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amends_server.engine.definition import Kind, OnCompensationFailure
+from amends_server.engine.events import (
+    CompensationDispatched,
+    CompensationFailed,
+    CompensationOmitted,
+    CompensationRetryScheduled,
+    CompensationSucceeded,
+    DeadlinePassed,
+    Event,
+    LateReplyRecorded,
+    Resolution,
+    SagaCompensated,
+    SagaCompleted,
+    SagaFailed,
+    SagaPaused,
+    SagaResumed,
+    SagaRetried,
+    SagaStarted,
+    SagaStuck,
+    SagaTurnedBack,
+    StepDispatched,
+    StepGivenUp,
+    StepRefused,
+    StepResolved,
+    StepRetryScheduled,
+    StepSucceeded,
+)
+from amends_server.engine.graph import Graph, ancestors
+from amends_server.engine.policy import Time
+
+OPERATOR = 0
+"""Stands among a step's unproven attempts for an effect that an operator vouched for."""
+
+
+@dataclass
+class Seen:
+    """What the journal has said of one step."""
+
+    unproven: set[int] = field(default_factory=set[int])
+    attempts: int = 0
+    undo_attempts: int = 0
+    open: bool = False
+    undo_open: bool = False
+    due: Time | None = None
+    undo_due: Time | None = None
+    done: bool = False
+    skipped: bool = False
+    undo_failed: bool = False
+    passed_over: bool = False
+    failed: bool = False
+
+
+class Observer:
+    """Follows a journal and asserts that every event may stand where it stands."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.steps = {node.step.id: Seen() for node in graph.nodes}
+        self.back: SagaTurnedBack | None = None
+        self.end: SagaCompleted | SagaCompensated | SagaFailed | None = None
+        self.paused = False
+        self.stuck = False
+        self.deadline: Time | None = None
+        known = ancestors([node.before for node in graph.nodes], graph.order)
+        self._later = {
+            node.step.id: [other.step.id for other in graph.nodes if known[other.index] >> node.index & 1]
+            for node in graph.nodes
+        }
+
+    @property
+    def committed(self) -> bool:
+        return any(self.steps[self.graph.nodes[i].step.id].unproven for i in self.graph.ends)
+
+    def decision(self, events: list[Event]) -> None:
+        """Check the events of one decision."""
+        for event in events:
+            assert self.end is None, f"I2: {event!r} after {self.end!r}"
+            self._see(event)
+        turned = any(isinstance(event, SagaTurnedBack) for event in events)
+        dispatched = [event for event in events if isinstance(event, StepDispatched)]
+        assert not (turned and dispatched), f"I3: {dispatched!r} in the decision that turned back"
+
+    def _see(self, event: Event) -> None:
+        match event:
+            case SagaStarted():
+                self.deadline = event.deadline
+            case StepDispatched():
+                self._see_dispatch(event)
+            case StepSucceeded() | StepRefused() | StepRetryScheduled() | StepGivenUp():
+                self._see_outcome(self.steps[event.step], event)
+            case CompensationDispatched():
+                self._see_undo(event)
+            case CompensationSucceeded() | CompensationRetryScheduled() | CompensationFailed():
+                self._see_undo_outcome(self.steps[event.step], event)
+            case CompensationOmitted():
+                compensation = self.graph.node(event.step).step.compensation
+                assert compensation is not None, f"I4: {event!r} of a step that cannot be undone"
+                assert compensation.not_needed, f"I4: {event!r} of a step that is owed its compensation"
+                self._check_order(event.step, "omitted")
+                self.steps[event.step].unproven.clear()
+            case StepResolved():
+                self._see_resolution(self.steps[event.step], event)
+            case _:
+                self._see_saga(event)
+
+    def _see_dispatch(self, event: StepDispatched) -> None:
+        seen, node = self.steps[event.step], self.graph.node(event.step)
+        assert self.back is None, f"I3: {event!r} after {self.back!r}"
+        assert not self.paused, f"{event!r} while paused"
+        assert not self.stuck, f"{event!r} while stuck"
+        assert event.attempt == seen.attempts + 1, f"I30: {event!r} out of count"
+        assert not seen.open, f"{event!r} while an attempt is open"
+        before = [self.steps[self.graph.nodes[i].step.id] for i in node.before]
+        assert all(b.done or b.skipped for b in before), f"I7: {event!r} before its predecessors are done"
+        late = self.deadline is not None and event.time >= self.deadline
+        assert not late or self.committed, f"I22: {event!r} after the deadline"
+        seen.attempts, seen.open, seen.due = event.attempt, True, None
+        seen.unproven.add(event.attempt)
+
+    def _see_outcome(self, seen: Seen, event: StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp) -> None:
+        called = not isinstance(event, StepRefused) or event.attempt > 0
+        assert seen.open == called or isinstance(event, StepGivenUp), f"{event!r} of an attempt that is not open"
+        assert event.attempt == seen.attempts or not called, f"{event!r} of another attempt"
+        seen.open, seen.due = False, None
+        match event:
+            case StepSucceeded():
+                seen.done = True
+            case StepRefused():
+                seen.failed = True
+                seen.unproven -= seen.unproven if event.stored else {event.attempt}
+            case StepRetryScheduled():
+                assert self.back is None, f"I3: {event!r} after turning back"
+                seen.due = event.due_time
+            case StepGivenUp():
+                seen.failed = True
+
+    def _see_undo(self, event: CompensationDispatched) -> None:
+        seen, step = self.steps[event.step], self.graph.node(event.step).step
+        assert self.back is not None, f"I4: {event!r} on the way forward"
+        assert step.owes_compensation, f"I9: {event!r} of a step without compensation"
+        assert step.kind is Kind.COMPENSATABLE, f"I7: {event!r} of a {step.kind}"
+        assert not self.paused, f"{event!r} while paused"
+        assert not self.stuck, f"{event!r} while stuck"
+        assert seen.unproven, f"I4: {event!r} though nothing can be there to undo"
+        assert not seen.open, f"I6: {event!r} while the action is in flight"
+        assert not seen.undo_open, f"{event!r} while an attempt is open"
+        assert event.attempt == seen.undo_attempts + 1, f"I30: {event!r} out of count"
+        if seen.undo_due is None:
+            self._check_order(event.step, "compensated")
+            self._check_halt(event)
+        seen.undo_attempts, seen.undo_open, seen.undo_due = event.attempt, True, None
+
+    def _check_order(self, step: str, how: str) -> None:
+        """I5: a step's undoing begins when all steps after it are undone, or have failed to be and are passed over."""
+        for later in map(self.steps.__getitem__, self._later[step]):
+            assert not later.open, f"I5: {step} {how} while a step after it is in flight"
+            passed = later.undo_failed and (self._continues or later.passed_over)
+            assert passed or not later.unproven, f"I5: {step} {how} before a step after it"
+
+    def _check_halt(self, event: CompensationDispatched) -> None:
+        halted = [s for s, seen in self.steps.items() if seen.undo_failed and not seen.passed_over]
+        assert self._continues or not halted, f"HALT: {event!r} after the failure of {halted}"
+
+    @property
+    def _continues(self) -> bool:
+        return self.graph.definition.on_compensation_failure is OnCompensationFailure.CONTINUE
+
+    def _see_undo_outcome(
+        self, seen: Seen, event: CompensationSucceeded | CompensationRetryScheduled | CompensationFailed
+    ) -> None:
+        assert seen.undo_open == (event.attempt > 0), f"{event!r} of a compensation that is not open"
+        seen.undo_open, seen.undo_due = False, None
+        match event:
+            case CompensationSucceeded():
+                seen.unproven.clear()
+            case CompensationRetryScheduled():
+                seen.undo_due = event.due_time
+            case CompensationFailed():
+                seen.undo_failed, seen.passed_over = True, False
+
+    def _see_resolution(self, seen: Seen, event: StepResolved) -> None:
+        assert not seen.open, f"{event!r} while its action is in flight"
+        assert not seen.undo_open, f"{event!r} while its compensation is in flight"
+        seen.due = seen.undo_due = None
+        self.stuck = False
+        match event.resolution:
+            case Resolution.SUCCEEDED:
+                assert self.back is None, f"{event!r} on the way back"
+                seen.done = True
+                seen.unproven.add(OPERATOR)
+            case Resolution.COMPENSATED:
+                seen.unproven.clear()
+            case Resolution.SKIPPED if self.back:
+                seen.undo_failed = seen.passed_over = True
+            case Resolution.SKIPPED:
+                seen.skipped = True
+
+    def _see_saga(self, event: Event) -> None:
+        match event:
+            case SagaTurnedBack():
+                assert self.back is None, f"I21: {event!r} after {self.back!r}"
+                assert not self.committed, f"I7: {event!r} though a pivot or retriable step may have had its effect"
+                if isinstance(event.cause, DeadlinePassed):
+                    assert self.deadline is not None, f"I22: {event!r} without a deadline"
+                    assert event.time >= self.deadline, f"I22: {event!r} early"
+                self.back, self.stuck = event, False
+            case SagaStuck():
+                assert event.steps, "STUCK for no reason"
+                assert not any(s.open or s.undo_open or s.due or s.undo_due for s in self.steps.values()), "STUCK early"
+                self.stuck = True
+            case SagaRetried():
+                self._see_retry(event.time)
+            case SagaPaused():
+                self.paused = True
+            case SagaResumed():
+                self.paused = False
+            case SagaCompleted():
+                assert self.back is None, f"I21: {event!r} after {self.back!r}"
+                assert all(s.done or s.skipped for s in self.steps.values()), f"I1: {event!r} with steps not done"
+                self.end = event
+            case SagaCompensated():
+                assert self.back is not None, "I21: COMPENSATED without a cause"
+                left = [step for step, s in self.steps.items() if s.unproven or s.open or s.undo_open]
+                assert not left, f"I8: {event!r}, and {left} not undone"
+                self.end = event
+            case SagaFailed():
+                assert self.stuck, f"{event!r} of a saga that is not stuck"
+                self.end = event
+            case LateReplyRecorded():
+                pass
+            case _:
+                raise AssertionError(f"I30: {event!r} cannot stand here")
+
+    def _see_retry(self, time: Time) -> None:
+        """Retried compensations begin anew, in order; waiting calls and blocked actions are due now."""
+        self.stuck = False
+        for seen in self.steps.values():
+            seen.undo_failed = seen.passed_over = False
+            seen.undo_due = time if seen.undo_due is not None else None
+            if seen.due is not None or (self.back is None and seen.failed and not (seen.done or seen.skipped)):
+                seen.due, seen.failed = time, False
+
+    def next_time(self) -> Time | None:
+        """When the saga has to be looked at again, by the journal alone."""
+        times = [t for s in self.steps.values() for t in (s.due, s.undo_due) if t is not None and not self.paused]
+        forward = self.back is None and self.end is None and not self.stuck
+        if forward and self.deadline is not None and not self.committed:
+            times.append(self.deadline)
+        return min(times, default=None)
+
+    def open_calls(self) -> set[tuple[str, bool, int]]:
+        """The calls whose intent is recorded and whose outcome is not: step, compensation, attempt."""
+        actions = {(step, False, s.attempts) for step, s in self.steps.items() if s.open}
+        return actions | {(step, True, s.undo_attempts) for step, s in self.steps.items() if s.undo_open}
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing is in flight or waited for."""
+        return not any(
+            s.open or s.undo_open or s.due is not None or s.undo_due is not None for s in self.steps.values()
+        )

@@ -1,0 +1,97 @@
+"""Hypothesis strategies for definitions: sound ones by construction, and any at all."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.policy import ENDLESS, Backoff, Retry
+
+STEPS_MAX = 8
+
+retries = st.none() | st.builds(
+    Retry,
+    attempts_max=st.sampled_from([1, 2, 3, 4, ENDLESS]),
+    interval_us=st.integers(1, 50),
+    interval_max_us=st.sampled_from([50, 400]),
+    backoff=st.sampled_from(Backoff),
+    factor=st.sampled_from([1.0, 2.0, 3.5]),
+    jitter=st.sampled_from([0.0, 0.2, 1.0]),
+)
+deadlines = st.none() | st.integers(1, 400)
+
+
+def templates(visible: tuple[str, ...]) -> SearchStrategy[str | None]:
+    """Templates that read the context, earlier outputs among it; some lead nowhere when they are filled."""
+    plain = ["${input}", "${input.x}", "${saga.id}", "${input.missing}"]
+    earlier = [f"${{steps.{v}.{end}}}" for v in visible for end in ("output", "output.n", "error", "output.missing")]
+    texts = st.sampled_from([f'"{path}"' for path in plain + earlier] + [f'{{"a":["{path}"]}}' for path in earlier])
+    return st.none() | st.just('{"fixed":1}') | texts
+
+
+@st.composite
+def sound_definitions(draw: DrawFn) -> Definition:
+    """Some compensatable steps, then perhaps a pivot, then some retriable ones, listed in any order."""
+    count = draw(st.integers(1, STEPS_MAX))
+    undoable = draw(st.integers(0, count))
+    has_pivot = undoable < count and draw(st.booleans())
+    steps: list[Step] = []
+    for i in range(count):
+        kind = Kind.COMPENSATABLE if i < undoable else Kind.PIVOT if has_pivot and i == undoable else Kind.RETRIABLE
+        names = [step.id for step in steps]
+        needed = names if kind is Kind.PIVOT else names[: undoable + has_pivot] if kind is Kind.RETRIABLE else []
+        after = {*needed, *(draw(st.sets(st.sampled_from(names), max_size=2)) if names else ())}
+        steps.append(draw(_step(f"s{i}", kind, tuple(sorted(after)), _ancestors(after, steps))))
+    return Definition(
+        name="property",
+        steps=tuple(draw(st.permutations(steps))),
+        output_template=draw(templates(tuple(step.id for step in steps))),
+        deadline_us=draw(deadlines),
+        on_compensation_failure=draw(st.sampled_from(OnCompensationFailure)),
+    )
+
+
+@st.composite
+def any_definitions(draw: DrawFn) -> Definition:
+    """Definitions of a few steps that name each other, and things that there are not, at random."""
+    names = draw(st.lists(st.sampled_from(["a", "b", "c", "d", "", "1"]), min_size=0, max_size=4))
+    steps: list[Step] = []
+    for name in names:
+        after = tuple(draw(st.lists(st.sampled_from(["a", "b", "c", "x"]), max_size=2)))
+        step = draw(_step(name, draw(st.sampled_from(Kind)), after, ("a", "b")))
+        steps.append(step)
+    return Definition(
+        name=draw(st.sampled_from(["property", "", "-"])),
+        steps=tuple(steps),
+        output_template=draw(st.sampled_from([None, '"${steps.b.output}"', '"${input', "{"])),
+        deadline_us=draw(st.sampled_from([None, 10, 0, -1])),
+    )
+
+
+@st.composite
+def _step(draw: DrawFn, name: str, kind: Kind, after: tuple[str, ...], visible: tuple[str, ...]) -> Step:
+    return Step(
+        id=name,
+        participant="p",
+        action="do",
+        kind=kind,
+        compensation=draw(_compensations((*visible, name))) if kind is Kind.COMPENSATABLE else None,
+        after=after,
+        input_template=draw(templates(visible)),
+        retry=draw(retries),
+        deadline_us=draw(deadlines),
+    )
+
+
+def _compensations(visible: tuple[str, ...]) -> SearchStrategy[Compensation]:
+    needed = st.builds(Compensation, template=templates(visible), retry=retries)
+    return st.just(Compensation(not_needed=True)) | needed | needed
+
+
+def _ancestors(after: set[str], steps: list[Step]) -> tuple[str, ...]:
+    found = set(after)
+    for step in reversed(steps):
+        if step.id in found:
+            found |= set(step.after)
+    return tuple(sorted(found))

@@ -1,0 +1,59 @@
+"""The engine against random definitions in a random world: I1-I9, I17, I21, I22 and I30 after every decision.
+
+AMENDS_EXAMPLES multiplies the number of examples.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from amends_server.engine.definition import Definition, digest
+from amends_server.engine.graph import build_graph
+from amends_server.engine.state import SagaStatus
+from amends_server.engine.validation import check
+from tests.engine.strategies import any_definitions, sound_definitions
+from tests.engine.world import World
+
+FACTOR = float(os.environ.get("AMENDS_EXAMPLES", "1"))
+TAPES = st.binary(max_size=16) | st.binary(min_size=160, max_size=160)  # else hypothesis prefers short ones
+
+
+def examples(count: int) -> settings:
+    """So many examples, which print how to reproduce a failure; a whole saga a time takes as long as it takes."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=int(count * FACTOR), deadline=None, print_blob=True, suppress_health_check=slow)
+
+
+def run(definition: Definition, tape: bytes) -> World:
+    log: list[str] = []
+    try:
+        world = World(build_graph(definition, digest(definition)), tape, log)
+        world.run()
+    finally:
+        note("\n".join(log))
+    return world
+
+
+@examples(700)
+@given(sound_definitions(), TAPES)
+def test_no_world_breaks_an_invariant(definition: Definition, tape: bytes) -> None:
+    assert check(definition) == []
+    run(definition, tape)
+
+
+@examples(150)
+@given(sound_definitions())
+def test_in_a_smooth_world_a_saga_ends(definition: Definition) -> None:
+    """Only a template that leads nowhere can stop it: then it is undone, or an operator is called."""
+    world = run(definition, b"")
+    assert world.state.final or world.state.status is SagaStatus.STUCK
+
+
+@examples(300)
+@given(any_definitions(), st.binary(max_size=30))
+def test_a_definition_without_errors_can_run(definition: Definition, tape: bytes) -> None:
+    if not check(definition):
+        run(definition, tape)

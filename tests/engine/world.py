@@ -1,0 +1,300 @@
+"""A world in which one saga runs: participants with a ledger, a network that loses and delays, operators, crashes.
+
+All that happens is read from a tape of small numbers, which hypothesis makes and shrinks. A zero is always the smooth
+way, and so is the end of the tape: from there on all calls succeed, and the saga must end or be stuck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from amends_server.engine.commands import (
+    Cancel,
+    Command,
+    Fail,
+    Pause,
+    Recover,
+    Refused,
+    Rejected,
+    Resolve,
+    Resume,
+    Retry,
+    Settle,
+    Succeeded,
+    Unknown,
+    Verdict,
+    Wake,
+)
+from amends_server.engine.decide import decide, start
+from amends_server.engine.due import due
+from amends_server.engine.events import Cancelled, Event, Resolution, SagaCompensated, SagaCompleted
+from amends_server.engine.evolve import evolve, fold
+from amends_server.engine.graph import Graph
+from amends_server.engine.payload import Json
+from amends_server.engine.state import SagaStatus, State
+from tests.engine.build import NO, START, TIMEOUT, started
+from tests.engine.observer import Observer
+
+TURNS_MAX = 2_000
+"""Far more than any tape and policy need: a saga that is not at rest by then never will be."""
+
+FORWARD = (SagaStatus.PENDING, SagaStatus.RUNNING)
+
+
+class Tape:
+    """Numbers to take choices from; zeros after the end."""
+
+    def __init__(self, numbers: bytes) -> None:
+        self._numbers = list(reversed(numbers))
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    def choose(self, count: int) -> int:
+        return self._numbers.pop() % count if self._numbers and count > 1 else 0
+
+
+@dataclass
+class Entry:
+    """What a participant holds under the key of one step, its barrier included."""
+
+    effects: int = 0
+    tombstone: bool = False
+    refusal_stored: bool = False
+
+
+@dataclass
+class Ledger:
+    """The participants: at most one effect a key, first verdicts kept, nothing after the tombstone."""
+
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+
+    def execute(self, step: str, choice: int) -> Verdict:
+        entry = self.entries.setdefault(step, Entry())
+        if entry.tombstone or entry.refusal_stored:
+            return Refused(NO, stored=True)
+        if entry.effects:
+            return Succeeded(Json('{"n":1}'))
+        if choice:
+            entry.refusal_stored = choice == 1
+            return Refused(NO, entry.refusal_stored)
+        entry.effects += 1
+        return Succeeded(Json('{"n":1}'))
+
+    def compensate(self, step: str, choice: int) -> Verdict:
+        entry = self.entries.setdefault(step, Entry())
+        if choice:
+            return Refused(NO)
+        entry.effects, entry.tombstone = 0, True
+        return Succeeded()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that is somewhere on the network."""
+
+    step: str
+    compensation: bool
+    attempt: int
+
+
+class World:
+    """Drives one saga, and checks each decision against the journal and its observer."""
+
+    def __init__(self, graph: Graph, numbers: bytes, log: list[str]) -> None:
+        self.graph, self.tape, self.log = graph, Tape(numbers), log
+        self.ledger = Ledger()
+        self.observer = Observer(graph)
+        self.journal: list[Event] = []
+        self.late: list[Call] = []
+        self.replies: list[Settle] = []
+        self.cancelled = False
+        self.now = START
+        events, self.state = start(graph, started(graph))
+        self.folded: State | None = None
+        self._append("start", events)
+
+    def run(self) -> None:
+        """Drive the saga until it is final, or stuck at the end of the tape; then let everything late arrive."""
+        for _ in range(TURNS_MAX):
+            if self.state.final or (self.state.status is SagaStatus.STUCK and not self.tape):
+                break
+            self._turn()
+        else:
+            raise AssertionError(f"I39: not at rest after {TURNS_MAX} turns: {self.state!r}")
+        while self.late:
+            self._land_late()
+        self._check_end()
+
+    def _turn(self) -> None:
+        self.now += self.tape.choose(3)
+        turns = (
+            *(self._progress,) * 9,
+            self._land_late,
+            self._repeat_reply,
+            self._wake_early,
+            self._wake_late,
+            self._crash,
+            self._cancel,
+            self._pause_or_resume,
+            lambda: self._operate(Retry("test", "op")),
+            self._resolve,
+            lambda: self._operate(Fail("test", "op")),
+        )
+        turns[self.tape.choose(len(turns))]()
+
+    # What moves a saga by itself
+
+    def _progress(self) -> None:
+        calls = sorted(self.observer.open_calls())
+        next_time = due(self.state).next_time
+        if calls:
+            self._answer(Call(*calls[self.tape.choose(len(calls))]))
+        elif next_time is not None:
+            self.now = max(self.now, next_time)
+            self._decide(Wake())
+        elif self.state.paused and not self.tape:
+            self._decide(Resume("test", "op"))
+
+    def _answer(self, call: Call) -> None:
+        kind = self.tape.choose(8)
+        if kind < 3:  # 0 the smooth way, 1 refused and stored, 2 refused by this attempt
+            self._settle(call, self._land(call, kind))
+        elif kind == 3:  # done, and the reply is lost for now
+            self.replies.append(Settle(call.step, call.compensation, call.attempt, self._land(call, 0)))
+            self._settle(call, Unknown(TIMEOUT))
+        elif kind == 4:  # the request is lost
+            self._settle(call, Unknown(TIMEOUT))
+        else:  # the request is under way, and may land after anything else
+            self.late.append(call)
+            self._settle(call, Unknown(TIMEOUT, again=kind != 5))
+
+    def _settle(self, call: Call, verdict: Verdict) -> None:
+        settle = Settle(call.step, call.compensation, call.attempt, verdict)
+        self.replies.append(settle)
+        self._decide(settle, hold=self.tape.choose(16) == 15)
+
+    def _land(self, call: Call, choice: int) -> Verdict:
+        participant = self.ledger.compensate if call.compensation else self.ledger.execute
+        return participant(call.step, choice)
+
+    def _land_late(self) -> None:
+        if self.late:
+            call = self.late.pop(self.tape.choose(len(self.late)))
+            verdict = self._land(call, self.tape.choose(3))
+            self.log.append(f"{call} lands late: {verdict}")
+            self.replies.append(Settle(call.step, call.compensation, call.attempt, verdict))
+
+    def _repeat_reply(self) -> None:
+        if self.replies:
+            reply = self.replies[self.tape.choose(len(self.replies))]
+            waited_for = (reply.step, reply.compensation, reply.attempt) in self.observer.open_calls()
+            before = replace(self.state, sequence=0, update_time=0)
+            self._decide(reply)
+            assert waited_for or replace(self.state, sequence=0, update_time=0) == before, f"{reply} changed something"
+
+    def _wake_early(self) -> None:
+        self._decide(Wake())
+
+    def _wake_late(self) -> None:
+        self.now += 50 * self.tape.choose(20)
+        self._decide(Wake())
+
+    def _crash(self) -> None:
+        """Drop all that is in memory; what was being sent may still arrive."""
+        for call in sorted(self.observer.open_calls()):
+            if self.tape.choose(2):
+                self.late.append(Call(*call))
+        self.now += 50 * self.tape.choose(10)
+        self.state = fold(self.graph, self.journal)
+        self._decide(Recover())
+        assert not self.state.paused or not self.observer.open_calls(), "paused, and something was dispatched"
+
+    # What people do
+
+    def _cancel(self) -> None:
+        before = self.state
+        if self._operate(Cancel("test", "op")):
+            self.cancelled = True
+            assert self.state.cause is not None, "I21: a cancel was accepted and the saga goes on"
+            assert before.going_back or isinstance(self.state.cause, Cancelled), "I21: the cause is not the cancel"
+
+    def _pause_or_resume(self) -> None:
+        self._operate(Resume("test", "op") if self.state.paused else Pause("test", "op"))
+
+    def _resolve(self) -> None:
+        """An operator who tells the truth: the ledger is put right by hand first."""
+        step = self.graph.nodes[self.tape.choose(len(self.graph.nodes))].step.id
+        resolution = list(Resolution)[self.tape.choose(3)]
+        if self._operate(Resolve(step, resolution, None, "test", "op")):
+            entry = self.ledger.entries.setdefault(step, Entry())
+            if resolution is Resolution.SUCCEEDED:
+                entry.effects = 1
+            if resolution is Resolution.COMPENSATED:
+                entry.effects, entry.tombstone = 0, True
+
+    def _operate(self, command: Command) -> bool:
+        before = self.state
+        try:
+            self._decide(command)
+        except Rejected as rejected:
+            self.log.append(f"{command} is rejected: {rejected.reason}")
+            assert self.state == before, "a rejected command changed something"
+            return False
+        return True
+
+    # What holds after every decision
+
+    def _decide(self, command: Command, *, hold: bool = False) -> None:
+        events, self.state = decide(self.state, command, self.now, hold=hold)
+        self._append(f"{command}{' on the way out' if hold else ''}", events)
+        if hold:
+            self._crash()
+        elif isinstance(command, Wake | Recover | Resume):
+            self._check_deadline_met()
+
+    def _append(self, what: str, events: list[Event]) -> None:
+        self.log.append(f"{self.now - START}: {what}")
+        self.log.extend(f"    {event}" for event in events)
+        self.observer.decision(events)
+        for event in events:
+            self.journal.append(event)
+            self.folded = evolve(self.folded, event) if self.folded else fold(self.graph, [event])
+        assert self.folded == self.state, "I30: the state is not the fold of the journal"
+        assert self.state.sequence == len(self.journal), "I30: a hole in the sequence"
+        self._check_due()
+
+    def _check_due(self) -> None:
+        owed, observer = due(self.state), self.observer
+        ids = [node.step.id for node in self.graph.nodes]
+        assert {(ids[c.index], c.compensation, c.attempt) for c in owed.calls} == observer.open_calls(), (
+            "I10: owed calls"
+        )
+        assert owed.next_time == observer.next_time(), f"I23: due at {owed.next_time}, not {observer.next_time()}"
+
+    def _check_deadline_met(self) -> None:
+        deadline = self.state.started.deadline
+        missed = deadline is not None and self.now >= deadline and self.state.status in FORWARD
+        assert not missed or self.observer.committed, "I22: the deadline passed and nothing came of it"
+        resting = self.observer.quiet and not self.state.paused and not self.state.final
+        assert not resting or self.state.status is SagaStatus.STUCK, "I39: nothing moves, and the saga is not STUCK"
+
+    def _check_end(self) -> None:
+        assert fold(self.graph, self.journal) == self.state, "I30: the state is not the fold of the journal"
+        effects = {step: entry.effects for step, entry in self.ledger.entries.items()}
+        assert all(count in (0, 1) for count in effects.values()), f"I13: {effects}"
+        match self.state.ending:
+            case SagaCompleted():
+                assert not self.cancelled, "I21: a cancel was accepted, and the saga completed"
+                succeeded = [step for step, seen in self.observer.steps.items() if not seen.skipped]
+                assert all(effects.get(step) == 1 for step in succeeded), f"I1: COMPLETED, and the ledger has {effects}"
+            case SagaCompensated():
+                owing = [node.step.id for node in self.graph.nodes if not self._nothing_to_undo(node.step.id)]
+                left = [step for step in owing if effects.get(step)]
+                assert not left, f"I1: COMPENSATED, and there is left of {left}: {effects}"
+            case _:
+                pass
+
+    def _nothing_to_undo(self, step: str) -> bool:
+        compensation = self.graph.node(step).step.compensation
+        return compensation is not None and compensation.not_needed
