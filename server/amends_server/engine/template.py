@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isinf
 
 from amends_server.engine.payload import Json, Payload
 
@@ -20,7 +21,10 @@ Lookup = Callable[["Path"], "Payload | JsonValue"]
 DEPTH_MAX = 64
 """How deep JSON may nest: deeper is hostile, and Python's parser would hit its own limit."""
 
-_SEGMENT = re.compile(r"""\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\[(?P<index>\d{1,9})\]|\[(?P<key>"(?:[^"\\]|\\.)*")\]""")
+_SEGMENT = re.compile(
+    r"""\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\[(?P<index>[0-9]{1,9})\]|\[(?P<key>"(?:[^"\\]|\\.)*")\]"""
+)
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _FIRST = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAGA_FIELDS = frozenset({"id", "namespace", "definition", "labels"})
 _STEP_FIELDS = frozenset({"output", "error"})
@@ -74,14 +78,16 @@ def parse_template(text: str) -> Template:
 def parse_json(text: str) -> JsonValue:
     """Read a JSON text.
 
-    :raises TemplateError: if it is not valid, or nests deeper than DEPTH_MAX.
+    :raises TemplateError: if it is not valid, nests deeper than DEPTH_MAX, or holds half a character.
     """
     try:
         value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise TemplateError(f"This is not valid JSON: {error}") from None
+        raise TemplateError(f"This is not valid JSON: {error}.") from None
     if _depth_exceeds(value, DEPTH_MAX):
         raise TemplateError(f"JSON may nest {DEPTH_MAX} levels deep at the most.")
+    if _HALF.search(text):
+        _refuse_halves(value)
     return value
 
 
@@ -133,6 +139,13 @@ def _refuse_constant(name: str) -> JsonValue:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _refuse_halves(value: JsonValue) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise TemplateError("JSON that holds a lone surrogate is no Unicode text.") from None
+
+
 def _depth_exceeds(value: JsonValue, levels: int) -> bool:
     if isinstance(value, dict):
         return levels == 0 or any(_depth_exceeds(item, levels - 1) for item in value.values())
@@ -146,6 +159,8 @@ def _compile(value: JsonValue) -> object:
         return {key: _compile(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_compile(item) for item in value]
+    if isinstance(value, float) and isinf(value):
+        raise TemplateError("The template holds a number that is too large.")
     return _compile_text(value) if isinstance(value, str) else value
 
 
