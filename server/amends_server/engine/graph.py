@@ -71,6 +71,12 @@ def build_graph(definition: Definition, digest: str) -> Graph:
 
 def topological_order(before: list[tuple[int, ...]]) -> tuple[int, ...] | None:
     """Order indexes so that each comes after those in its `before`, first listed first; None if there is a cycle."""
+    order = order_without_cycles(before)
+    return tuple(order) if len(order) == len(before) else None
+
+
+def order_without_cycles(before: list[tuple[int, ...]]) -> list[int]:
+    """Order indexes as `topological_order` does, leaving out those in cycles and after them."""
     missing = [len(set(predecessors)) for predecessors in before]
     after: list[list[int]] = [[] for _ in before]
     for i, predecessors in enumerate(before):
@@ -82,7 +88,7 @@ def topological_order(before: list[tuple[int, ...]]) -> tuple[int, ...] | None:
             missing[successor] -= 1
             if missing[successor] == 0:
                 order.append(successor)
-    return tuple(order) if len(order) == len(before) else None
+    return order
 
 
 def ancestors(before: list[tuple[int, ...]], order: tuple[int, ...]) -> list[int]:

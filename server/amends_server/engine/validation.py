@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from amends_server.engine.definition import Definition, Kind, Step
-from amends_server.engine.graph import ancestors, topological_order
+from amends_server.engine.graph import ancestors, order_without_cycles, topological_order
 from amends_server.engine.policy import ENDLESS, Retry
 from amends_server.engine.template import Path, TemplateError, parse_template
 
 STEPS_MAX = 10_000
 """Far above any saga seen in the field, low enough to check and fold in well under a second."""
+
+NAMED_MAX = 12
+"""How many steps of a cycle are named."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}")
 STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -88,9 +91,11 @@ def _check_step(at: str, step: Step, known: set[str]) -> Iterator[Problem]:
         yield error(f"{at}.participant", "PARTICIPANT_MISSING", "Name the participant that does the step.")
     if not NAME.fullmatch(step.action):
         yield error(f"{at}.action", "ACTION_MISSING", "Name the action of the participant.")
+    named = {step.id}
     for j, name in enumerate(step.after):
-        if name not in known or name == step.id or name in step.after[:j]:
+        if name not in known or name in named:
             yield error(f"{at}.after[{j}]", "AFTER_INVALID", f"`{name}` must be the id of another step, named once.")
+        named.add(name)
     yield from _check_retry(f"{at}.retry", step.retry)
     yield from _check_positive(f"{at}.timeout", step.timeout_us)
     yield from _check_positive(f"{at}.deadline", step.deadline_us)
@@ -141,7 +146,7 @@ def _check_order(definition: Definition) -> Iterator[Problem]:
     order = topological_order(before)
     if order is None:
         cycle = _find_cycle(before)
-        names = " → ".join(definition.steps[i].id for i in cycle)
+        names = _name_all([definition.steps[i].id for i in cycle])
         yield error(f"steps[{cycle[0]}].after", "CYCLE", f"These steps wait for each other: {names}.")
         return
     known = ancestors(before, order)
@@ -198,17 +203,17 @@ def _not_visible(path: Path) -> str:
 
 def _find_cycle(before: list[tuple[int, ...]]) -> list[int]:
     """Follow predecessors among the steps that wait for ever until one comes up again."""
-    waiting = _waiting_for_ever(before)
-    path = [min(waiting)]
-    while path[-1] not in path[:-1]:
-        path.append(next(p for p in before[path[-1]] if p in waiting))
-    return path[path.index(path[-1]) :][::-1]
+    waiting = set(range(len(before))).difference(order_without_cycles(before))
+    path: dict[int, None] = {}
+    last = min(waiting)
+    while last not in path:
+        path[last] = None
+        last = next(p for p in before[last] if p in waiting)
+    steps = list(path)
+    return [*steps[steps.index(last) :], last][::-1]
 
 
-def _waiting_for_ever(before: list[tuple[int, ...]]) -> set[int]:
-    waiting = set(range(len(before)))
-    while True:
-        free = {i for i in waiting if not waiting.intersection(before[i])}
-        if not free:
-            return waiting
-        waiting -= free
+def _name_all(names: list[str]) -> str:
+    """Name a few, and that there are more: a finding goes into an answer's trailers, which hold little."""
+    shown = names if len(names) <= NAMED_MAX else [*names[: NAMED_MAX // 2], "…", *names[-NAMED_MAX // 2 :]]
+    return " → ".join(shown)
