@@ -10,24 +10,27 @@ from amends_server.engine.policy import ENDLESS, Backoff, Retry
 
 STEPS_MAX = 8
 
-retries = st.none() | st.builds(
+retries = st.builds(
     Retry,
-    attempts_max=st.sampled_from([1, 2, 3, 4, ENDLESS]),
+    attempts_max=st.sampled_from([3, 2, 4, 1, ENDLESS]),
     interval_us=st.integers(1, 50),
     interval_max_us=st.sampled_from([50, 400]),
     backoff=st.sampled_from(Backoff),
     factor=st.sampled_from([1.0, 2.0, 3.5]),
     jitter=st.sampled_from([0.0, 0.2, 1.0]),
 )
-deadlines = st.none() | st.integers(1, 400)
+OUTPUTS = ("output", "output.n", "error")
+
+deadlines = st.none() | st.none() | st.none() | st.integers(1, 400)
 
 
-def templates(visible: tuple[str, ...]) -> SearchStrategy[str | None]:
-    """Templates that read the context, earlier outputs among it; some lead nowhere when they are filled."""
-    plain = ["${input}", "${input.x}", "${saga.id}", "${input.missing}"]
-    earlier = [f"${{steps.{v}.{end}}}" for v in visible for end in ("output", "output.n", "error", "output.missing")]
-    texts = st.sampled_from([f'"{path}"' for path in plain + earlier] + [f'{{"a":["{path}"]}}' for path in earlier])
-    return st.none() | st.just('{"fixed":1}') | texts
+def templates(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str | None]:
+    """Templates that read the context, earlier outputs among it; if not `sound`, some lead nowhere when filled."""
+    paths = ["${input}", "${input.x}", "${saga.id}"] + [f"${{steps.{v}.{end}}}" for v in visible for end in OUTPUTS]
+    if not sound:
+        paths += ["${input.missing}"] + [f"${{steps.{v}.output.missing}}" for v in visible]
+    texts = [text for path in paths for text in (f'"{path}"', f'{{"a":["{path}"]}}')]
+    return st.none() | st.just('{"fixed":1}') | st.sampled_from(texts)
 
 
 @st.composite
@@ -35,6 +38,7 @@ def sound_definitions(draw: DrawFn) -> Definition:
     """Some compensatable steps, then perhaps a pivot, then some retriable ones, listed in any order."""
     count = draw(st.integers(1, STEPS_MAX))
     undoable = draw(st.integers(0, count))
+    sound = draw(st.sampled_from([True, True, True, False]))
     has_pivot = undoable < count and draw(st.booleans())
     steps: list[Step] = []
     for i in range(count):
@@ -42,11 +46,11 @@ def sound_definitions(draw: DrawFn) -> Definition:
         names = [step.id for step in steps]
         needed = names if kind is Kind.PIVOT else names[: undoable + has_pivot] if kind is Kind.RETRIABLE else []
         after = {*needed, *(draw(st.sets(st.sampled_from(names), max_size=2)) if names else ())}
-        steps.append(draw(_step(f"s{i}", kind, tuple(sorted(after)), _ancestors(after, steps))))
+        steps.append(draw(_step(f"s{i}", kind, tuple(sorted(after)), _ancestors(after, steps), sound=sound)))
     return Definition(
         name="property",
         steps=tuple(draw(st.permutations(steps))),
-        output_template=draw(templates(tuple(step.id for step in steps))),
+        output_template=draw(templates(tuple(step.id for step in steps), sound=sound)),
         deadline_us=draw(deadlines),
         on_compensation_failure=draw(st.sampled_from(OnCompensationFailure)),
     )
@@ -59,7 +63,7 @@ def any_definitions(draw: DrawFn) -> Definition:
     steps: list[Step] = []
     for name in names:
         after = tuple(draw(st.lists(st.sampled_from(["a", "b", "c", "x"]), max_size=2)))
-        step = draw(_step(name, draw(st.sampled_from(Kind)), after, ("a", "b")))
+        step = draw(_step(name, draw(st.sampled_from(Kind)), after, ("a", "b"), sound=False))
         steps.append(step)
     return Definition(
         name=draw(st.sampled_from(["property", "", "-"])),
@@ -70,23 +74,25 @@ def any_definitions(draw: DrawFn) -> Definition:
 
 
 @st.composite
-def _step(draw: DrawFn, name: str, kind: Kind, after: tuple[str, ...], visible: tuple[str, ...]) -> Step:
+def _step(
+    draw: DrawFn, name: str, kind: Kind, after: tuple[str, ...], visible: tuple[str, ...], *, sound: bool
+) -> Step:
     return Step(
         id=name,
         participant="p",
         action="do",
         kind=kind,
-        compensation=draw(_compensations((*visible, name))) if kind is Kind.COMPENSATABLE else None,
+        compensation=draw(_compensations((*visible, name), sound=sound)) if kind is Kind.COMPENSATABLE else None,
         after=after,
-        input_template=draw(templates(visible)),
+        input_template=draw(templates(visible, sound=sound)),
         retry=draw(retries),
         deadline_us=draw(deadlines),
     )
 
 
-def _compensations(visible: tuple[str, ...]) -> SearchStrategy[Compensation]:
-    needed = st.builds(Compensation, template=templates(visible), retry=retries)
-    return st.just(Compensation(not_needed=True)) | needed | needed
+def _compensations(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[Compensation]:
+    needed = st.builds(Compensation, template=templates(visible, sound=sound), retry=retries)
+    return needed | needed | needed | st.just(Compensation(not_needed=True))
 
 
 def _ancestors(after: set[str], steps: list[Step]) -> tuple[str, ...]:

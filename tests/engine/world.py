@@ -129,7 +129,7 @@ class World:
     def _turn(self) -> None:
         self.now += self.tape.choose(3)
         turns = (
-            *(self._progress,) * 9,
+            *(self._progress,) * 30,
             self._land_late,
             self._repeat_reply,
             self._wake_early,
@@ -157,7 +157,7 @@ class World:
             self._decide(Resume("test", "op"))
 
     def _answer(self, call: Call) -> None:
-        kind = self.tape.choose(8)
+        kind = max(0, self.tape.choose(16) - 8)
         if kind < 3:  # 0 the smooth way, 1 refused and stored, 2 refused by this attempt
             self._settle(call, self._land(call, kind))
         elif kind == 3:  # done, and the reply is lost for now
@@ -172,7 +172,7 @@ class World:
     def _settle(self, call: Call, verdict: Verdict) -> None:
         settle = Settle(call.step, call.compensation, call.attempt, verdict)
         self.replies.append(settle)
-        self._decide(settle, hold=self.tape.choose(16) == 15)
+        self._decide(settle, hold=self.tape.choose(32) == 31)
 
     def _land(self, call: Call, choice: int) -> Verdict:
         participant = self.ledger.compensate if call.compensation else self.ledger.execute
