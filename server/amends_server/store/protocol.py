@@ -65,10 +65,12 @@ class Head:
 
     `due_time` is when the orchestrator must look at the saga again, None if no time will change anything: that is so
     for final sagas and for stuck ones. Calls in flight that were lost with their orchestrator are found by recovery,
-    which reads all unfinished sagas, and not by a due time.
+    which reads all unfinished sagas, and not by a due time. `epoch` is that of the orchestrator that wrote last, so
+    that its successor can tell calls that were lost from calls of its own.
     """
 
     sequence: int
+    epoch: int
     status: SagaStatus
     paused: bool
     due_time: Time | None

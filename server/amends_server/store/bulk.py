@@ -1,0 +1,49 @@
+"""Many rows in one statement.
+
+Python's sqlite3 lets go of the interpreter lock at every row of `executemany`, and while the event loop is busy it gets
+the lock back only after the switch interval (5 ms): a batch of a thousand rows then takes seconds. A statement of many
+rows lets go once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+
+from amends_server.store.rows import Row
+
+_ROWS_MAX = 128
+"""Rows in one statement; a power of two. SQLite takes 32,766 values, and a row has up to 17."""
+
+
+def execute_rows(db: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> int:
+    """Run the statement with all rows in place of its `{rows}`, and return how many rows it changed."""
+    before = db.total_changes  # a cursor's rowcount knows nothing of statements that begin with "with"
+    for some in _pieces(rows):
+        db.execute(_expanded(sql, len(some), len(some[0])), [*chain.from_iterable(some)])
+    return db.total_changes - before
+
+
+def select_rows(db: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> Iterator[str]:
+    """Run the query with all rows in place of its `{rows}`; it gives one text for each piece that they are cut into."""
+    for some in _pieces(rows):
+        (text,) = db.execute(_expanded(sql, len(some), len(some[0])), [*chain.from_iterable(some)]).fetchone()
+        yield text
+
+
+def _pieces(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Cut into lengths of powers of two, so that few different statements are prepared, and once."""
+    start, size = 0, _ROWS_MAX
+    while start < len(rows):
+        while size > len(rows) - start:
+            size //= 2
+        yield rows[start : start + size]
+        start += size
+
+
+@lru_cache(maxsize=256)
+def _expanded(sql: str, rows: int, columns: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return sql.replace("{rows}", ", ".join([row] * rows))

@@ -1,0 +1,188 @@
+"""What SQLite does for sagas: plain functions on a connection, to be run whole in a transaction or a snapshot."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from heapq import merge
+from itertools import islice
+
+from amends_server.engine.policy import Time
+from amends_server.store.batch import Batch
+from amends_server.store.bulk import execute_rows, select_rows
+from amends_server.store.protocol import (
+    Append,
+    Cursor,
+    NotFound,
+    Record,
+    SagaFilter,
+    SagaKey,
+    StoredSaga,
+    StoreError,
+)
+from amends_server.store.queries import load_queries
+from amends_server.store.rows import (
+    STATUS_CODES,
+    UNFINISHED,
+    birth_columns,
+    head_columns,
+    labels_text,
+    record_of,
+    saga_of,
+)
+
+SQL = load_queries("sqlite")
+
+TIME_MIN, TIME_MAX = -(2**63), 2**63 - 1
+"""The ends of what SQLite can store."""
+
+
+def commit(appends: Sequence[Append], db: sqlite3.Connection) -> list[StoreError | None]:
+    """Write the batch inside a transaction; only what is not refused."""
+    references = _References(appends, db)
+
+    def read(key: SagaKey, first: int, last: int) -> list[Record]:
+        return read_records(key, first, last, db)
+
+    batch = Batch(references.sequence_of, read)
+    outcomes = [batch.judge(append) for append in appends]
+    if batch.accepted:
+        _write(batch.accepted, references, db)
+    return outcomes
+
+
+class _References:
+    """The short references of the sagas in a batch, and how long their journals are in the store."""
+
+    def __init__(self, appends: Sequence[Append], db: sqlite3.Connection) -> None:
+        self._db = db
+        self._born: dict[SagaKey, int] = {}
+        self._stored: dict[SagaKey, tuple[int, int]] = {}
+        keys = list(dict.fromkeys(append.key for append in appends))
+        wanted = [(place, key.namespace, key.saga_id) for place, key in enumerate(keys)]
+        for found in select_rows(db, SQL["find_sagas"], wanted):
+            self._stored.update({keys[place]: (saga, sequence) for place, saga, sequence in json.loads(found)})
+
+    def sequence_of(self, key: SagaKey) -> int:
+        return self._stored[key][1] if key in self._stored else 0
+
+    def give(self, born: Iterable[SagaKey]) -> None:
+        """Give new references: only this connection writes, so that the next numbers are free."""
+        (last,) = self._db.execute(SQL["last_saga"]).fetchone()
+        self._born = {key: last + place for place, key in enumerate(born, start=1)}
+
+    def of(self, key: SagaKey) -> int:
+        return self._born[key] if key in self._born else self._stored[key][0]
+
+    def stored(self, key: SagaKey) -> tuple[int, int]:
+        return self._stored[key]
+
+
+def _write(accepted: list[Append], references: _References, db: sqlite3.Connection) -> None:
+    births = {append.key: append.birth for append in accepted if append.birth is not None}
+    heads = {append.key: append.head for append in accepted}  # the last one of each saga
+    references.give(births)
+    execute_rows(
+        db,
+        SQL["insert_sagas"],
+        [(references.of(key), *birth_columns(key, birth), *head_columns(heads[key])) for key, birth in births.items()],
+    )
+    execute_rows(
+        db,
+        SQL["insert_labels"],
+        [
+            (key.namespace, name, value, birth.create_time, references.of(key))
+            for key, birth in births.items()
+            for name, value in birth.labels.items()
+        ],
+    )
+    execute_rows(
+        db,
+        SQL["insert_events"],
+        [
+            (references.of(append.key), record.sequence, record.kind, record.body)
+            for append in accepted
+            for record in append.records
+        ],
+    )
+    moves = [(*head_columns(head), *references.stored(key)) for key, head in heads.items() if key not in births]
+    moved = execute_rows(db, SQL["update_heads"], moves)
+    assert moved == len(moves), f"{moved} of {len(moves)} heads moved, though nobody else writes"
+
+
+def get_saga(key: SagaKey, db: sqlite3.Connection) -> StoredSaga:
+    """Return a row. :raises NotFound:"""
+    row = db.execute(SQL["select_saga"] + SQL["of_key"], (key.namespace, key.saga_id)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no saga {key.saga_id!r} in namespace {key.namespace!r}.")
+    return saga_of(row)
+
+
+def read_records(key: SagaKey, first: int, last: int, db: sqlite3.Connection) -> list[Record]:
+    """Return the records from one sequence to another, both included."""
+    rows = db.execute(SQL["read_events"], (key.namespace, key.saga_id, first, last))
+    return [record_of(row) for row in rows]
+
+
+def list_due(until: Time, after: tuple[Time, SagaKey] | None, limit: int, db: sqlite3.Connection) -> list[StoredSaga]:
+    """Return rows by due time and key."""
+    since, key = after or (TIME_MIN, SagaKey("", ""))
+    where = {
+        "since": since, "until": until, "namespace": key.namespace, "saga_id": key.saga_id, "limit": limit
+    }  # fmt: skip
+    return [saga_of(row) for row in db.execute(SQL["select_saga"] + SQL["by_due_time"], where)]
+
+
+def list_unfinished(after: SagaKey | None, limit: int, db: sqlite3.Connection) -> list[StoredSaga]:
+    """Return rows by key."""
+    key = after or SagaKey("", "")
+    where = {"namespace": key.namespace, "saga_id": key.saga_id, "limit": limit}
+    return [saga_of(row) for row in db.execute(SQL["select_saga"] + SQL["unfinished"], where)]
+
+
+def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: sqlite3.Connection) -> list[StoredSaga]:
+    """Return rows, newest first, then by id.
+
+    Every page reads one index from where the page begins. Unfinished sagas are few, so they are looked for by status
+    whatever else is asked; an index by status is in order for one status, so several of them are merged.
+    """
+    statuses = where.statuses
+    if where.unfinished_only:
+        statuses = statuses & UNFINISHED if statuses else UNFINISHED
+        if not statuses:
+            return []
+    conditions = _conditions(where, statuses, after, limit)
+    if statuses and (statuses <= UNFINISHED or not (where.labels or where.definition_name)):
+        pages = [_page("by_status", {**conditions, "status": STATUS_CODES[status]}, db) for status in statuses]
+        return list(islice(merge(*pages, key=_place), limit))
+    if where.labels:
+        name, value = next(iter(where.labels.items()))
+        return _page("by_label", {**conditions, "label_name": name, "label_value": value}, db)
+    return _page("by_definition" if where.definition_name else "by_time", conditions, db)
+
+
+def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | None, limit: int) -> dict[str, object]:
+    after = after or Cursor(TIME_MAX, "")
+    before = TIME_MAX if where.created_before is None else where.created_before - 1
+    return {
+        "namespace": where.namespace,
+        "statuses": json.dumps([STATUS_CODES[status] for status in where.statuses]) if where.statuses else None,
+        "definition_name": where.definition_name,
+        "definition_version": where.definition_version,
+        "labels": labels_text(where.labels),
+        "since": TIME_MIN if where.created_after is None else where.created_after,
+        "until": min(before, after.create_time),
+        "after_time": after.create_time,
+        "after_id": after.saga_id,
+        "limit": limit,
+    }
+
+
+def _page(index: str, conditions: dict[str, object], db: sqlite3.Connection) -> list[StoredSaga]:
+    rows = db.execute(SQL["select_saga"] + SQL[index] + SQL["matching"], conditions)
+    return [saga_of(row) for row in rows]
+
+
+def _place(saga: StoredSaga) -> tuple[int, str]:
+    return -saga.birth.create_time, saga.key.saga_id
