@@ -37,6 +37,9 @@ SQL = load_queries("sqlite")
 TIME_MIN, TIME_MAX = -(2**63), 2**63 - 1
 """The ends of what SQLite can store."""
 
+_LABEL_ROWS_COUNTED = 1_000
+"""A label with fewer rows is rare enough to read them all; counting takes microseconds."""
+
 
 def commit(appends: Sequence[Append], db: sqlite3.Connection) -> list[StoreError | None]:
     """Write the batch inside a transaction; only what is not refused."""
@@ -157,8 +160,7 @@ def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: sqlite3.
         pages = [_page("by_status", {**conditions, "status": STATUS_CODES[status]}, db) for status in statuses]
         return list(islice(merge(*pages, key=_place), limit))
     if where.labels:
-        name, value = next(iter(where.labels.items()))
-        return _page("by_label", {**conditions, "label_name": name, "label_value": value}, db)
+        return _page("by_label", {**conditions, **_rarest_label(where, db)}, db)
     return _page("by_definition" if where.definition_name else "by_time", conditions, db)
 
 
@@ -177,6 +179,17 @@ def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | 
         "after_id": after.saga_id,
         "limit": limit,
     }
+
+
+def _rarest_label(where: SagaFilter, db: sqlite3.Connection) -> dict[str, object]:
+    """Choose the label by whose index the page is read; the others are looked up for each of its rows."""
+
+    def rows(label: tuple[str, str]) -> int:
+        (count,) = db.execute(SQL["count_label"], (where.namespace, *label, _LABEL_ROWS_COUNTED)).fetchone()
+        return int(count)
+
+    name, value = min(where.labels.items(), key=rows)
+    return {"label_name": name, "label_value": value}
 
 
 def _page(index: str, conditions: dict[str, object], db: sqlite3.Connection) -> list[StoredSaga]:

@@ -75,6 +75,9 @@ where p.namespace = :namespace and p.definition_name = :definition_name
 from label as p cross join saga as s on s.saga = p.saga
 where p.namespace = :namespace and p.name = :label_name and p.value = :label_value
 
+-- name: count_label
+select count(*) from (select 1 from label where namespace = ? and name = ? and value = ? limit ?)
+
 -- name: matching
     and p.create_time between :since and :until
     and (p.create_time < :after_time or s.saga_id > :after_id)

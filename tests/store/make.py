@@ -1,0 +1,78 @@
+"""Appends and definitions for the tests of the stores, with everything filled in that a test does not care about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from amends_server.engine.state import FINAL, SagaStatus
+from amends_server.store.protocol import Append, Birth, Head, Record, SagaKey, Store, StoredDefinition
+
+NOW = 1_800_000_000_000_000
+
+
+def key(saga_id: str = "one", namespace: str = "default") -> SagaKey:
+    return SagaKey(namespace, saga_id)
+
+
+def records(first: int, count: int = 1, body: bytes = b"body") -> list[Record]:
+    return [Record(first + place, "step_done", body) for place in range(count)]
+
+
+def birth(
+    *, created: int = NOW, definition: tuple[str, int] = ("order", 1), labels: Mapping[str, str] | None = None
+) -> Birth:
+    name, version = definition
+    return Birth(
+        definition_name=name,
+        definition_version=version,
+        definition_digest=f"{name}-{version}",
+        fingerprint=b"\x00fingerprint",
+        create_time=created,
+        labels=labels or {},
+    )
+
+
+def append(
+    saga: SagaKey,
+    written: Sequence[Record],
+    *,
+    born: Birth | None = None,
+    status: SagaStatus = SagaStatus.RUNNING,
+    due: int | None = None,
+    epoch: int = 1,
+    paused: bool = False,
+) -> Append:
+    sequence = written[-1].sequence
+    return Append(
+        key=saga,
+        records=written,
+        head=Head(
+            sequence=sequence,
+            epoch=epoch,
+            status=status,
+            paused=paused,
+            due_time=due,
+            update_time=NOW + sequence,
+            end_time=NOW + sequence if status in FINAL else None,
+        ),
+        birth=(born or birth()) if written[0].sequence == 1 else None,
+    )
+
+
+def start(saga: SagaKey, born: Birth | None = None, **more: object) -> Append:
+    return append(saga, records(1), born=born, **more)  # type: ignore[arg-type]
+
+
+async def written(store: Store, *appends: Append) -> None:
+    assert await store.commit(appends) == [None] * len(appends)
+
+
+def definition(name: str = "order", content: str = "a", namespace: str = "default") -> StoredDefinition:
+    return StoredDefinition(
+        namespace=namespace,
+        name=name,
+        version=0,
+        digest=f"{name}/{content}",
+        body=content.encode(),
+        create_time=NOW,
+    )
