@@ -83,4 +83,6 @@ def _plain(value: object) -> object:
         }
     if isinstance(value, tuple):
         return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # equal definitions have equal digests
     return value.value if isinstance(value, Enum) else value
