@@ -199,6 +199,7 @@ class Observer:
                 seen.unproven.add(OPERATOR)
             case Resolution.COMPENSATED:
                 seen.unproven.clear()
+                seen.undo_failed = False
             case Resolution.SKIPPED if self.back:
                 seen.undo_failed = seen.passed_over = True
             case Resolution.SKIPPED:
