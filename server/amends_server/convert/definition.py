@@ -19,13 +19,11 @@ from amends_server.convert.enums import (
     ON_COMPENSATION_FAILURE_TO_WIRE,
     SEVERITY_TO_WIRE,
 )
-from amends_server.convert.payload import check_json
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
 from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
 from amends_server.engine.graph import default_retry
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
 from amends_server.engine.validation import InvalidDefinition, Problem, Severity, check, error
-from amends_server.errors import BadField
 from amends_server.store.protocol import StoredDefinition
 
 DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US
@@ -108,7 +106,7 @@ def _read(message: pb.Definition, problems: list[Problem]) -> Definition:
     return Definition(
         name=message.name,
         steps=tuple(_read_step(step, f"steps[{i}]", problems) for i, step in enumerate(message.steps)),
-        output_template=_read_template(message.output_template, "output_template", problems),
+        output_template=message.output_template or None,
         deadline_us=_read_duration(message, "deadline", "deadline", problems),
         on_compensation_failure=choice or OnCompensationFailure.HALT,
         description=message.description,
@@ -134,7 +132,7 @@ def _read_step(message: pb.StepDefinition, at: str, problems: list[Problem]) -> 
         kind=kind,
         compensation=compensation,
         after=tuple(message.after),
-        input_template=_read_template(message.input_template, f"{at}.input_template", problems),
+        input_template=message.input_template or None,
         retry=_read_retry(message, f"{at}.retry", default_retry(kind), problems),
         timeout_us=TIMEOUT_US if timeout_us is None else timeout_us,
         deadline_us=_read_duration(message, "deadline", f"{at}.deadline", problems),
@@ -144,7 +142,7 @@ def _read_step(message: pb.StepDefinition, at: str, problems: list[Problem]) -> 
 def _read_compensation(message: pb.Compensation, at: str, problems: list[Problem]) -> Compensation:
     return Compensation(
         not_needed=message.not_needed,
-        template=_read_template(message.template, f"{at}.template", problems),
+        template=message.template or None,
         retry=_read_retry(message, f"{at}.retry", COMPENSATION_RETRY, problems),
         timeout_us=_read_duration(message, "timeout", f"{at}.timeout", problems),
     )
@@ -188,16 +186,6 @@ def _read_duration(
         )
         return DURATION_US_MAX
     return duration_us
-
-
-def _read_template(text: str, field: str, problems: list[Problem]) -> str | None:
-    """Return a template; None if it is empty. What is no JSON is left to the engine's check, which says it better."""
-    if "\\u" in text:
-        try:
-            check_json(text, field)
-        except BadField as problem:
-            problems.append(error(field, "TEMPLATE_INVALID", problem.violations[0].description))
-    return text or None
 
 
 def _not_served(field: str, value: object) -> Iterator[Problem]:
