@@ -58,6 +58,11 @@ class Seen:
     passed_over: bool = False
     failed: bool = False
 
+    @property
+    def wants_help(self) -> bool:
+        """True if an operator may have something to say about the step."""
+        return self.failed or self.undo_failed or self.due is not None or self.undo_due is not None
+
 
 class Observer:
     """Follows a journal and asserts that every event may stand where it stands."""

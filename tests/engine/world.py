@@ -153,6 +153,10 @@ class World:
         elif next_time is not None:
             self.now = max(self.now, next_time)
             self._decide(Wake())
+        elif self.state.status is SagaStatus.STUCK and self.tape.choose(2):
+            self._operate(Retry("test", "op"))
+        elif self.state.status is SagaStatus.STUCK:
+            self._resolve()
         elif self.state.paused and not self.tape:
             self._decide(Resume("test", "op"))
 
@@ -224,7 +228,8 @@ class World:
 
     def _resolve(self) -> None:
         """An operator who tells the truth: the ledger is put right by hand first."""
-        step = self.graph.nodes[self.tape.choose(len(self.graph.nodes))].step.id
+        wanting = [step for step, seen in self.observer.steps.items() if seen.wants_help] or list(self.observer.steps)
+        step = wanting[self.tape.choose(len(wanting))]
         resolution = list(Resolution)[self.tape.choose(3)]
         if self._operate(Resolve(step, resolution, None, "test", "op")):
             entry = self.ledger.entries.setdefault(step, Entry())
