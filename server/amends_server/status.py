@@ -13,7 +13,7 @@ import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import grpc
 import structlog
@@ -113,6 +113,7 @@ log = structlog.stdlib.get_logger(__name__)
 _Servicer = TypeVar("_Servicer")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+_Method = TypeVar("_Method", bound=Callable[..., object])
 _Unary = Callable[[_Servicer, _Request, "Context"], Awaitable[_Response]]
 _Stream = Callable[[_Servicer, _Request, "Context"], AsyncGenerator[_Response, None]]
 
@@ -143,13 +144,11 @@ async def abort(context: Context, error: BaseException, about: dict[str, str] | 
     raise AssertionError("abort returned")
 
 
-@overload
-def refusals(method: _Stream[_Servicer, _Request, _Response]) -> _Stream[_Servicer, _Request, _Response]: ...
-@overload
-def refusals(method: _Unary[_Servicer, _Request, _Response]) -> _Unary[_Servicer, _Request, _Response]: ...
-def refusals(method: Any) -> Any:
+def refusals(method: _Method) -> _Method:
     """Decorate a method of a servicer, unary or streaming: what it raises becomes a status with details."""
-    return _guard_stream(method) if inspect.isasyncgenfunction(method) else _guard_unary(method)
+    anything: Any = method  # the signature is kept as it is: the generated base class names the arguments
+    guarded: Any = _guard_stream(anything) if inspect.isasyncgenfunction(method) else _guard_unary(anything)
+    return cast("_Method", guarded)
 
 
 def _guard_unary(method: _Unary[_Servicer, _Request, _Response]) -> _Unary[_Servicer, _Request, _Response]:

@@ -76,10 +76,11 @@ def _statements(script: str) -> list[str]:
     """Split a script; Python's own `executescript` would end the transaction that the migration runs in."""
     found: list[str] = []
     gathered = ""
-    for line in script.splitlines(keepends=True):
-        gathered += line
-        if sqlite3.complete_statement(gathered):
+    *pieces, rest = script.split(";")
+    for piece in pieces:
+        gathered += piece + ";"
+        if sqlite3.complete_statement(gathered):  # and not a semicolon in a text or a comment
             found.append(gathered)
             gathered = ""
-    assert not gathered.strip(), f"a statement without end: {gathered}"
+    assert not (gathered + rest).strip(), f"a statement without end: {gathered}{rest}"
     return found

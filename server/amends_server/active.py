@@ -1,0 +1,81 @@
+"""A saga in memory: what was decided of it, what of that is durable, and which of its calls are out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from amends_server.engine.commands import Settle, Verdict
+from amends_server.engine.due import OwedCall
+from amends_server.engine.graph import Graph
+from amends_server.engine.state import State
+from amends_server.store.protocol import Birth, SagaKey
+from amends_server.transport.requests import Origin
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class ActiveSaga:
+    """A saga that this process runs.
+
+    Decisions are made on `state` at once, and go to the journal in their order; `durable` follows when they are on
+    disk, and is None until the start is. Nothing is sent and nobody is answered before that. `state` is None while the
+    saga cannot be trusted, because an append of it failed: then it has to be read again, and `unrecorded` keeps the
+    outcomes that have come or come in the meantime.
+    """
+
+    key: SagaKey
+    birth: Birth
+    graph: Graph
+    origin: Origin
+    state: State | None
+    durable: State | None = None
+    appending: int = 0
+    calls: set[OwedCall] = field(default_factory=set[OwedCall])
+    unrecorded: list[Settle] = field(default_factory=list[Settle])
+    timer: asyncio.TimerHandle | None = None
+    _followers: list[tuple[int, asyncio.Future[State]]] = field(
+        default_factory=list[tuple[int, "asyncio.Future[State]"]]
+    )
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing in this process waits for anything of the saga, so that it need not stay in memory."""
+        return self.state is not None and self.state is self.durable and not self.calls and not self.appending
+
+    def follow(self, sequence: int) -> asyncio.Future[State]:
+        """Return a future of the durable state that has that many events or more."""
+        future: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+        if self.durable is not None and self.durable.sequence >= sequence:
+            future.set_result(self.durable)
+        else:
+            self._followers.append((sequence, future))
+        return future
+
+    def advance(self, durable: State) -> None:
+        """Note that a state is durable, and tell those who wait for it."""
+        self.durable = durable
+        if self._followers:
+            waiting, self._followers = self._followers, []
+            for sequence, future in waiting:
+                if sequence > durable.sequence:
+                    self._followers.append((sequence, future))
+                elif not future.done():
+                    future.set_result(durable)
+
+    def distrust(self, error: Exception) -> None:
+        """Note that `state` is not to be built on any more, and tell those who wait."""
+        self.state = None
+        waiting, self._followers = self._followers, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    def settle(self, owed: OwedCall, verdict: Verdict) -> Settle:
+        """Return the command that records how a call of this saga ended."""
+        return Settle(self.graph.nodes[owed.index].step.id, owed.compensation, owed.attempt, verdict)
+
+    def disarm(self) -> None:
+        """Stop the timer, if there is one."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -1,0 +1,226 @@
+"""Puts the server together, starts it, and stops it so that nothing is left half done."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from amends.v1 import operator_pb2, operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
+from amends_server.addresses import is_allowed, parse_address
+from amends_server.catalogue import Catalogue
+from amends_server.clock import SystemClock
+from amends_server.config import SAGAS_ACTIVE_MAX, Settings
+from amends_server.hub import Hub
+from amends_server.journal import Journal
+from amends_server.keeper import Keeper
+from amends_server.participants import Participants
+from amends_server.ports import who_listens
+from amends_server.reader import Reader
+from amends_server.runner import Runner
+from amends_server.service.feed import Feed
+from amends_server.service.operator import OperatorService
+from amends_server.service.orchestrator import OrchestratorService
+from amends_server.service.usage import Usage
+from amends_server.store.memory import MemoryStore
+from amends_server.store.protocol import Store, Unavailable
+from amends_server.store.sqlite import SqliteStore
+from amends_server.transport.links import OVERHEAD_BYTES, Endpoint, Transport
+
+HEALTH_INTERVAL_S = 5.0
+"""How often the store is tried: a probe of a load balancer comes about as often."""
+
+STOP_S = 1.0
+"""How long requests that are under way may take once everything is recorded; watchers would stay for ever."""
+
+REQUEST_BYTES_MIN = 4 << 20
+"""A request may be this large, even if payloads may not: definitions can have thousands of steps."""
+
+SERVICES = (
+    orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"].full_name,
+    operator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot be started. The text says why, and what to do."""
+
+
+class Server:
+    """A running orchestrator. `address` is where it listens, with the port that was taken."""
+
+    def __init__(self, settings: Settings, store: Store, epoch: int) -> None:
+        clock = SystemClock()
+        self._settings = settings
+        self._store = store
+        self._transport = Transport(clock, settings.payload_bytes_max)
+        self.participants = Participants(
+            store=store,
+            transport=self._transport,
+            clock=clock,
+            fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
+            allows=cache(partial(is_allowed, patterns=settings.participant_allow)),
+        )
+        catalogue, hub, self._journal = Catalogue(store), Hub(), Journal(store)
+        reader = Reader(store, catalogue)
+        self._runner = Runner(
+            journal=self._journal,
+            reader=reader,
+            send=self.participants.send,
+            hub=hub,
+            clock=clock,
+            epoch=epoch,
+            active_max=SAGAS_ACTIVE_MAX,
+        )
+        self._keeper = Keeper(store, self._runner, clock)
+        self._orchestrator = OrchestratorService(
+            store=store,
+            catalogue=catalogue,
+            participants=self.participants,
+            runner=self._runner,
+            feed=Feed(store, reader, self._runner, hub),
+            clock=clock,
+            payload_bytes_max=settings.payload_bytes_max,
+        )
+        self._operator = OperatorService(
+            runner=self._runner,
+            participants=self.participants,
+            usage=Usage(store, catalogue),
+            payload_bytes_max=settings.payload_bytes_max,
+        )
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
+        self.address = ""
+
+    async def start(self) -> None:
+        """Listen, and go on with what the last process left."""
+        await self.participants.open()
+        self._journal.start()
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._orchestrator, self._grpc)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(self._operator, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if self._settings.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+        self.address = _bind(self._grpc, self._settings.listen)
+        await self._grpc.start()
+        self._keeping = asyncio.create_task(self._keep(), name="server")
+        await self._say_ready(True)
+        log.info("listening", address=self.address, store=self._settings.store)
+
+    async def broken(self) -> None:
+        """Return never, unless a loop that keeps sagas going has failed: then raise what it raised."""
+        await asyncio.shield(self._keeping)
+
+    async def _keep(self) -> None:
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._keeper.run(), name="keeper")
+            loops.create_task(self._watch_health(), name="health")
+
+    async def stop(self) -> None:
+        """Take nothing new, let calls in flight end and record them, then let go of everything."""
+        log.info("stopping", sagas=self._runner.active_count)
+        self._keeping.cancel()
+        await asyncio.wait([self._keeping])
+        self._orchestrator.takes_starts = False
+        self._runner.hold()
+        await self._say_ready(False)
+        with suppress(TimeoutError):  # calls that last longer are lost, and asked again after the restart
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._runner.settle_calls()
+        await self._grpc.stop(STOP_S)
+        await self._transport.close()
+        await self._journal.close()
+        log.info("stopped")
+
+    async def _watch_health(self) -> None:
+        """Say SERVING as long as the store takes writes."""
+        while True:
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+            try:
+                await self._store.check()
+            except Unavailable as error:
+                log.warning("store_unavailable", error=str(error))
+                await self._say_ready(False)
+            else:
+                await self._say_ready(True)
+
+    async def _say_ready(self, ready: bool) -> None:
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if ready else answer.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncGenerator[Server]:
+    """Run a server inside of the block, and drain it at its end.
+
+    :raises StartError: if the address or the store cannot be had.
+    """
+    async with AsyncExitStack() as stack:
+        store = _make_store(settings)
+        try:
+            await store.open()
+        except Unavailable as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(store.close)
+        server = Server(settings, store, await store.next_epoch())
+        await server.start()
+        stack.push_async_callback(server.stop)
+        yield server
+
+
+async def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT, or until it cannot go on.
+
+    :raises StartError: if the address or the store cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    async with serving(settings) as server:
+        running = asyncio.create_task(server.broken(), name="run")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.cancel)
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def _make_store(settings: Settings) -> Store:
+    if settings.store == "memory:":
+        return MemoryStore()
+    return SqliteStore(Path(settings.store.removeprefix("sqlite:///")), settings.listen)
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    address = parse_address(listen, port_min=0)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        holder = who_listens(address.port) or "another program"
+        raise StartError(f"{listen} is taken by {holder}: stop it, or choose another address with --listen HOST:PORT.")
+    return f"{address.host}:{port}"
+
+
+def _server_options(payload_bytes_max: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # or a second server would silently share the port
+        ("grpc.max_receive_message_length", max(REQUEST_BYTES_MIN, payload_bytes_max + OVERHEAD_BYTES)),
+        ("grpc.max_send_message_length", -1),  # a saga is shown with all that it carries
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # clients may ask often whether we are alive
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
+    ]

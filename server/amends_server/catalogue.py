@@ -1,0 +1,65 @@
+"""The registered definitions, ready to run: each is read from the store and indexed once, then kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from amends_server.convert.definition import definition_from_body
+from amends_server.engine.graph import Graph, build_graph
+from amends_server.store.protocol import Store, StoredDefinition
+
+KEPT_MAX = 1_000
+"""Definitions kept in memory: more than anybody runs at a time; what is dropped is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A definition as stored, and its graph."""
+
+    stored: StoredDefinition
+    graph: Graph
+
+
+class Catalogue:
+    """Finds definitions by name and version or by digest. What a digest names never changes, so it is kept by that."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+
+    async def find(self, namespace: str, *, name: str = "", version: int = 0, digest: str = "") -> Entry:
+        """Return a definition. Version 0 is the newest.
+
+        :raises amends_server.store.protocol.NotFound: if there is none.
+        """
+        kept = self._kept.get((namespace, digest)) if digest else None
+        if kept is not None:
+            self._kept.move_to_end((namespace, digest))
+            return kept
+        stored = await self._store.get_definition(namespace, name=name, version=version, digest=digest)
+        return self._keep(stored)
+
+    async def register(self, definition: StoredDefinition) -> tuple[Entry, bool]:
+        """Store a definition that was checked; say whether it is new."""
+        stored, created = await self._store.put_definition(definition)
+        return self._keep(stored), created
+
+    async def delete(self, namespace: str, digest: str) -> None:
+        """Remove a definition.
+
+        :raises amends_server.store.protocol.NotFound: if there is none.
+        :raises amends_server.store.protocol.InUse: while a stored saga has it.
+        """
+        await self._store.delete_definition(namespace, digest)
+        self._kept.pop((namespace, digest), None)
+
+    def _keep(self, stored: StoredDefinition) -> Entry:
+        key = (stored.namespace, stored.digest)
+        entry = self._kept.get(key)
+        if entry is None:
+            graph = build_graph(definition_from_body(stored.body), stored.digest)
+            entry = self._kept[key] = Entry(stored, graph)
+            if len(self._kept) > KEPT_MAX:
+                self._kept.popitem(last=False)
+        return entry

@@ -1,0 +1,189 @@
+"""The registered participants: where they listen, what they can do, and the sending of calls to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import grpc
+import structlog
+
+from amends.v1 import participant_pb2
+from amends_server.clock import Clock
+from amends_server.engine.commands import Unknown
+from amends_server.engine.definition import Definition, Step
+from amends_server.engine.due import CallOrder
+from amends_server.engine.payload import Error
+from amends_server.engine.policy import Time
+from amends_server.engine.validation import Problem, Severity, error
+from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
+from amends_server.store.protocol import Store, StoredParticipant
+from amends_server.transport.links import Endpoint, Told, Transport
+from amends_server.transport.requests import Origin
+
+DESCRIBE_TIMEOUT_S = 2.0
+"""How long a participant may take to describe itself while somebody waits for a registration."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A participant. `actions` are those it described, None if it never did. `fixed`: from the server's settings."""
+
+    endpoint: Endpoint
+    actions: tuple[participant_pb2.ActionDescription, ...] | None
+    update_time: Time
+    fixed: bool
+
+
+class Participants:
+    """Finds participants by name. Those of the settings come before those of the store."""
+
+    def __init__(
+        self, *, store: Store, transport: Transport, clock: Clock, fixed: list[Endpoint], allows: Callable[[str], bool]
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._fixed = fixed
+        self._allows = allows
+        self._known: dict[str, Registered] = {}
+
+    async def open(self) -> None:
+        """Read what is registered.
+
+        :raises AddressNotAllowed: for an address of the settings that the allow-list does not have.
+        """
+        for stored in await self._store.list_participants():
+            endpoint = Endpoint(stored.name, stored.address, stored.concurrency_max)
+            actions = _read_actions(stored.actions)
+            self._known[stored.name] = Registered(
+                endpoint=endpoint, actions=actions, update_time=stored.update_time, fixed=False
+            )
+        for endpoint in self._fixed:
+            self._check_address(endpoint.address)
+            self._known[endpoint.name] = Registered(
+                endpoint=endpoint, actions=None, update_time=self._clock.now(), fixed=True
+            )
+
+    def send(self, name: str, order: CallOrder, origin: Origin, told: Told) -> None:
+        """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown."""
+        known = self._known.get(name)
+        if known is None:
+            self._tell_later(told, Error("PARTICIPANT_UNKNOWN", "There is no such participant: register it.", name))
+        elif not self._allows(known.endpoint.address):  # the list may be another than when it was registered (I45)
+            message = f"Calls to `{known.endpoint.address}` are not allowed: see the setting participant_allow."
+            self._tell_later(told, Error("ADDRESS_NOT_ALLOWED", message, name))
+        else:
+            self._transport.send(known.endpoint, order, origin, told)
+
+    def all(self) -> list[Registered]:
+        """Return all participants by name."""
+        return [self._known[name] for name in sorted(self._known)]
+
+    async def put(self, endpoint: Endpoint) -> Registered:
+        """Register a participant or change it, and ask it what it can do; that it does not answer yet is no error.
+
+        :raises AddressNotAllowed: if the allow-list does not have the address.
+        :raises ParticipantFixed: if the name is one of the settings.
+        """
+        known = self._known.get(endpoint.name)
+        if known is not None and known.fixed:
+            raise ParticipantFixed(endpoint.name)
+        self._check_address(endpoint.address)
+        actions = await self._describe(endpoint)
+        if actions is None and known is not None and known.endpoint.address == endpoint.address:
+            actions = known.actions
+        registered = Registered(endpoint=endpoint, actions=actions, update_time=self._clock.now(), fixed=False)
+        await self._keep(registered)
+        return registered
+
+    async def delete(self, name: str) -> None:
+        """Remove a participant.
+
+        :raises ParticipantNotFound: if there is none.
+        :raises ParticipantFixed: if it is one of the settings.
+        """
+        known = self._known.get(name)
+        if known is None:
+            raise ParticipantNotFound(name)
+        if known.fixed:
+            raise ParticipantFixed(name)
+        await self._store.delete_participant(name)
+        self._known.pop(name, None)
+
+    async def check(self, definition: Definition) -> list[Problem]:
+        """Return what is wrong with a definition's participants and actions, asking those that may have changed."""
+        wanted = {step.participant for step in definition.steps if self._lacks(step)}
+        await asyncio.gather(*(self._refresh(name) for name in sorted(wanted)))
+        return [problem for i, step in enumerate(definition.steps) for problem in self._check_step(f"steps[{i}]", step)]
+
+    def _check_step(self, at: str, step: Step) -> Iterator[Problem]:
+        known = self._known.get(step.participant)
+        if known is None:
+            message = f"There is no participant `{step.participant}`: register it first with PutParticipant."
+            yield error(f"{at}.participant", "PARTICIPANT_UNKNOWN", message)
+        elif known.actions is None:
+            message = f"`{step.participant}` does not describe itself now, so its action was not checked."
+            yield Problem(Severity.WARNING, f"{at}.action", "ACTION_UNCHECKED", message)
+        else:
+            yield from _check_action(at, step, known.actions)
+
+    def _lacks(self, step: Step) -> bool:
+        known = self._known.get(step.participant)
+        return known is not None and (known.actions is None or any(_check_action("", step, known.actions)))
+
+    async def _refresh(self, name: str) -> None:
+        known = self._known[name]
+        actions = await self._describe(known.endpoint)
+        if actions is not None:
+            await self._keep(replace(known, actions=actions, update_time=self._clock.now()))
+
+    async def _describe(self, endpoint: Endpoint) -> tuple[participant_pb2.ActionDescription, ...] | None:
+        try:
+            described = await self._transport.describe(endpoint, DESCRIBE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as failure:
+            log.info("participant_not_described", participant=endpoint.name, code=failure.code().name)
+            return None
+        return tuple(described.actions) if described is not None else None
+
+    async def _keep(self, registered: Registered) -> None:
+        if not registered.fixed:
+            await self._store.put_participant(
+                StoredParticipant(
+                    name=registered.endpoint.name,
+                    address=registered.endpoint.address,
+                    concurrency_max=registered.endpoint.concurrency_max,
+                    actions=_write_actions(registered.actions),
+                    update_time=registered.update_time,
+                )
+            )
+        self._known[registered.endpoint.name] = registered
+
+    def _check_address(self, address: str) -> None:
+        if not self._allows(address):
+            raise AddressNotAllowed(address)
+
+    def _tell_later(self, told: Told, error: Error) -> None:
+        asyncio.get_running_loop().call_soon(told, Unknown(error))
+
+
+def _check_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDescription, ...]) -> Iterator[Problem]:
+    action = next((action for action in actions if action.name == step.action), None)
+    if action is None:
+        names = ", ".join(f"`{action.name}`" for action in actions) or "none"
+        message = f"`{step.participant}` has no action `{step.action}`; it has {names}."
+        yield error(f"{at}.action", "ACTION_UNKNOWN", message)
+    elif step.owes_compensation and not action.has_compensation:
+        message = f"`{step.action}` of `{step.participant}` has no compensation: say that it is not needed, or add one."
+        yield error(f"{at}.compensation", "COMPENSATION_UNKNOWN", message)
+
+
+def _read_actions(stored: bytes | None) -> tuple[participant_pb2.ActionDescription, ...] | None:
+    return None if stored is None else tuple(participant_pb2.DescribeResponse.FromString(stored).actions)
+
+
+def _write_actions(actions: tuple[participant_pb2.ActionDescription, ...] | None) -> bytes | None:
+    return None if actions is None else participant_pb2.DescribeResponse(actions=actions).SerializeToString()

@@ -1,0 +1,77 @@
+"""The events of a saga, one after another without gap, for as long as somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from amends.v1 import orchestrator_pb2
+from amends_server.codec import decode, to_wire
+from amends_server.config import WATCHERS_MAX
+from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
+from amends_server.engine.events import SagaStarted
+from amends_server.engine.evolve import begin, evolve
+from amends_server.engine.graph import Graph
+from amends_server.engine.state import State
+from amends_server.errors import EventsNotKept, Overloaded
+from amends_server.hub import Hub
+from amends_server.reader import Reader, View
+from amends_server.runner import Runner
+from amends_server.store.protocol import Record, SagaKey, Store
+
+EVENTS_PAGE = 200
+"""Events read at a time: a watcher that reads slowly holds no more than these (I38)."""
+
+
+class Feed:
+    """Follows journals. Events come from the store, and the hub only says when to look again."""
+
+    def __init__(self, store: Store, reader: Reader, runner: Runner, hub: Hub) -> None:
+        self._store = store
+        self._reader = reader
+        self._runner = runner
+        self._hub = hub
+
+    async def watch(
+        self, key: SagaKey, after_sequence: int
+    ) -> AsyncGenerator[orchestrator_pb2.WatchSagaResponse, None]:
+        """Send the events above `after_sequence`, and end after the final one.
+
+        :raises EventsNotKept: if the saga has not got so far.
+        :raises Overloaded: if as many watch as may.
+        """
+        if self._hub.watching >= WATCHERS_MAX:
+            raise Overloaded("watchers", WATCHERS_MAX)
+        _, entry, current = await self._reader.read(key)
+        if after_sequence > current.sequence:
+            raise EventsNotKept(key.saga_id, after_sequence, current.sequence)
+        state: State | None = None
+        with self._hub.watch(key) as grown:
+            while state is None or not state.final:
+                grown.clear()
+                records = await self._store.read_records(key, state.sequence if state else 0, EVENTS_PAGE)
+                for record in records:
+                    state = _fold_one(entry.graph, state, key, record)
+                    if record.sequence > after_sequence:
+                        yield orchestrator_pb2.WatchSagaResponse(
+                            event=to_wire(key, record), status=SAGA_STATUS_TO_WIRE[state.status]
+                        )
+                if not records:
+                    await grown.wait()
+
+    async def settled(self, key: SagaKey) -> View:
+        """Return a saga once it is final or STUCK."""
+        with self._hub.watch(key) as grown:
+            while True:
+                grown.clear()
+                view = await self._runner.read(key)
+                if view.state.final or view.state.stuck is not None:
+                    return view
+                await grown.wait()
+
+
+def _fold_one(graph: Graph, state: State | None, key: SagaKey, record: Record) -> State:
+    event = decode(key, record)
+    if state is not None:
+        return evolve(state, event)
+    assert isinstance(event, SagaStarted), "a journal begins with SagaStarted"
+    return begin(graph, event)

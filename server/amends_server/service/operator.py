@@ -1,0 +1,157 @@
+"""OperatorService: what operators call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from amends.v1 import operator_pb2 as pb
+from amends.v1 import operator_pb2_grpc as pb_grpc
+from amends.v1 import saga_pb2
+from amends_server.config import CALLS_IN_FLIGHT_MAX
+from amends_server.convert.enums import RESOLUTION_FROM_WIRE
+from amends_server.convert.payload import read_payload
+from amends_server.convert.saga import saga_to_wire
+from amends_server.convert.times import set_time
+from amends_server.engine.commands import Command, Fail, Pause, Resolve, Resume, Retry
+from amends_server.engine.events import Resolution
+from amends_server.engine.validation import NAME
+from amends_server.errors import BadField, NotServed, ParticipantInUse, SagaNotFound
+from amends_server.participants import Participants, Registered
+from amends_server.runner import Runner
+from amends_server.service.fields import need_reason, principal, read_key, read_page_size, read_token, write_token
+from amends_server.service.usage import Usage
+from amends_server.status import refusals
+from amends_server.store.protocol import NotFound
+from amends_server.transport.links import Endpoint
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OperatorService(pb_grpc.OperatorServiceServicer):
+    """The servicer."""
+
+    def __init__(self, *, runner: Runner, participants: Participants, usage: Usage, payload_bytes_max: int) -> None:
+        self._runner = runner
+        self._participants = participants
+        self._usage = usage
+        self._payload_bytes_max = payload_bytes_max
+
+    # One saga
+
+    @refusals
+    async def PauseSaga(self, request: pb.PauseSagaRequest, context: Context) -> pb.PauseSagaResponse:
+        command = Pause(need_reason(request.reason), principal(context))
+        return pb.PauseSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    @refusals
+    async def ResumeSaga(self, request: pb.ResumeSagaRequest, context: Context) -> pb.ResumeSagaResponse:
+        command = Resume(need_reason(request.reason), principal(context))
+        return pb.ResumeSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    @refusals
+    async def RetrySaga(self, request: pb.RetrySagaRequest, context: Context) -> pb.RetrySagaResponse:
+        command = Retry(need_reason(request.reason), principal(context))
+        return pb.RetrySagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    @refusals
+    async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
+        resolution = RESOLUTION_FROM_WIRE.get(request.resolution)
+        if resolution is None:
+            raise BadField("resolution", "Say how the step is settled: SKIPPED, SUCCEEDED or COMPENSATED.")
+        output = read_payload(request.output, "output", self._payload_bytes_max)
+        if output is not None and resolution is not Resolution.SUCCEEDED:
+            raise BadField("output", "Only a step that SUCCEEDED has an output.")
+        reason = need_reason(request.reason)
+        command = Resolve(request.step, resolution, output, reason, principal(context))
+        return pb.ResolveStepResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    @refusals
+    async def FailSaga(self, request: pb.FailSagaRequest, context: Context) -> pb.FailSagaResponse:
+        command = Fail(need_reason(request.reason), principal(context))
+        return pb.FailSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    async def _command(self, namespace: str, saga_id: str, command: Command) -> saga_pb2.Saga:
+        key = read_key(namespace, saga_id)
+        try:
+            view = await self._runner.command(key, command)
+        except NotFound:
+            raise SagaNotFound(key.namespace, key.saga_id) from None
+        return saga_to_wire(view.state, view.birth.definition_version)
+
+    # Many sagas
+
+    @refusals
+    async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
+        raise NotServed("RetrySagas")
+
+    @refusals
+    async def CancelSagas(self, request: pb.CancelSagasRequest, context: Context) -> pb.CancelSagasResponse:
+        raise NotServed("CancelSagas")
+
+    @refusals
+    async def PauseSagas(self, request: pb.PauseSagasRequest, context: Context) -> pb.PauseSagasResponse:
+        raise NotServed("PauseSagas")
+
+    @refusals
+    async def ResumeSagas(self, request: pb.ResumeSagasRequest, context: Context) -> pb.ResumeSagasResponse:
+        raise NotServed("ResumeSagas")
+
+    @refusals
+    async def FailSagas(self, request: pb.FailSagasRequest, context: Context) -> pb.FailSagasResponse:
+        raise NotServed("FailSagas")
+
+    # Participants
+
+    @refusals
+    async def PutParticipant(self, request: pb.PutParticipantRequest, context: Context) -> pb.PutParticipantResponse:
+        registered = await self._participants.put(_read_endpoint(request.participant))
+        return pb.PutParticipantResponse(participant=_participant_to_wire(registered))
+
+    @refusals
+    async def ListParticipants(
+        self, request: pb.ListParticipantsRequest, context: Context
+    ) -> pb.ListParticipantsResponse:
+        limit = read_page_size(request.page_size)
+        place = read_token(request.page_token, request, (str,))
+        after = place[0] if place else ""
+        found = [registered for registered in self._participants.all() if registered.endpoint.name > after]
+        return pb.ListParticipantsResponse(
+            participants=[_participant_to_wire(registered) for registered in found[:limit]],
+            next_page_token=write_token([found[limit - 1].endpoint.name], request) if len(found) > limit else "",
+        )
+
+    @refusals
+    async def DeleteParticipant(
+        self, request: pb.DeleteParticipantRequest, context: Context
+    ) -> pb.DeleteParticipantResponse:
+        user = await self._usage.unfinished_saga_with(request.name)
+        if user is not None:
+            raise ParticipantInUse(request.name, user.saga_id)
+        await self._participants.delete(request.name)
+        return pb.DeleteParticipantResponse()
+
+
+def _read_endpoint(message: pb.Participant) -> Endpoint:
+    if not NAME.fullmatch(message.name):
+        raise BadField("participant.name", "It must be a letter, then at most 127 letters, digits, `.`, `_` or `-`.")
+    if not message.address:
+        raise BadField("participant.address", "Say where it listens, as HOST:PORT.")
+    if message.concurrency_max < 0:
+        raise BadField("participant.concurrency_max", "It must not be negative; 0 is the default.")
+    return Endpoint(message.name, message.address, message.concurrency_max or CALLS_IN_FLIGHT_MAX)
+
+
+def _participant_to_wire(registered: Registered) -> pb.Participant:
+    message = pb.Participant(
+        name=registered.endpoint.name,
+        address=registered.endpoint.address,
+        concurrency_max=registered.endpoint.concurrency_max,
+        actions=registered.actions or (),
+        described=registered.actions is not None,
+        fixed=registered.fixed,
+    )
+    set_time(message.update_time, registered.update_time)
+    return message
