@@ -28,6 +28,7 @@ from amends_server.engine.events import (
     SagaStuck,
     SagaTurnedBack,
     StepDispatched,
+    StepFailed,
     StepGivenUp,
     StepRefused,
     StepResolved,
@@ -215,6 +216,9 @@ class Observer:
             case SagaTurnedBack():
                 assert self.back is None, f"I21: {event!r} after {self.back!r}"
                 assert not self.committed, f"I7: {event!r} though a pivot or retriable step may have had its effect"
+                if isinstance(event.cause, StepFailed) and event.cause.step:
+                    kind = self.graph.node(event.cause.step).step.kind
+                    assert kind is not Kind.RETRIABLE, f"I7: {event!r} for a step that only goes forward"
                 if isinstance(event.cause, DeadlinePassed):
                     assert self.deadline is not None, f"I22: {event!r} without a deadline"
                     assert event.time >= self.deadline, f"I22: {event!r} early"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amends_server.engine.commands import Cancel, Fail, Recover, Rejected, Settle, Succeeded, Unknown, Wake
+from amends_server.engine.decide import decide
 from amends_server.engine.definition import Compensation, OnCompensationFailure
 from amends_server.engine.due import due, order_call
 from amends_server.engine.events import DeadlinePassed, Resolution, StepFailed
@@ -288,3 +289,44 @@ def test_replies_after_the_end_leave_no_event() -> None:
     assert run.do(Settle("a", False, 1, Unknown(TIMEOUT))) == []
     assert run.do(Recover()) == []
     assert run.do(Wake()) == []
+
+
+def test_a_deadline_is_not_met_early() -> None:
+    run = Run(compensatable("a"), deadline_us=100)
+    assert run.do(Wake(), after_us=99) == []
+    run.do(Wake(), after_us=1)
+    assert run.state.cause == DeadlinePassed(START + 100)
+    assert run.do(Wake(), after_us=1) == []
+
+
+def test_an_action_that_ends_unknown_on_the_way_back_is_not_made_again() -> None:
+    run = Run(compensatable("a", retry=NO_JITTER), compensatable("b"))
+    run.refused("b")
+    run.lost("a")
+    assert run.state.step("a").action.due_time is None
+    assert run.open_calls() == {"C(a)"}
+
+
+def test_halt_passes_over_nothing_before_the_failed_compensation() -> None:
+    nothing = Compensation(not_needed=True)
+    run = Run(compensatable("a", compensation=nothing), compensatable("b", "a"), compensatable("c", "b"))
+    run.done("a")
+    run.done("b")
+    run.refused("c")
+    run.undo_refused("b")
+    assert "CompensationOmitted" not in names(run.journal)
+    run.retry()
+    run.undone("b")
+    assert names(run.last) == ["CompensationSucceeded", "CompensationOmitted", "SagaCompensated"]
+
+
+@pytest.mark.parametrize("count", [50, 500])
+def test_10_many_steps_in_order_and_in_parallel(count: int) -> None:
+    parallel = Run(*(compensatable(f"s{i}") for i in range(count)))
+    in_order = Run(compensatable("s0"), *(compensatable(f"s{i}", f"s{i - 1}") for i in range(1, count)))
+    assert len(parallel.open_calls()) == count
+    for i in range(count):
+        assert in_order.open_calls() == {f"A(s{i})"}
+        for run in (parallel, in_order):
+            _, run.state = decide(run.state, Settle(f"s{i}", False, 1, Succeeded()), run.now)
+    assert parallel.state.status is in_order.state.status is SagaStatus.COMPLETED
