@@ -225,6 +225,8 @@ class Observer:
                 self.back, self.stuck = event, False
             case SagaStuck():
                 assert event.steps, "STUCK for no reason"
+                left = [step for step, seen in self.steps.items() if seen.unproven and not seen.undo_failed]
+                assert not (self.back and self._continues and left), f"CONTINUE: {event!r}, and {left} can be undone"
                 assert not any(s.open or s.undo_open or s.due or s.undo_due for s in self.steps.values()), "STUCK early"
                 self.stuck = True
             case SagaRetried():
