@@ -1,0 +1,136 @@
+"""Orchestrators behind one small interface: in this process, or as one of their own that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+from amends_server.app import serving
+from amends_server.config import load_settings
+from tests.acceptance.harness_ledger import WAIT_S
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Orchestrator(Protocol):
+    """A real server on a store that outlives it. `address` stays the same over restarts."""
+
+    address: str
+
+    async def start(self) -> None:
+        """Begin, or begin again on the same store and port; returns when it listens."""
+
+    async def stop(self) -> None:
+        """Have it drain and end."""
+
+    async def restart(self) -> None:
+        """Stop and start."""
+
+
+class InProcess:
+    """A server in the event loop of the test. `settings` are those of `load_settings`."""
+
+    def __init__(self, store: Path | str, **settings: object) -> None:
+        self.address = ""
+        self.settings: dict[str, object] = {"store": _url(store), "drain_s": 2.0, **settings}
+        self._stack: AsyncExitStack | None = None
+
+    async def start(self) -> None:
+        assert self._stack is None, "it runs already"
+        settings = load_settings(listen=self.address or "127.0.0.1:0", **self.settings)
+        stack = AsyncExitStack()
+        server = await stack.enter_async_context(serving(settings))
+        self.address, self._stack = server.address, stack
+
+    async def stop(self) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            await stack.aclose()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+
+class Process:
+    """A server as a process. `log` are the lines that it has logged so far, as text."""
+
+    def __init__(self, store: Path | str, **settings: object) -> None:
+        self.address = ""
+        self.log: list[str] = []
+        self.settings: dict[str, object] = {"store": _url(store), "drain_s": 2.0, "log_format": "json", **settings}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    async def start(self) -> None:
+        """:raises RuntimeError: if it ends before it listens, with its log."""
+        assert self._process is None, "it runs already"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.acceptance.harness_server",
+            cwd=ROOT,
+            env=os.environ | self._environment(),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.create_task(self._read(self._process, listening))
+        async with asyncio.timeout(WAIT_S):
+            self.address = await listening
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait for the end. Harmless if it does not run."""
+        await self._end("terminate")
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait for the end. Harmless if it does not run."""
+        await self._end("kill")
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def wait(self, timeout_s: float = WAIT_S) -> int:
+        """Wait until it has ended by itself, and return its exit code."""
+        assert self._process is not None
+        assert self._reading is not None
+        async with asyncio.timeout(timeout_s):
+            await self._reading
+            return await self._process.wait()
+
+    async def _end(self, how: str) -> None:
+        if self._process is None or self._reading is None:
+            return
+        if self._process.returncode is None:
+            getattr(self._process, how)()
+        async with asyncio.timeout(WAIT_S):
+            await self._process.wait()
+            await self._reading
+        self._process = None
+
+    def _environment(self) -> dict[str, str]:
+        settings = {"listen": self.address or "127.0.0.1:0", **self.settings}
+        return {f"AMENDS_{k.upper()}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+
+    async def _read(self, process: asyncio.subprocess.Process, listening: asyncio.Future[str]) -> None:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            self.log.append(line.decode().rstrip())
+            if not listening.done() and '"listening"' in self.log[-1]:
+                listening.set_result(json.loads(self.log[-1])["address"])
+        if not listening.done():
+            listening.set_exception(RuntimeError("the server ended before it listened:\n" + "\n".join(self.log)))
+
+
+def _url(store: Path | str) -> str:
+    return store if isinstance(store, str) else f"sqlite:///{store}"
