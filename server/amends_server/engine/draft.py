@@ -39,13 +39,14 @@ TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next att
 class Draft:
     """A decision in the making: the events so far, and the state that they lead to."""
 
-    __slots__ = ("_hold", "events", "now", "state")
+    __slots__ = ("_halted", "_hold", "events", "now", "state")
 
     def __init__(self, state: State, now: Time, *, hold: bool = False) -> None:
         self.events: list[Event] = []
         self.state = state
         self.now = now
         self._hold = hold
+        self._halted = False  # within one walk back: a compensation has failed, so that no further one is begun
 
     @property
     def _holding(self) -> bool:
@@ -91,6 +92,7 @@ class Draft:
     def go_back(self) -> None:
         """Walk the steps from the last to the first, and compensate those after which everything is clear."""
         graph = self.state.graph
+        self._halted = self._halts and any(step.halts for step in self.state.steps)
         free = [True] * len(graph.nodes)
         for index in reversed(graph.order):
             if not (free[index] and self._clear(graph.nodes[index])):
@@ -117,20 +119,18 @@ class Draft:
             case StepStatus.COMPENSATING if step.compensation.active:
                 return False
             case _:
-                return not self._holding and not self._halted() and self._passes(node)
+                return not self._holding and not self._halted and self._passes(node)
 
     def _passes(self, node: Node) -> bool:
         """Dispatch a compensation; True if that failed at once and the steps before it need not wait."""
         self._dispatch_compensation(node)
-        return self.state.steps[node.index].status is StepStatus.COMPENSATION_FAILED and not self._halts
+        failed = self.state.steps[node.index].status is StepStatus.COMPENSATION_FAILED
+        self._halted = failed and self._halts
+        return failed and not self._halts
 
     @property
     def _halts(self) -> bool:
         return self.state.graph.definition.on_compensation_failure is OnCompensationFailure.HALT
-
-    def _halted(self) -> bool:
-        failed = (s for s in self.state.steps if s.status is StepStatus.COMPENSATION_FAILED and not s.passed_over)
-        return self._halts and any(failed)
 
     def _ready(self, node: Node) -> bool:
         steps = self.state.steps

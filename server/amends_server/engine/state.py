@@ -105,6 +105,11 @@ class StepState:
         return not self.action.open and self.unproven == 0
 
     @property
+    def halts(self) -> bool:
+        """Going back: could not be undone, and no operator said to go on without it."""
+        return self.status is StepStatus.COMPENSATION_FAILED and not self.passed_over
+
+    @property
     def passed_over(self) -> bool:
         """Going back: an operator said to go on without this compensation."""
         return self.resolution is not None and self.resolution.resolution is Resolution.SKIPPED
