@@ -90,9 +90,11 @@ class Runner:
         :raises Overloaded: if this process runs as many sagas as it may.
         :raises Unavailable: if the journal cannot be written; whether the saga was started is then unknown.
         """
+        while key in self._loading:  # a saga is in memory once: whoever takes it there comes first
+            await asyncio.wait([self._loading[key]])
         if key in self._active:
             await self._wait_for_birth(key)
-            return await self.read(key), False
+            return await self._read_started(key), False
         if len(self._active) >= self._active_max:
             raise Overloaded("sagas running", self._active_max)
         decision = start(entry.graph, started)
@@ -103,6 +105,12 @@ class Runner:
             return View(key, birth, await saga.follow(1)), True
         except AlreadyExists:
             return await self.read(key), False
+
+    async def _read_started(self, key: SagaKey) -> View:
+        try:
+            return await self.read(key)
+        except NotFound:  # whoever repeats a start that failed must not take that for an answer
+            raise Unavailable("The saga's start was not recorded: try again when the store is back.") from None
 
     async def command(self, key: SagaKey, command: Command) -> View:
         """Carry a command out, and return the saga when what follows from it is durable.
@@ -139,8 +147,9 @@ class Runner:
         self._rest(saga)
 
     def runs(self, key: SagaKey) -> bool:
-        """Tell whether the saga is in memory, or known to be beyond repair."""
-        return key in self._active or key in self._halted
+        """Tell whether the saga is in memory, and more than a wish, or known to be beyond repair."""
+        saga = self._active.get(key)
+        return (saga is not None and saga.durable is not None) or key in self._halted
 
     async def mend(self) -> None:
         """Read again the sagas of which an append failed, and go on with them.
@@ -284,9 +293,8 @@ class Runner:
 
     async def _wait_for_birth(self, key: SagaKey) -> None:
         """Wait until a saga in memory is more than a wish: a start that is a repetition leaves no trace."""
-        saga = self._active[key]
-        if saga.durable is None and saga.state is not None:
-            await asyncio.wait([saga.follow(1)])
+        while (saga := self._active.get(key)) is not None and saga.durable is None and saga.state is not None:
+            await asyncio.gather(saga.follow(1), return_exceptions=True)  # of a failure, `state` tells
 
     async def _load(self, key: SagaKey) -> ActiveSaga:
         task = self._loading.get(key)
@@ -325,26 +333,51 @@ class Runner:
         saga.distrust(error)
         if settle is not None:
             saga.unrecorded.append(settle)
+        if self._active.get(saga.key) is not saga:
+            return
         if isinstance(error, AlreadyExists):  # the start was a repetition: this saga never was
-            self._active.pop(saga.key, None)
-        elif self._active.get(saga.key) is saga:
+            del self._active[saga.key]
+        else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
             self._broken[saga.key] = saga
             self.broke.set()
 
     async def _mend(self, saga: ActiveSaga) -> None:
+        if saga.durable is None:
+            await self._mend_start(saga)
+        else:
+            try:
+                row, _, state = await self._reader.read(saga.key)
+            except StoreError:
+                raise
+            except Exception as bug:
+                self._halt(saga.key, bug)
+                self._active.pop(saga.key, None)
+            else:
+                self._mend_from(saga, row.head.epoch, state)
+        if self._broken.get(saga.key) is saga:
+            del self._broken[saga.key]
+
+    async def _mend_start(self, saga: ActiveSaga) -> None:
+        """Forget a start: only the store knows whether it went well, and what else was started under that id."""
+        if self._active.get(saga.key) is saga:
+            del self._active[saga.key]
         try:
-            _, _, state = await self._reader.read(saga.key)
-        except NotFound:  # its start did not become durable, and nobody was told that it did
-            self._broken.pop(saga.key, None)
-            self._active.pop(saga.key, None)
-            return
-        self._broken.pop(saga.key, None)
+            await self.wake(saga.key)
+        except NotFound:
+            log.info("start_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id)
+        except SagaHalted as halt:
+            log.warning("saga_skipped", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(halt))
+
+    def _mend_from(self, saga: ActiveSaga, epoch: int, state: State) -> None:
         saga.state = state
         saga.advance(state)
         self._hub.publish(saga.key)
         unrecorded, saga.unrecorded = saga.unrecorded, []
-        self._guard(saga, partial(self._go_on, saga, state, unrecorded))
+        if epoch != self._epoch:  # nothing of this process was recorded yet: what is open was sent by the last one
+            self._guard(saga, partial(self._decide, saga, Recover()))
+        else:
+            self._guard(saga, partial(self._go_on, saga, state, unrecorded))
 
     def _go_on(self, saga: ActiveSaga, state: State, unrecorded: list[Settle]) -> None:
         """Record outcomes that are not in the journal yet; what is open besides was never sent, and is sent now."""

@@ -1,0 +1,112 @@
+"""What a server does while its store fails, and after it: with a store that fails when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from amends import Client, SagaStatus
+from amends.errors import Unavailable as CallUnavailable
+from amends.v1 import definition_pb2, orchestrator_pb2, orchestrator_pb2_grpc
+from amends_server.app import Server
+from amends_server.config import load_settings
+from amends_server.store.memory import MemoryStore
+from amends_server.store.protocol import Append, StoreError, Unavailable
+from tests.acceptance.harness import Gate, Ledger, ScriptedParticipant, definition, refusal_of, refuse, step
+
+
+class FailingStore(MemoryStore):
+    """A store that takes no writes while `failing`."""
+
+    failing = False
+
+    async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
+        if self.failing:
+            raise Unavailable("The store fails on purpose.")
+        return await super().commit(appends)
+
+
+@asynccontextmanager
+async def running(store: FailingStore) -> AsyncIterator[Server]:
+    """A server on the store; at the end of the block it is stopped, without time for calls in flight."""
+    await store.open()
+    settings = load_settings(listen="127.0.0.1:0", store="memory:", drain_s=0)
+    server = Server(settings, store, await store.next_epoch())
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[ScriptedParticipant]:
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        stack.callback(ledger.close)
+        participant = ScriptedParticipant("worker", ledger)
+        await participant.start()
+        stack.push_async_callback(participant.close)
+        yield participant
+
+
+async def register(client: Client, worker: ScriptedParticipant, made: definition_pb2.Definition) -> None:
+    await client.put_participant("worker", worker.address)
+    await client.register(made)
+
+
+async def test_a_start_that_failed_is_unavailable_also_when_it_is_repeated(worker: ScriptedParticipant) -> None:
+    store = FailingStore()
+    async with (
+        running(store) as server,
+        Client(server.address) as client,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        await register(client, worker, definition("d", "one"))
+        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        request = orchestrator_pb2.StartSagaRequest(saga_id="s", definition=orchestrator_pb2.DefinitionRef(name="d"))
+        store.failing = True
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.StartSaga(request)
+            assert refusal_of(caught.value).code is grpc.StatusCode.UNAVAILABLE
+            assert refusal_of(caught.value).reason == "STORE_UNAVAILABLE"
+        assert worker.ledger.calls() == []
+        store.failing = False
+        saga = await client.start("d", None, id="s", wait=True)
+        assert (await saga.status()).status is SagaStatus.COMPLETED
+        assert worker.ledger.effects("s") == ["one"]
+
+
+async def test_a_client_that_repeats_its_start_gets_through_an_outage(worker: ScriptedParticipant) -> None:
+    store = FailingStore()
+    async with running(store) as server, Client(server.address, retry_for=0.2) as client:
+        await register(client, worker, definition("d", "one"))
+        store.failing = True
+        with pytest.raises(CallUnavailable):
+            await client.start("d", None, id="s")
+        store.failing = False
+        assert (await (await client.start("d", None, id="s")).wait()).status is SagaStatus.COMPLETED
+
+
+async def test_what_the_last_process_sent_is_never_taken_for_unsent(worker: ScriptedParticipant) -> None:
+    """The first attempt had its effect and its answer is lost; that the second is refused says nothing of the first."""
+    store, gate = FailingStore(), Gate()
+    worker.on("two", gate.after(), refuse("NO_MORE"))
+    async with running(store) as server, Client(server.address) as client:
+        await register(client, worker, definition("d", "one", step("two", attempts=5)))
+        await client.start("d", None, id="s")
+        await gate.reached()
+        store.failing = True
+    async with running(store) as server, Client(server.address, retry_for=0.01) as client:
+        with pytest.raises(CallUnavailable):  # the saga is read, but nothing can be recorded of it
+            await client.saga(None, "s").cancel("nobody records it")
+        store.failing = False
+        assert (await client.saga(None, "s").wait()).status is SagaStatus.COMPENSATED
+    assert [call.attempt for call in worker.ledger.calls("s", "two")] == [1, 2]
+    assert worker.ledger.effects("s") == []
+    gate.release()
