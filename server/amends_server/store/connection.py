@@ -36,7 +36,10 @@ class Connection(aiosqlite.Connection):
     would leave its transaction open. So transactions are plain functions: nothing is awaited inside of them.
     """
 
-    closed = False
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=1)
+        self._thread.daemon = True  # a process that fails must end, and not wait for a store that nobody closes
+        self.closed = False
 
     async def run(self, work: Work[T]) -> T:
         """Run the work after what was asked for before.
@@ -94,7 +97,7 @@ async def _open(path: Path, prepare: Work[None]) -> Connection:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=_STATEMENTS_CACHED)
 
-    connection = Connection(connect, iter_chunk_size=1)
+    connection = Connection(connect)
     await connection
     try:
         await connection.run(prepare)

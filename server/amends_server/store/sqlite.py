@@ -106,7 +106,7 @@ class SqliteStore:
             lock.release()
 
     async def check(self) -> None:
-        await self._write(partial(_count_up, "checks"))
+        await self._write(_COUNT_CHECK)
 
     async def next_epoch(self) -> int:
         return await self._write(partial(_count_up, "epoch"))
@@ -186,7 +186,7 @@ class SqliteStore:
             if self._doubtful is not None:
                 await self._doubtful.close()
             connections = _Connections(await open_writer(self._path, in_doubt=self._doubtful is not None))
-            await self._add_readers(connections)
+            await self._complete(connections)
         except sqlite3.Error as error:
             raise Unavailable(_sentence(self._path, error)) from error
         finally:
@@ -194,8 +194,10 @@ class SqliteStore:
         self._connections, self._doubtful = connections, None
         return connections
 
-    async def _add_readers(self, connections: _Connections) -> None:
+    async def _complete(self, connections: _Connections) -> None:
+        """Try the writer with a real write, which alone finds that a file may only be read, and add readers."""
         try:
+            await connections.writer.run(partial(transact, _COUNT_CHECK))
             for _ in range(READERS):
                 reader = await open_reader(self._path)
                 connections.readers.append(reader)
@@ -214,6 +216,9 @@ class SqliteStore:
 def _count_up(name: str, db: sqlite3.Connection) -> int:
     (value,) = db.execute(sagas.SQL["count_up"], (name,)).fetchone()
     return int(value)
+
+
+_COUNT_CHECK = partial(_count_up, "checks")
 
 
 def _note(address: str) -> str:

@@ -1,0 +1,230 @@
+"""The group commit: what goes together, in which order callbacks come, and what a failure takes along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import structlog
+
+from amends_server import journal as journal_module
+from amends_server.journal import Journal
+from amends_server.store.memory import MemoryStore
+from amends_server.store.protocol import AlreadyExists, Append, Conflict, StoreError, Unavailable
+from amends_server.store.sqlite import SqliteStore
+from tests.store.make import append, key, records, start
+
+WAIT_S = 10
+
+
+class GatedStore(MemoryStore):
+    """Lets a test hold commits up, and make them fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        self.batches: list[int] = []
+        self.errors: list[Exception] = []
+
+    async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
+        self.batches.append(len(appends))
+        self.entered.set()
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().commit(appends)
+
+
+class Told:
+    """Collects what the callbacks are told, in order."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, type[StoreError] | None]] = []
+        self.changed = asyncio.Event()
+
+    def as_(self, name: str) -> Callable[[StoreError | None], None]:
+        def done(error: StoreError | None) -> None:
+            self.all.append((name, None if error is None else type(error)))
+            self.changed.set()
+
+        return done
+
+    async def until(self, count: int) -> list[tuple[str, type[StoreError] | None]]:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.all) < count:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.all
+
+
+@pytest.fixture
+async def store() -> GatedStore:
+    made = GatedStore()
+    await made.open()
+    return made
+
+
+@pytest.fixture
+async def journal(store: GatedStore):  # type: ignore[no-untyped-def]
+    made = Journal(store)
+    made.start()
+    yield made
+    store.gate.set()
+    await made.close()
+
+
+async def hold(store: GatedStore, journal: Journal, told: Told) -> None:
+    """Start a commit of a saga named "held" and hold it up."""
+    store.gate.clear()
+    store.entered.clear()
+    journal.append(start(key("held")), told.as_("held"))
+    async with asyncio.timeout(WAIT_S):
+        await store.entered.wait()
+
+
+async def test_appends_that_gather_during_a_commit_go_together(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    await hold(store, journal, told)
+    for number in range(50):
+        journal.append(start(key(f"s{number}")), told.as_(f"s{number}"))
+    assert (told.all, journal.pending) == ([], 51)
+    store.gate.set()
+    assert await told.until(51) == [("held", None), *((f"s{number}", None) for number in range(50))]
+    assert (store.batches, journal.pending) == ([1, 50], 0)
+
+
+async def test_a_batch_is_bounded(store: GatedStore, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "BATCH_APPENDS_MAX", 4)
+    told = Told()
+    await hold(store, journal, told)
+    for number in range(10):
+        journal.append(start(key(f"s{number}")), told.as_(f"s{number}"))
+    store.gate.set()
+    await told.until(11)
+    assert store.batches == [1, 4, 4, 2]
+
+
+async def test_what_a_callback_appends_is_written(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    journal.append(start(key()), lambda _: journal.append(append(key(), records(2)), told.as_("second")))
+    assert await told.until(1) == [("second", None)]
+    assert (await store.get_saga(key())).head.sequence == 2
+
+
+async def test_a_callback_that_raises_stops_nobody(store: GatedStore, journal: Journal) -> None:
+    def fail(_: StoreError | None) -> None:
+        raise RuntimeError("a bug")
+
+    told = Told()
+    with structlog.testing.capture_logs() as logs:
+        journal.append(start(key("bad")), fail)
+        journal.append(start(key("good")), told.as_("good"))
+        assert await told.until(1) == [("good", None)]
+        journal.append(start(key("later")), told.as_("later"))
+        await told.until(2)
+    assert [(entry["event"], entry["saga_id"]) for entry in logs] == [("journal_callback_failed", "bad")]
+
+
+async def test_a_refusal_is_told_to_its_append_alone(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    await store.commit([start(key("taken"))])
+    journal.append(append(key("taken"), records(1, body=b"other")), told.as_("taken"))
+    journal.append(start(key("free")), told.as_("free"))
+    assert await told.until(2) == [("taken", AlreadyExists), ("free", None)]
+
+
+async def test_i35_unavailable_takes_along_what_builds_on_it_and_others_are_tried(
+    store: GatedStore, journal: Journal
+) -> None:
+    told = Told()
+    await hold(store, journal, told)
+    store.errors.append(Unavailable("no disk"))
+    journal.append(append(key("held"), records(2)), told.as_("held 2"))
+    journal.append(start(key("other")), told.as_("other"))
+    journal.append(append(key("held"), records(3)), told.as_("held 3"))
+    store.gate.set()
+    assert await told.until(4) == [
+        ("held", Unavailable),
+        ("held 2", Unavailable),
+        ("held 3", Unavailable),
+        ("other", None),
+    ]
+    assert store.batches == [1, 1]
+    journal.append(start(key("held")), told.as_("held again"))
+    assert (await told.until(5))[-1] == ("held again", None)
+
+
+async def test_i35_a_refusal_takes_along_what_is_queued_behind_it(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    await store.commit([append(key("held"), records(1, 2, b"stranger's"))])
+    await hold(store, journal, told)  # will be refused: there are other records
+    journal.append(append(key("held"), records(3)), told.as_("would fit"))
+    store.gate.set()
+    assert await told.until(2) == [("held", AlreadyExists), ("would fit", AlreadyExists)]
+    assert (await store.get_saga(key("held"))).head.sequence == 2
+
+
+async def test_i34_a_bug_of_the_store_is_told_as_unavailable(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    store.errors.append(ZeroDivisionError("a bug"))
+    with structlog.testing.capture_logs() as logs:
+        journal.append(start(key()), told.as_("first"))
+        assert await told.until(1) == [("first", Unavailable)]
+    assert [entry["event"] for entry in logs] == ["journal_commit_failed"]
+    journal.append(start(key()), told.as_("again"))
+    assert (await told.until(2))[-1] == ("again", None)
+
+
+async def test_closing_writes_what_has_gathered_and_refuses_the_rest(store: GatedStore) -> None:
+    told = Told()
+    journal = Journal(store)
+    journal.append(start(key("before start")), told.as_("before start"))
+    journal.start()
+    await hold(store, journal, told)
+    journal.append(start(key("gathered")), told.as_("gathered"))
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0)
+    journal.append(start(key("late")), told.as_("late"))
+    store.gate.set()
+    await closing
+    await journal.close()
+    assert sorted(await told.until(4)) == sorted(
+        [("before start", None), ("held", None), ("gathered", None), ("late", Unavailable)]
+    )
+    with pytest.raises(StoreError):
+        await store.get_saga(key("late"))
+
+
+async def test_a_cancelled_close_does_not_stop_the_writer(store: GatedStore) -> None:
+    told = Told()
+    journal = Journal(store)
+    journal.start()
+    await hold(store, journal, told)
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    store.gate.set()
+    assert await told.until(1) == [("held", None)]
+    await journal.close()
+
+
+async def test_many_sagas_over_sqlite(tmp_path: Path) -> None:
+    store, told = SqliteStore(tmp_path / "amends.db"), Told()
+    await store.open()
+    journal = Journal(store)
+    journal.start()
+    for number in range(2_500):
+        journal.append(start(key(f"s{number}")), told.as_("start"))
+        journal.append(append(key(f"s{number}"), records(2, 2)), told.as_("step"))
+    journal.append(append(key("s7"), records(9)), told.as_("wrong"))
+    outcomes = await told.until(5_001)
+    await journal.close()
+    assert outcomes.count(("start", None)) == outcomes.count(("step", None)) == 2_500
+    assert outcomes[-1] == ("wrong", Conflict)
+    assert {saga.head.sequence for saga in await store.list_unfinished(None, 9_999)} == {3}
+    await store.close()

@@ -1,0 +1,275 @@
+"""What is SQLite's own: the file, its settings, its lock, its schema, and who may be killed while writing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from amends_server.engine.state import SagaStatus
+from amends_server.store.migration import Migration, load_migrations, migrate
+from amends_server.store.protocol import SagaFilter, StoreLocked, Unavailable
+from amends_server.store.queries import load_queries
+from amends_server.store.sqlite import SqliteStore
+from tests.store.make import NOW, append, birth, definition, key, records, start, written
+
+ROOT = Path(__file__).parents[2]
+
+HOLDER = """
+import asyncio, sys
+from amends_server.store.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(sys.argv[1], "127.0.0.1:7242")
+    await store.open()
+    print("open", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+WRITER = """
+import asyncio, sys
+from amends_server.journal import Journal
+from amends_server.store.sqlite import SqliteStore
+from tests.store.make import append, key, records, start
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    journal = Journal(store)
+    journal.start()
+
+    def begin(number):
+        def born(error):
+            assert error is None
+            journal.append(append(key(f"s{number}"), records(2, 2)), stepped)
+        def stepped(error):
+            assert error is None
+            sys.stdout.write(f"s{number}\\n")
+            sys.stdout.flush()
+            begin(number + 20)
+        journal.append(start(key(f"s{number}")), born)
+
+    for number in range(20):
+        begin(number)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+# Only for the planner: the values play no part.
+PLACES = dict.fromkeys(("namespace", "saga_id", "since", "until", "status", "statuses", "limit"), 0) | dict.fromkeys(
+    ("definition_name", "definition_version", "label_name", "label_value", "labels", "after_time", "after_id"), 0
+)
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Be an ordinary user for a while: root may write everything."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+def run(script: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    process.kill()
+    out, _ = process.communicate(timeout=20)
+    return out
+
+
+async def test_settings_that_durability_rests_on(sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    settings = await sqlite_store._write(
+        lambda db: [db.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    )
+    assert settings == ["wal", 2]  # 2 is FULL
+    with pytest.raises(Unavailable, match="readonly"):
+        await sqlite_store._read(lambda db: db.execute("delete from saga"))
+
+
+async def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "new" / "folder" / "amends.db")
+    await store.open()
+    await written(store, start(key(), birth(labels={"a": "b"}), due=NOW), append(key(), records(2), due=NOW))
+    stored, _ = await store.put_definition(definition())
+    await store.close()
+    again = SqliteStore(tmp_path / "new" / "folder" / "amends.db")
+    await again.open()
+    assert (await again.get_saga(key())).head.sequence == 2
+    assert len(await again.read_records(key(), 0, 9)) == 2
+    assert len(await again.list_due(NOW, None, 9)) == 1
+    assert len(await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)) == 1
+    assert await again.get_definition("default", name="order") == stored
+    await again.close()
+
+
+async def test_a_second_opener_is_told_who_holds_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "amends.db"
+    holder = run(HOLDER, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    try:
+        with pytest.raises(
+            StoreLocked, match=rf"amends\.db is in use by process {holder.pid}.*127\.0\.0\.1:7242 since 2"
+        ):
+            await SqliteStore(path).open()
+    finally:
+        stop(holder)
+    store = SqliteStore(path)  # the dead holder holds nothing
+    await store.open()
+    with pytest.raises(StoreLocked):
+        await SqliteStore(path).open()
+    await store.check()
+    await store.close()
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "amends.db"
+    path.write_text("my shopping list, which is longer than a hundred bytes " * 20)
+    with pytest.raises(Unavailable, match="is not an SQLite database"):
+        await SqliteStore(path).open()
+    assert path.read_text().startswith("my shopping list")
+
+
+async def test_a_database_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "amends.db"
+    other = sqlite3.connect(path)
+    other.execute("create table saga (tale text)")
+    other.close()
+    with pytest.raises(Unavailable, match="of another program"):
+        await SqliteStore(path).open()
+
+
+async def test_a_damaged_database(tmp_path: Path) -> None:
+    path = tmp_path / "amends.db"
+    store = SqliteStore(path)
+    await store.open()
+    await written(store, *(start(key(f"s{number}")) for number in range(500)))
+    await store.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\x5a" * (path.stat().st_size - 4096))
+    with pytest.raises(Unavailable, match="is damaged"):
+        await open_and_use(SqliteStore(path))
+
+
+async def test_a_newer_schema(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "amends.db")
+    await store.open()
+    await store._write(lambda db: db.execute("insert into migration (number, name) values (99, 'future')"))
+    await store.close()
+    with pytest.raises(Unavailable, match=r"schema 99.*newer version"):
+        await store.open()
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="cannot be made"):
+        await SqliteStore(tmp_path / "file" / "amends.db").open()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        await SqliteStore(tmp_path / "folder").open()
+
+
+async def test_a_file_that_may_only_be_read() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / "amends.db"
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+        path.chmod(0o444)
+        (path.parent / "amends.db.lock").chmod(0o666)
+        with somebody_else(), pytest.raises(Unavailable, match=f"{path} cannot be written"):
+            await store.open()
+
+
+async def test_a_cancelled_caller_leaves_its_batch_whole_or_absent(sqlite_store: SqliteStore) -> None:
+    for number in range(40):
+        batch = [start(key(f"{number}-{part}")) for part in range(30)]
+        task = asyncio.create_task(sqlite_store.commit(batch))
+        for _ in range(number % 4):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        await sqlite_store.commit([start(key(f"after-{number}"))])
+    found = [row.key.saga_id for row in await sqlite_store.list_unfinished(None, 9_999)]
+    parts = [sum(name.startswith(f"{number}-") for name in found) for number in range(40)]
+    assert set(parts) <= {0, 30}
+    assert sum(name.startswith("after-") for name in found) == 40
+
+
+@pytest.mark.parametrize("lines", [1, 57, 400])
+async def test_i20_kill_9_of_a_writer_loses_nothing_acknowledged(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "amends.db"
+    writer = run(WRITER, path)
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline().strip() for _ in range(lines)]
+    writer.send_signal(signal.SIGKILL)
+    acknowledged += [line for line in stop(writer).split("\n")[:-1] if line]
+    store = SqliteStore(path)
+    await store.open()
+    assert len(acknowledged) >= lines
+    for name in acknowledged:
+        assert (await store.get_saga(key(name))).head.sequence == 3
+        assert await store.read_records(key(name), 0, 9) == records(1, 3)
+    for saga in await store.list_unfinished(None, 99_999):  # i30: what was not acknowledged is without holes too
+        assert len(await store.read_records(saga.key, 0, 9)) == saga.head.sequence
+    await store.close()
+
+
+async def test_every_page_reads_an_index(sqlite_store: SqliteStore) -> None:
+    sql = load_queries("sqlite")
+    listings = [sql[index] + sql["matching"] for index in ("by_time", "by_status", "by_definition", "by_label")]
+    for query in (*listings, sql["by_due_time"], sql["unfinished"]):
+        statement = "explain query plan " + sql["select_saga"] + query
+        plan = [row[3] for row in await sqlite_store._read(lambda db, s=statement: db.execute(s, PLACES).fetchall())]
+        assert plan[0].startswith("SEARCH p USING"), plan
+        assert not any(line.startswith(("SCAN s", "SCAN p", "USE TEMP B-TREE FOR ORDER BY")) for line in plan), plan
+
+
+def test_a_migration_that_fails_leaves_nothing() -> None:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    good = Migration(1, "good", "create table a (x); insert into a values ('; -- no end');")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(db, [good, Migration(2, "bad", "create table b (x);\ninsert into nothing values (1);\n")])
+    assert db.execute("select count(*) from sqlite_master").fetchone() == (0,)
+    migrate(db, [good])
+    migrate(db, [good, Migration(2, "better", "create table b (x);\n")])
+    assert db.execute("select number, name from migration").fetchall() == [(1, "good"), (2, "better")]
+    with pytest.raises(Unavailable, match="different"):
+        migrate(db, [good, Migration(2, "other", "create table c (x);\n")])
+    db.close()
+
+
+def test_migrations_are_numbered() -> None:
+    assert [migration.name for migration in load_migrations("sqlite")][:1] == ["sagas"]
+
+
+async def open_and_use(store: SqliteStore) -> None:
+    try:
+        await store.open()
+        await written(store, start(key("new"), status=SagaStatus.STUCK))
+    finally:
+        await store.close()
