@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance tests: a world that is ready, in one process with the test."""
+"""Fixtures of the acceptance tests: a world that is ready, in one process with the test or with a server to kill."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.harness import World
+from tests.acceptance.harness import Process, World
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """An orchestrator on a file, the participant `worker`, and a client."""
     async with World.opened(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Process:
+    """The orchestrator of `killable`: a process of its own."""
+    return Process(tmp_path / "amends.db")
+
+
+@pytest.fixture
+async def killable(tmp_path: Path, server: Process) -> AsyncIterator[World]:
+    """A world whose orchestrator is `server`, which a test may kill and start again."""
+    async with World.opened(tmp_path, server) as opened:
         yield opened

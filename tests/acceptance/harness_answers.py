@@ -25,7 +25,7 @@ class Gate:
     """Holds calls until the test opens it. Open it for good with `release`."""
 
     def __init__(self) -> None:
-        self._reached = asyncio.Event()
+        self._changed = asyncio.Event()
         self._released = asyncio.Event()
         self.waiting = 0
 
@@ -37,10 +37,12 @@ class Gate:
         """The answer, held after it had its effect and before the reply is sent. Without one: success."""
         return replace(answer or succeed(), after=self)
 
-    async def reached(self, timeout_s: float = WAIT_S) -> None:
-        """Wait until a call is held here."""
-        async with asyncio.timeout(timeout_s):
-            await self._reached.wait()
+    async def reached(self, count: int = 1) -> None:
+        """Wait until so many calls are held here at a time."""
+        async with asyncio.timeout(WAIT_S):
+            while self.waiting < count:
+                self._changed.clear()
+                await self._changed.wait()
 
     def release(self) -> None:
         """Let all calls go on, those that are held and those that come."""
@@ -48,9 +50,11 @@ class Gate:
 
     async def hold(self) -> None:
         self.waiting += 1
-        self._reached.set()
-        await self._released.wait()
-        self.waiting -= 1
+        self._changed.set()
+        try:
+            await self._released.wait()
+        finally:
+            self.waiting -= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ class Process:
         self.settings: dict[str, object] = {"store": _url(store), "drain_s": 2.0, "log_format": "json", **settings}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._said = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -100,6 +101,13 @@ class Process:
         await self.stop()
         await self.start()
 
+    async def logged(self, *words: str, timeout_s: float = WAIT_S) -> None:
+        """Wait until a line of the log, of this run or an earlier one, holds all these words."""
+        async with asyncio.timeout(timeout_s):
+            while not any(all(word in line for word in words) for line in self.log):
+                self._said.clear()
+                await self._said.wait()
+
     async def wait(self, timeout_s: float = WAIT_S) -> int:
         """Wait until it has ended by itself, and return its exit code."""
         assert self._process is not None
@@ -126,6 +134,7 @@ class Process:
         assert process.stderr is not None
         async for line in process.stderr:
             self.log.append(line.decode().rstrip())
+            self._said.set()
             if not listening.done() and '"listening"' in self.log[-1]:
                 listening.set_result(json.loads(self.log[-1])["address"])
         if not listening.done():
