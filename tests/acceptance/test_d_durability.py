@@ -257,7 +257,9 @@ async def test_d44_a_backoff_goes_on_over_a_restart_and_is_not_early(killable: W
     first, second = killable.ledger.calls("s", "two")
     assert same_call(first, second)
     due_time = scheduled.message.step_retry_scheduled.due_time.ToMicroseconds()
-    [dispatched] = [e for e in await killable.journal() if e.kind == "step_dispatched" and (e.step, e.attempt) == ("two", 2)]
+    [dispatched] = [
+        e for e in await killable.journal() if e.kind == "step_dispatched" and (e.step, e.attempt) == ("two", 2)
+    ]
     assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 1_000_000
     assert killable.ledger.names("s") == ["one", "two", "two", "three"][:3]
 
@@ -297,7 +299,9 @@ async def test_d44_a_long_backoff_is_as_it_was_and_can_be_cut_short(killable: Wo
     assert [call.attempt for call in killable.ledger.calls("s")] == [1, 2]
 
 
-async def test_d_a_second_server_on_the_file_is_told_who_holds_it(killable: World, server: Process, tmp_path: Path) -> None:
+async def test_d_a_second_server_on_the_file_is_told_who_holds_it(
+    killable: World, server: Process, tmp_path: Path
+) -> None:
     second = Process(tmp_path / "amends.db")
     with pytest.raises(RuntimeError, match=rf"amends\.db is in use by process {server.pid}\b"):
         await second.start()
@@ -305,7 +309,9 @@ async def test_d_a_second_server_on_the_file_is_told_who_holds_it(killable: Worl
     assert (await killable.run(THREE)).status is SagaStatus.COMPLETED
 
 
-async def test_d_a_second_server_on_the_port_is_told_who_holds_it(killable: World, server: Process, tmp_path: Path) -> None:
+async def test_d_a_second_server_on_the_port_is_told_who_holds_it(
+    killable: World, server: Process, tmp_path: Path
+) -> None:
     second = Process(tmp_path / "other.db", listen=server.address)
     with pytest.raises(RuntimeError, match=rf"{server.address} is taken by process {server.pid}\b"):
         await second.start()
