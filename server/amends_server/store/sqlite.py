@@ -1,6 +1,6 @@
 """The store in an SQLite file: one orchestrator, one connection that writes, a few that read beside it.
 
-See docs/decisions/sqlite-errors.md for what happens when the disk fails, and why.
+See docs/decisions/0008-sqlite-errors.md for what happens when the disk fails, and why.
 """
 
 from __future__ import annotations
