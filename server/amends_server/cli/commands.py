@@ -1,0 +1,45 @@
+"""The commands by their names. What they need is imported when they run, so that help comes at once."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from amends_server.cli import definitions, participants, repairs, sagas
+from amends_server.cli.demo_command import demo
+from amends_server.cli.exits import EXIT_CODES
+from amends_server.cli.health import health
+from amends_server.cli.serving import SETTINGS, serve
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=f"{EXIT_CODES}\n\nAMENDS_SERVER says where the orchestrator listens, if --server does not.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"amends {version('amends')}")
+        raise typer.Exit
+
+
+@app.callback()
+def amends(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Run sagas over gRPC: an orchestrator, and what it takes to start, watch and repair sagas."""
+
+
+app.command(epilog=SETTINGS, rich_help_panel="Orchestrator")(serve)
+app.command(rich_help_panel="Orchestrator")(demo)
+app.command(rich_help_panel="Orchestrator")(health)
+sagas.add_commands(app)
+repairs.add_commands(app)
+app.add_typer(definitions.make_app(), name="definitions", rich_help_panel="Registry")
+app.add_typer(participants.make_app(), name="participants", rich_help_panel="Registry")

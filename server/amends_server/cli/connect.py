@@ -1,0 +1,30 @@
+"""The way from a command to the orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from amends.connection import Connection
+from amends_server.addresses import parse_address
+from amends_server.cli.exits import usage_error
+
+TIMEOUT_S = 10.0
+"""Of one call: far above what it takes, and as long as a person waits."""
+
+WATCH_RETRY_S = 15.0
+"""How long a watch, or a wait, bears with an orchestrator that restarts."""
+
+
+@asynccontextmanager
+async def connected(server: str, namespace: str = "", *, retry_s: float = 0) -> AsyncGenerator[Connection, None]:
+    """Give a connection inside the block. Without `retry_s` a call is made once: a person wants to know at once."""
+    try:
+        address = parse_address(server)
+    except ValueError as error:
+        raise usage_error(f"The orchestrator's address cannot be used: {error}.") from None
+    connection = Connection.open(address.target, namespace=namespace, timeout_s=TIMEOUT_S, retry_s=retry_s)
+    try:
+        yield connection
+    finally:
+        await connection.channel.close()

@@ -1,0 +1,210 @@
+"""Commands for definitions: check, register, list, show, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amends_server.cli.exits import EXIT_CODES, CommandError, run
+from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, Server
+from amends_server.cli.output import print_line, print_message, print_table, time_text
+
+if TYPE_CHECKING:
+    from amends.v1 import definition_pb2, orchestrator_pb2
+
+DefinitionFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="YAML or JSON in the shape of amends.v1.Definition.", show_default=False),
+]
+Reference = Annotated[
+    str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
+]
+
+
+def make_app() -> typer.Typer:
+    """The group of these commands."""
+    app = typer.Typer(no_args_is_help=True, help="Check, register, list, show and remove definitions of sagas.")
+    for command in (check, register, list_, show, remove):
+        app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES)(command)
+    return app
+
+
+def check(
+    file: DefinitionFile, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT
+) -> None:
+    """Say what is wrong with a definition, and what would be undone after which failure. Nothing is stored.
+
+    The exit code is 1 if it could not be registered.
+    """
+
+    async def checked() -> None:
+        from amends.v1 import definition_pb2
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.files import read_definition
+
+        definition = read_definition(file)
+        async with connected(server, namespace) as connection:
+            request = pb.CheckDefinitionRequest(namespace=namespace, definition=definition)
+            response = await connection.once(connection.orchestrator.CheckDefinition, request)
+        if form is Form.JSON:
+            print_message(response)
+        else:
+            _print_checked(response)
+        wrong = [each for each in response.diagnostics if each.severity == definition_pb2.SEVERITY_ERROR]
+        if wrong:
+            raise CommandError(f"{file} cannot be registered: mend {'this' if len(wrong) == 1 else 'these'} first.")
+        if form is Form.TEXT:
+            print_line(f"{file} can be registered: amends definitions register {file}")
+
+    run(checked(), server)
+
+
+def register(
+    file: DefinitionFile, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT
+) -> None:
+    """Register a definition: new content gets the next version of its name, known content keeps its own."""
+
+    async def registered() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.files import read_definition
+
+        definition = read_definition(file)
+        async with connected(server, namespace) as connection:
+            request = pb.RegisterDefinitionRequest(namespace=namespace, definition=definition)
+            response = await connection.once(connection.orchestrator.RegisterDefinition, request)
+        if form is Form.JSON:
+            print_message(response)
+            return
+        _print_diagnostics(response.diagnostics)
+        stored = response.definition
+        print_line(
+            f"{stored.name}@{stored.version} {'registered' if response.created else 'was registered before'}: "
+            f"{stored.digest}"
+        )
+
+    run(registered(), server)
+
+
+def list_(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this name.", show_default=False)] = "",
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """List definitions by name, newest version first."""
+
+    async def listed() -> None:
+        from amends.connection import pages
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+
+        found = pb.ListDefinitionsResponse()
+        async with connected(server, namespace) as connection:
+            method = connection.orchestrator.ListDefinitions
+
+            async def fetch(token: str) -> pb.ListDefinitionsResponse:
+                return await connection.once(
+                    method, pb.ListDefinitionsRequest(namespace=namespace, name=name, page_token=token)
+                )
+
+            async for page in pages(fetch):
+                found.definitions.extend(page.definitions)
+        if form is Form.JSON:
+            print_message(found)
+            return
+        rows = [
+            (f"{each.name}@{each.version}", str(len(each.steps)), time_text(each.create_time), each.description)
+            for each in found.definitions
+        ]
+        print_table(("DEFINITION", "STEPS", "REGISTERED", "DESCRIPTION"), rows, "No such definitions.")
+
+    run(listed(), server)
+
+
+def show(
+    definition: Reference, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT
+) -> None:
+    """Show a definition: its steps, their order, and how each is undone."""
+
+    async def shown() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.references import read_reference
+
+        request = pb.GetDefinitionRequest(namespace=namespace, definition=read_reference(definition))
+        async with connected(server, namespace) as connection:
+            response = await connection.once(connection.orchestrator.GetDefinition, request)
+        if form is Form.JSON:
+            print_message(response)
+        else:
+            _print_definition(response.definition)
+
+    run(shown(), server)
+
+
+def remove(
+    definition: Annotated[
+        str, typer.Argument(metavar="DEFINITION", help="NAME@VERSION or sha256:…", show_default=False)
+    ],
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Remove a version of a definition that no stored saga has."""
+
+    async def removed() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.references import read_reference
+
+        request = pb.DeleteDefinitionRequest(namespace=namespace, definition=read_reference(definition))
+        async with connected(server, namespace) as connection:
+            response = await connection.once(connection.orchestrator.DeleteDefinition, request)
+        if form is Form.JSON:
+            print_message(response)
+        else:
+            print_line(f"{definition} removed")
+
+    run(removed(), server)
+
+
+def _print_checked(response: orchestrator_pb2.CheckDefinitionResponse) -> None:
+    _print_diagnostics(response.diagnostics)
+    rows = [(plan.failed_step, " → ".join(plan.compensated_steps) or "nothing") for plan in response.plans]
+    if rows:
+        print_table(("IF THIS STEP FAILS", "THESE ARE UNDONE, IN THIS ORDER"), rows, "")
+
+
+def _print_diagnostics(diagnostics: Iterable[definition_pb2.Diagnostic]) -> None:
+    from amends.v1 import definition_pb2
+
+    for each in diagnostics:
+        severity = definition_pb2.Severity.Name(each.severity).removeprefix("SEVERITY_").lower()
+        print_line(f"{severity}: {f'{each.field}: ' if each.field else ''}{each.message}")
+
+
+def _print_definition(definition: definition_pb2.Definition) -> None:
+    from amends.v1 import definition_pb2
+
+    print_line(f"{definition.name}@{definition.version}  {definition.digest}")
+    for line in (definition.description, f"registered {time_text(definition.create_time)}"):
+        if line:
+            print_line(line)
+    if definition.HasField("deadline"):
+        print_line(f"deadline {definition.deadline.ToTimedelta()}")
+    rows = [
+        (
+            step.id,
+            f"{step.participant}.{step.action}",
+            definition_pb2.StepKind.Name(step.kind).removeprefix("STEP_KIND_").lower(),
+            ", ".join(step.after) or "–",
+            step.input_template or "the saga's input",
+        )
+        for step in definition.steps
+    ]
+    print_table(("STEP", "CALLS", "KIND", "AFTER", "INPUT"), rows, "No steps.")

@@ -1,0 +1,114 @@
+"""How commands end: exit codes, and errors as one sentence that says what to do next."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from amends.errors import RpcError
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""What shells take for the end by Ctrl-C."""
+
+
+class Exit(IntEnum):
+    """What the exit code of a command tells."""
+
+    DONE = 0
+    REFUSED = 1
+    """The orchestrator refused, or what was asked for could not be done. `health`: it does not serve."""
+    USAGE = 2
+    """The command line or a file given there is wrong; nothing was asked of the orchestrator."""
+    UNREACHABLE = 3
+    """No orchestrator answered."""
+    NOT_COMPLETED = 4
+    """The saga that was waited for ended otherwise than it was meant to."""
+
+
+EXIT_CODES = """Exit codes: 0 done; 1 refused or failed; 2 wrong usage or input; 3 no orchestrator answers;
+4 the saga that was waited for did not end as it was meant to."""
+
+_COMMANDS = {
+    "RegisterDefinition": "`amends definitions register FILE`",
+    "ListSagas": "`amends list`",
+    "ListParticipants": "`amends participants list`",
+    "PutParticipant": "`amends participants add NAME HOST:PORT`",
+    "RetrySaga": "`amends retry`",
+    "ResolveStep": "`amends resolve`",
+    "FailSaga": "`amends fail`",
+    "ResumeSaga": "`amends resume`",
+    "CancelSaga": "`amends cancel`",
+}
+"""The orchestrator's sentences name its methods; people at a shell have commands."""
+
+_METHOD = re.compile(rf"\b({'|'.join(_COMMANDS)})\b")
+
+
+class CommandError(Exception):
+    """A command cannot go on. The text is for people; `code` is what the process exits with."""
+
+    def __init__(self, text: str, code: Exit = Exit.REFUSED) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def usage_error(text: str) -> CommandError:
+    """What to raise for input that is wrong in itself."""
+    return CommandError(text, Exit.USAGE)
+
+
+def fail(error: CommandError) -> NoReturn:
+    """Say what went wrong on standard error, and end the command."""
+    for line in str(error).splitlines():
+        print(f"amends: {line}", file=sys.stderr)
+    raise typer.Exit(error.code)
+
+
+def run(work: Coroutine[Any, Any, T], server: str = "") -> T:
+    """Do the work of a command. What the orchestrator at `server` refuses is said in a sentence."""
+    from amends.errors import AmendsError, RpcError
+
+    try:
+        return asyncio.run(work)
+    except CommandError as error:
+        fail(error)
+    except RpcError as error:
+        fail(_explained(error, server))
+    except AmendsError as error:
+        fail(CommandError(str(error)))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _explained(error: RpcError, server: str) -> CommandError:
+    from amends.errors import DeadlineExceeded, Unavailable
+
+    if isinstance(error, Unavailable) and not error.reason:
+        return CommandError(
+            f"No orchestrator answers at {server}: start one with `amends serve`, or say where it listens with "
+            "--server HOST:PORT or AMENDS_SERVER.",
+            Exit.UNREACHABLE,
+        )
+    if isinstance(error, DeadlineExceeded):
+        text = f"The orchestrator at {server} did not answer in time: see `amends health`, then look and try again."
+        return CommandError(text, Exit.UNREACHABLE)
+    if error.violations:
+        return CommandError("\n".join(f"{_field(each.field)}{_named(each.description)}" for each in error.violations))
+    return CommandError(_named(str(error)))
+
+
+def _field(field: str) -> str:
+    return f"{field}: " if field else ""
+
+
+def _named(text: str) -> str:
+    return _METHOD.sub(lambda match: _COMMANDS[match[0]], text)

@@ -1,0 +1,331 @@
+"""Commands for sagas: start, show, list, watch, cancel."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amends_server.cli.exits import EXIT_CODES, CommandError, Exit, run, usage_error
+from amends_server.cli.options import (
+    ADDRESS,
+    NAMESPACE,
+    Form,
+    Labels,
+    Namespace,
+    Output,
+    SagaId,
+    Server,
+    Wait,
+    read_duration,
+    read_json,
+    read_labels,
+)
+from amends_server.cli.output import print_line, print_message, print_table, status_text, time_text
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from amends.connection import Connection
+    from amends.v1 import orchestrator_pb2, saga_pb2
+
+LIMIT = 50
+"""Sagas in a list if nobody says otherwise: a screen or two."""
+
+LIMIT_MAX = 100_000
+"""Sagas in a list at the most: they are gathered before they are shown."""
+
+PAGE_SIZE = 1_000
+"""Sagas asked for at a time: the most that the orchestrator gives."""
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (start, show, list_, watch, cancel):
+        app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES, rich_help_panel="Sagas")(command)
+
+
+def start(
+    definition: Annotated[
+        str, typer.Argument(metavar="[DEFINITION]", help="NAME, NAME@VERSION or sha256:…", show_default=False)
+    ] = "",
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A definition as YAML or JSON, instead of a name.")
+    ] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", metavar="JSON", help="The input; @FILE reads a file, - reads stdin.")
+    ] = None,
+    saga_id: Annotated[
+        str, typer.Option("--id", metavar="SAGA", help="The saga's id, so that a repeated start is harmless.")
+    ] = "",
+    label: Labels = None,
+    wait: Wait = False,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Start a saga. With --wait, the exit code is 0 only if it is COMPLETED."""
+    run(_start(definition, file, input_, saga_id, label, wait, server, namespace, form), server)
+
+
+async def _start(
+    definition: str,
+    file: Path | None,
+    input_: str | None,
+    saga_id: str,
+    label: list[str] | None,
+    wait: bool,
+    server: str,
+    namespace: str,
+    form: Form,
+) -> None:
+    from amends.v1 import orchestrator_pb2 as pb
+    from amends_server.cli.connect import connected
+    from amends_server.cli.files import read_definition
+    from amends_server.cli.references import read_reference
+
+    request = pb.StartSagaRequest(namespace=namespace, saga_id=saga_id, labels=read_labels(label))
+    if (text := read_json(input_, "--input")) is not None:
+        request.input.json = text
+    if bool(definition) == (file is not None):
+        raise usage_error("Say which definition to start: either DEFINITION, a registered one, or --file FILE.")
+    if file is not None:
+        request.inline_definition.CopyFrom(read_definition(file))
+    else:
+        request.definition.CopyFrom(read_reference(definition))
+    async with connected(server, namespace) as connection:
+        response = await connection.once(connection.orchestrator.StartSaga, request)
+        if wait:
+            response.saga.CopyFrom(await _settled(server, namespace, response.saga.saga_id))
+    _print_started(response, form, wait)
+
+
+def _print_started(response: orchestrator_pb2.StartSagaResponse, form: Form, wait: bool) -> None:
+    from amends_server.cli.saga_view import print_saga
+
+    saga = response.saga
+    if form is Form.JSON:
+        print_message(response)
+    elif wait:
+        print_saga(saga)
+    else:
+        what = "started" if response.created else "was started before"
+        print_line(f"{saga.saga_id} {what} ({saga.definition}@{saga.definition_version}): amends watch {saga.saga_id}")
+    if wait:
+        need_status(saga, "COMPLETED")
+
+
+def show(saga_id: SagaId, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT) -> None:
+    """Show a saga: its status, its cause, and each step with attempts, times and errors."""
+    run(_show(saga_id, server, namespace, form), server)
+
+
+async def _show(saga_id: str, server: str, namespace: str, form: Form) -> None:
+    from amends.v1 import orchestrator_pb2 as pb
+    from amends_server.cli.connect import connected
+    from amends_server.cli.saga_view import print_saga
+
+    async with connected(server, namespace) as connection:
+        request = pb.GetSagaRequest(namespace=namespace, saga_id=saga_id)
+        response = await connection.once(connection.orchestrator.GetSaga, request)
+    if form is Form.JSON:
+        print_message(response)
+    else:
+        print_saga(response.saga)
+
+
+def list_(
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help="In this status, for example STUCK. May be repeated."),
+    ] = None,
+    definition: Annotated[str, typer.Option("--definition", metavar="NAME[@VERSION]", help="Of this definition.")] = "",
+    label: Labels = None,
+    newer_than: Annotated[
+        str | None, typer.Option("--newer-than", metavar="AGE", help="Started less than this ago: 90s, 2h, 7d.")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Started longer than this ago.")
+    ] = None,
+    running_longer_than: Annotated[
+        str | None,
+        typer.Option("--running-longer-than", metavar="AGE", help="Not ended, and started longer than this ago."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")] = LIMIT,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """List sagas, newest first. All filters that are given must match."""
+
+    async def listed() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.references import read_version
+
+        name, version = read_version(definition)
+        where = pb.SagaFilter(
+            statuses=read_statuses(status or []),
+            definition=name,
+            definition_version=version,
+            labels=read_labels(label),
+            created_after=_ago(newer_than, "--newer-than"),
+            created_before=_ago(older_than, "--older-than"),
+        )
+        age_s = read_duration(running_longer_than, "--running-longer-than")
+        if age_s is not None:
+            where.running_longer_than.FromMilliseconds(round(age_s * 1_000))
+        async with connected(server, namespace) as connection:
+            found = await _gather(connection, namespace, where, limit)
+        if form is Form.JSON:
+            print_message(found)
+        else:
+            _print_sagas(found, limit)
+
+    run(listed(), server)
+
+
+async def _gather(
+    connection: Connection, namespace: str, where: orchestrator_pb2.SagaFilter, limit: int
+) -> orchestrator_pb2.ListSagasResponse:
+    """The sagas of as many pages as it takes, as one answer."""
+    from amends.v1 import orchestrator_pb2 as pb
+
+    found = pb.ListSagasResponse()
+    while len(found.sagas) < limit:
+        size = min(PAGE_SIZE, limit - len(found.sagas))
+        request = pb.ListSagasRequest(
+            namespace=namespace, filter=where, page_size=size, page_token=found.next_page_token
+        )
+        page = await connection.once(connection.orchestrator.ListSagas, request)
+        found.sagas.extend(page.sagas)
+        found.next_page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    return found
+
+
+def _print_sagas(found: orchestrator_pb2.ListSagasResponse, limit: int) -> None:
+    from amends.views import SagaStatus
+
+    rows = [
+        (
+            saga.saga_id,
+            f"{saga.definition}@{saga.definition_version}",
+            status_text(SagaStatus.of(saga.status) + (" (paused)" if saga.paused else "")),
+            time_text(saga.create_time),
+            " ".join(f"{key}={value}" for key, value in sorted(saga.labels.items())),
+        )
+        for saga in found.sagas
+    ]
+    print_table(("SAGA", "DEFINITION", "STATUS", "STARTED", "LABELS"), rows, "No such sagas.")
+    if found.next_page_token:
+        print_line(f"There are more than these {limit}: narrow the filter, or raise --limit.")
+
+
+def watch(
+    saga_id: SagaId,
+    after: Annotated[
+        int, typer.Option("--after", metavar="SEQUENCE", min=0, help="Begin behind this event; needs -o json.")
+    ] = 0,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Watch a saga until it has ended, also across restarts of the orchestrator. Ends with 0 if it is COMPLETED.
+
+    On a terminal the steps are shown as they change. Elsewhere each event is a line, with -o json a JSON document.
+    """
+    run(_watch(saga_id, after, server, namespace, form), server)
+
+
+async def _watch(saga_id: str, after: int, server: str, namespace: str, form: Form) -> None:
+    from amends.v1 import orchestrator_pb2 as pb
+    from amends_server.cli.connect import WATCH_RETRY_S, connected
+    from amends_server.cli.screen import print_events, show_live
+
+    if after and form is not Form.JSON:
+        raise usage_error("--after needs -o json: a picture of the steps takes all events.")
+    async with connected(server, namespace) as connection:  # an error is told at once, a lost connection is not
+        request = pb.GetSagaRequest(namespace=namespace, saga_id=saga_id)
+        saga = (await connection.once(connection.orchestrator.GetSaga, request)).saga
+    async with connected(server, namespace, retry_s=WATCH_RETRY_S) as connection:
+        if form is Form.JSON:
+            await print_events(connection, saga_id, after)
+        else:
+            await show_live(connection, saga)
+        saga = (await connection.repeatable(connection.orchestrator.GetSaga, request)).saga
+    need_status(saga, "COMPLETED")
+
+
+def cancel(
+    saga_id: SagaId,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; shown for ever.")] = "",
+    wait: Wait = False,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Turn a saga back. With --wait, the exit code is 0 only if it is COMPENSATED."""
+
+    async def cancelled() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends_server.cli.connect import connected
+        from amends_server.cli.saga_view import print_saga
+
+        request = pb.CancelSagaRequest(namespace=namespace, saga_id=saga_id, reason=reason)
+        async with connected(server, namespace) as connection:
+            response = await connection.once(connection.orchestrator.CancelSaga, request)
+        if wait:
+            response.saga.CopyFrom(await _settled(server, namespace, saga_id))
+        if form is Form.JSON:
+            print_message(response)
+        else:
+            print_saga(response.saga)
+        if wait:
+            need_status(response.saga, "COMPENSATED")
+
+    run(cancelled(), server)
+
+
+def need_status(saga: saga_pb2.Saga, wanted: str) -> None:
+    """End with the exit code for it if a saga that was waited for is in another status."""
+    from amends.views import SagaStatus
+
+    status = SagaStatus.of(saga.status)
+    if status != wanted:
+        then = f": see `amends show {saga.saga_id}`" if status is SagaStatus.STUCK else ""
+        raise CommandError(f"{saga.saga_id} is {status} and not {wanted}{then}.", Exit.NOT_COMPLETED)
+
+
+def read_statuses(names: list[str]) -> list[saga_pb2.SagaStatus.ValueType]:
+    """The statuses that are called so, in upper or lower case."""
+    from amends.v1 import saga_pb2
+
+    known = {name.removeprefix("SAGA_STATUS_"): number for name, number in saga_pb2.SagaStatus.items() if number}
+    unknown = [name for name in names if name.upper() not in known]
+    if unknown:
+        raise usage_error(f"There is no status `{unknown[0]}`: statuses are {', '.join(known)}.")
+    return [known[name.upper()] for name in names]
+
+
+async def _settled(server: str, namespace: str, saga_id: str) -> saga_pb2.Saga:
+    from amends.saga import SagaHandle
+    from amends_server.cli.connect import WATCH_RETRY_S, connected
+
+    async with connected(server, namespace, retry_s=WATCH_RETRY_S) as connection:
+        view = await SagaHandle[object](connection, saga_id, object).wait()
+    return view.message
+
+
+def _ago(age: str | None, option: str) -> Timestamp | None:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    age_s = read_duration(age, option)
+    if age_s is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromMilliseconds(max(0, round((time.time() - age_s) * 1_000)))
+    return stamp
