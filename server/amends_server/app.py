@@ -31,7 +31,7 @@ from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
 from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import Store, Unavailable
+from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
 from amends_server.transport.links import OVERHEAD_BYTES, Endpoint, Transport
 
@@ -172,7 +172,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
         store = _make_store(settings)
         try:
             await store.open()
-        except Unavailable as error:
+        except (StoreLocked, Unavailable) as error:
             raise StartError(str(error)) from error
         stack.push_async_callback(store.close)
         server = Server(settings, store, await store.next_epoch())
