@@ -4,7 +4,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 GENERATOR := .venv-generate/.stamp
 
-.PHONY: demo serve test check format generate lock clean
+.PHONY: demo serve test check format generate bench lock clean
 
 demo: $(VENV)
 	$(BIN)/amends demo
@@ -34,6 +34,10 @@ format: $(VENV)
 generate: $(GENERATOR)
 	.venv-generate/bin/python tools/generate.py
 
+# JSON=FILE writes one object a row to FILE; QUICK=1 takes the first workload only, and less than a minute.
+bench: $(VENV)
+	PYTHONPATH=. $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
 # Newest versions that pyproject.toml and tools/generate.in allow, for every platform, with hashes.
 lock: .venv-lock/.stamp
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
@@ -43,7 +47,7 @@ lock: .venv-lock/.stamp
 
 clean:
 	rm -rf .venv .venv-generate .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov
-	find sdk server participants tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find sdk server participants bench tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The build backend is in the lock, so nothing is fetched that has no hash.
 $(VENV): pyproject.toml requirements.lock

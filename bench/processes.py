@@ -1,0 +1,72 @@
+"""Processes that are measured: started, asked for what they used, and stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STOP_S = 40.0
+"""Longer than an orchestrator takes to drain."""
+
+
+class Node:
+    """A process that serves. `address` is where."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        word, _, self.address = self._process.stdout.readline().strip().partition(" ")
+        if word != "ready":
+            self.stop()
+            raise RuntimeError(f"{module} {' '.join(arguments)} did not start")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def cpu_s(self) -> float:
+        """The CPU time that it used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_peak_mb(self) -> float:
+        """The most memory that it had so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Generator[Node, None, None]:
+    """Run a process inside the block."""
+    node = Node(module, *arguments)
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+def output_of(module: str, *arguments: str) -> str:
+    """Run a process to its end and return what it printed."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode()
