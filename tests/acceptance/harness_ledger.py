@@ -71,6 +71,8 @@ class Ledger:
         self.path = path
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._grown = asyncio.Event()
+        self._read: list[Record] = []
+        self._read_bytes = 0
 
     def close(self) -> None:
         os.close(self._file)
@@ -81,8 +83,12 @@ class Ledger:
 
     def records(self, saga: str | None = None) -> list[Record]:
         """All records in order, or those of one saga."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        return [record for line in lines if saga in (None, (record := Record.read(line)).saga)]
+        with self.path.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole = file.read().rpartition(b"\n")
+        self._read += [Record.read(line.decode()) for line in whole[0].splitlines()]
+        self._read_bytes += len(whole[0]) + len(whole[1])
+        return [record for record in self._read if saga in (None, record.saga)]
 
     def calls(self, saga: str | None = None, name: str | None = None) -> list[Record]:
         """The calls as they began; `name` is a step, or `undo` and a step."""
