@@ -1,0 +1,163 @@
+"""The documents are complete: each setting, error code and command has its place, and each link leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import typer
+
+from amends_server.cli.commands import app as cli
+from amends_server.config import Settings
+from amends_server.engine.commands import Rejected, Unknown
+from amends_server.status import REFUSALS, to_status
+from amends_server.transport.verdicts import verdict_of_status
+from tests.sources import ROOT, parse
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"[A-Z]+(_[A-Z]+)*")
+SERVER = ROOT / "server/amends_server"
+# What makes an error of a saga, and what makes a finding about a definition.
+MAKE_ERRORS = {"Error", "_error", "_read_error"}
+MAKE_FINDINGS = {"error", "Problem"}
+KEPT_ELSEWHERE = {".git", ".venv", ".venv-generate", ".venv-lock", "node_modules"}
+
+
+def documents() -> list[Path]:
+    found = [path for path in sorted(ROOT.rglob("*.md")) if not KEPT_ELSEWHERE.intersection(path.parts)]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    assert [link for link in links(path) if not leads_somewhere(path, link)] == []
+
+
+def test_the_check_of_links_sees_broken_ones(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One `two` (three)\n[a](page.md#one-two-three) [b](#four) [c](gone.md) ![d](gone.svg)\n")
+    assert [link for link in links(page) if not leads_somewhere(page, link)] == ["#four", "gone.md", "gone.svg"]
+
+
+def test_each_reason_of_a_refusal_is_explained() -> None:
+    reasons = {refusal.reason for kind, refusal in REFUSALS.items() if kind is not Rejected}
+    reasons |= {reason for call, reason in codes_in(SERVER, {"Rejected"})}
+    info = to_status(RuntimeError()).details[0].value
+    assert b"INTERNAL" in info, "what nobody expected has the reason INTERNAL"
+    explained = set(headings("docs/errors.md"))
+    assert {"SAGA_FINAL", "STORE_UNAVAILABLE"} <= reasons
+    assert (reasons | {"INTERNAL"}) - explained == set()
+
+
+def test_each_code_of_an_error_is_explained() -> None:
+    codes = {code for _, code in codes_in(SERVER, MAKE_ERRORS)}
+    assert {"TIMEOUT", "INPUT_INVALID", "REPLY_UNREADABLE", "NOT_SENT"} <= codes
+    for status in grpc.StatusCode:
+        verdict = verdict_of_status("shop", status, "", compensation=False)
+        assert isinstance(verdict, Unknown)
+        codes |= {verdict.error.code} if status is not grpc.StatusCode.OK else set()
+    assert codes - set(headings("docs/errors.md")) - set(rows("docs/errors.md")) == set()
+
+
+def test_the_table_of_statuses_says_which_are_tried_again() -> None:
+    said = {code: cells[1].startswith("yes") for code, cells in rows("docs/errors.md").items() if len(cells) == 2}
+    for status in set(grpc.StatusCode) - {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}:
+        verdict = verdict_of_status("shop", status, "", compensation=False)
+        assert isinstance(verdict, Unknown)
+        assert said[status.name] is verdict.again, status.name
+
+
+def test_each_finding_about_a_definition_is_explained() -> None:
+    codes = {code for _, code in codes_in(SERVER, MAKE_FINDINGS)}
+    assert {"CYCLE", "NOT_SUPPORTED", "ACTION_UNCHECKED"} <= codes
+    assert codes - set(rows("docs/errors.md")) == set()
+
+
+def test_no_code_is_explained_that_does_not_exist() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in SERVER.rglob("*.py"))
+    sources += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sdk/amends").glob("*.py"))
+    statuses = {status.name for status in grpc.StatusCode}
+    explained = {*rows("docs/errors.md"), *(each for each in headings("docs/errors.md") if CODE.fullmatch(each))}
+    assert {code for code in explained - statuses if f'"{code}"' not in sources} == set()
+
+
+def test_each_setting_is_explained() -> None:
+    explained = rows("docs/configuration.md")
+    assert set(Settings.model_fields) == set(explained)
+    for name, cells in explained.items():
+        assert cells[1] == f"`AMENDS_{name.upper()}`"
+        default = Settings.model_fields[name].default
+        if isinstance(default, str | int | float):
+            assert cells[2] == f"`{str(default).lower()}`", f"the default of {name}"
+
+
+def test_each_command_is_explained() -> None:
+    commands = set(commands_of(typer.main.get_command(cli), "amends"))
+    assert "amends serve" in commands
+    assert {f"`{command}`" for command in commands} == {each for each in raw_headings("docs/cli.md") if "`" in each}
+
+
+def links(path: Path) -> Iterator[str]:
+    """The targets of the links of a document that are no addresses of the net."""
+    for link, picture in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
+        target = link or picture
+        if not re.match(r"[a-z]+:", target):
+            yield target
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    """Whether the file is there and, of a document, the heading."""
+    name, _, anchor = link.partition("#")
+    target = path.parent / name if name else path
+    if not target.exists():
+        return False
+    return not anchor or anchor in {slug(each) for each in HEADING.findall(FENCE.sub("", target.read_text("utf-8")))}
+
+
+def slug(heading: str) -> str:
+    """The anchor that forges make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def raw_headings(name: str) -> list[str]:
+    return HEADING.findall(FENCE.sub("", (ROOT / name).read_text(encoding="utf-8")))
+
+
+def headings(name: str) -> list[str]:
+    return [each.replace("`", "") for each in raw_headings(name)]
+
+
+def rows(name: str) -> dict[str, list[str]]:
+    """The rows of tables that begin with one word of code, by that word: their cells."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return {
+        match[1]: [cell.strip() for cell in match[0].strip("|").split("|")]
+        for match in re.finditer(r"^\| `(\w+)` \|.*\|$", text, re.MULTILINE)
+    }
+
+
+def codes_in(folder: Path, makers: set[str]) -> Iterator[tuple[str, str]]:
+    """Calls of these functions with a code among their arguments, and the code; a choice between codes gives each."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
+                for argument in node.args:
+                    if isinstance(argument, ast.Constant) and CODE.fullmatch(str(argument.value)):
+                        yield node.func.id, str(argument.value)
+
+
+def commands_of(command: object, name: str) -> Iterator[str]:
+    """The full names of all commands, those of groups included."""
+    children = getattr(command, "commands", None)
+    if not children:
+        yield name
+        return
+    for child, each in children.items():
+        if not each.hidden:
+            yield from commands_of(each, f"{name} {child}")
