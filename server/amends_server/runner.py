@@ -99,8 +99,8 @@ class Runner:
             raise Overloaded("sagas running", self._active_max)
         decision = start(entry.graph, started)
         saga = self._make(key, birth, entry.graph, decision.state)
-        self._active[key] = saga
         self._record(saga, decision, None, birth)
+        self._active[key] = saga
         try:
             return View(key, birth, await saga.follow(1)), True
         except AlreadyExists:

@@ -11,9 +11,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from amends_server.config import LABEL_LENGTH_MAX, LABELS_MAX, PAGE_SIZE, PAGE_SIZE_MAX, REASON_LENGTH_MAX
+from amends_server.convert.definition import DURATION_US_MAX
+from amends_server.convert.times import duration_from_wire, time_from_wire
+from amends_server.engine.policy import SECOND_US, Time
 from amends_server.engine.validation import NAME
 from amends_server.errors import BadField
 from amends_server.store.protocol import SagaKey
@@ -22,6 +27,12 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_NAMESPACE = "default"
+
+TIMES = range(-62_135_596_800 * SECOND_US, 253_402_300_800 * SECOND_US)
+"""What a Timestamp may say: the years 1 to 9999."""
+
+_INTEGERS = range(-(1 << 63), 1 << 63)
+"""What the store can compare."""
 
 _ID = re.compile(r"[!-.0-~]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -71,6 +82,22 @@ def need_reason(reason: str) -> str:
     return read_reason(reason)
 
 
+def read_time(timestamp: Timestamp, field: str) -> Time:
+    """Return a time."""
+    time = time_from_wire(timestamp)
+    if time not in TIMES:
+        raise BadField(field, "It must be in the years 1 to 9999.")
+    return time
+
+
+def read_duration(duration: Duration, field: str) -> int:
+    """Return the microseconds of a duration, which may be negative."""
+    duration_us = duration_from_wire(duration)
+    if duration_us > DURATION_US_MAX:
+        raise BadField(field, "It must be 100 years or less.")
+    return duration_us
+
+
 def read_page_size(page_size: int) -> int:
     """Return how many items a page may have."""
     if page_size < 0:
@@ -91,9 +118,13 @@ def read_token(token: str, request: Message, kinds: tuple[type, ...]) -> list[An
         question, *place = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise BadField("page_token", _TOKEN_BAD) from None
-    if question != _question(request) or tuple(map(type, place)) != kinds:
+    if question != _question(request) or tuple(map(type, place)) != kinds or not _storable(place):
         raise BadField("page_token", _TOKEN_BAD)
     return list(place)
+
+
+def _storable(place: list[Any]) -> bool:
+    return all(not isinstance(part, int) or part in _INTEGERS for part in place)
 
 
 def _question(request: Message) -> str:

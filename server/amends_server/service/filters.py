@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from amends.v1 import orchestrator_pb2, saga_pb2
 from amends_server.convert.enums import SAGA_STATUS_FROM_WIRE
-from amends_server.convert.times import duration_from_wire, time_from_wire
 from amends_server.engine.policy import Time
 from amends_server.engine.state import SagaStatus
 from amends_server.errors import BadField
-from amends_server.service.fields import read_labels
+from amends_server.service.fields import read_duration, read_labels, read_time
 from amends_server.store.protocol import SagaFilter
 
 
@@ -17,10 +16,11 @@ def read_filter(namespace: str, message: orchestrator_pb2.SagaFilter, now: Time)
 
     :raises BadField: if it cannot be meant.
     """
-    before = time_from_wire(message.created_before) if message.HasField("created_before") else None
+    after = read_time(message.created_after, "filter.created_after") if message.HasField("created_after") else None
+    before = read_time(message.created_before, "filter.created_before") if message.HasField("created_before") else None
     age = message.running_longer_than if message.HasField("running_longer_than") else None
     if age is not None:
-        age_us = duration_from_wire(age)
+        age_us = read_duration(age, "filter.running_longer_than")
         if age_us < 0:
             raise BadField("filter.running_longer_than", "It must not be negative.")
         before = now - age_us if before is None else min(before, now - age_us)
@@ -32,7 +32,7 @@ def read_filter(namespace: str, message: orchestrator_pb2.SagaFilter, now: Time)
         definition_name=message.definition,
         definition_version=message.definition_version,
         labels=read_labels(message.labels, "filter.labels"),
-        created_after=time_from_wire(message.created_after) if message.HasField("created_after") else None,
+        created_after=after,
         created_before=before,
         unfinished_only=age is not None,
     )

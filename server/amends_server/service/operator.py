@@ -9,6 +9,7 @@ import grpc
 from amends.v1 import operator_pb2 as pb
 from amends.v1 import operator_pb2_grpc as pb_grpc
 from amends.v1 import saga_pb2
+from amends_server.addresses import parse_address
 from amends_server.config import CALLS_IN_FLIGHT_MAX
 from amends_server.convert.enums import RESOLUTION_FROM_WIRE
 from amends_server.convert.payload import read_payload
@@ -139,6 +140,10 @@ def _read_endpoint(message: pb.Participant) -> Endpoint:
         raise BadField("participant.name", "It must be a letter, then at most 127 letters, digits, `.`, `_` or `-`.")
     if not message.address:
         raise BadField("participant.address", "Say where it listens, as HOST:PORT.")
+    try:
+        parse_address(message.address)
+    except ValueError as problem:
+        raise BadField("participant.address", f"{problem}.") from None
     if message.concurrency_max < 0:
         raise BadField("participant.concurrency_max", "It must not be negative; 0 is the default.")
     return Endpoint(message.name, message.address, message.concurrency_max or CALLS_IN_FLIGHT_MAX)

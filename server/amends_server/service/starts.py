@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Entry
 from amends_server.convert.payload import read_payload
-from amends_server.convert.times import duration_from_wire
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.payload import Json, Message, Opaque, Payload
 from amends_server.engine.policy import Time
 from amends_server.errors import BadField, NotServed
-from amends_server.service.fields import read_key, read_labels
+from amends_server.service.fields import read_duration, read_key, read_labels
 from amends_server.store.protocol import Birth, SagaKey
 
 
@@ -74,7 +73,7 @@ def read_start(request: pb.StartSagaRequest, saga_id: str, payload_bytes_max: in
     key = read_key(request.namespace, saga_id)
     if request.HasField("start_time"):
         raise NotServed("start_time")
-    deadline_us = duration_from_wire(request.deadline) if request.HasField("deadline") else None
+    deadline_us = read_duration(request.deadline, "deadline") if request.HasField("deadline") else None
     if deadline_us is not None and deadline_us <= 0:
         raise BadField("deadline", "It must be more than 0; leave it out for the definition's.")
     payload = read_payload(request.input, "input", payload_bytes_max)
