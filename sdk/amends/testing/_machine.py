@@ -1,0 +1,125 @@
+"""One saga on the real engine: a journal in memory, and decisions at times that are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amends.builder import Saga
+from amends.errors import DefinitionError
+from amends.payloads import encode
+from amends_server import codec
+from amends_server.convert.definition import read_definition
+from amends_server.convert.payload import read_payload
+from amends_server.engine.commands import Command, Recover, Settle, Verdict
+from amends_server.engine.decide import Decision, decide, start
+from amends_server.engine.definition import digest
+from amends_server.engine.due import CallOrder, OwedCall, due, order_call
+from amends_server.engine.events import Event, SagaStarted
+from amends_server.engine.evolve import fold
+from amends_server.engine.graph import Graph, build_graph
+from amends_server.engine.payload import Payload
+from amends_server.engine.policy import Time
+from amends_server.engine.state import State
+from amends_server.engine.validation import InvalidDefinition
+from amends_server.store.protocol import SagaKey
+from amends_server.transport.requests import Origin
+
+NAMESPACE = "default"
+DEFINITION_VERSION = 1
+PAYLOAD_BYTES_MAX = 1 << 20
+"""As a server has it by default: what would be refused there must not pass here."""
+
+
+def graph_of(saga: Saga[Any, Any]) -> Graph:
+    """Return a saga's definition, checked and indexed as a server does it.
+
+    :raises DefinitionError: with all that is wrong with it.
+    """
+    try:
+        definition, _ = read_definition(saga.definition(), "definition")
+    except InvalidDefinition as invalid:
+        raise DefinitionError(str(invalid)) from None
+    return build_graph(definition, digest(definition))
+
+
+def payload_of(value: object) -> Payload | None:
+    """Return a value as the engine takes it.
+
+    :raises PayloadError: if it is of a kind that has no place in a payload.
+    """
+    return read_payload(encode(value), "value", PAYLOAD_BYTES_MAX)
+
+
+class Machine:
+    """A saga, from its start on. What it owes is derived from its journal alone, so that it can crash at any time."""
+
+    def __init__(self, graph: Graph, saga_id: str, value: object, now: Time) -> None:
+        deadline_us = graph.definition.deadline_us
+        started = SagaStarted(
+            time=now,
+            namespace=NAMESPACE,
+            saga_id=saga_id,
+            definition_digest=graph.digest,
+            input=payload_of(value),
+            deadline=None if deadline_us is None else now + deadline_us,
+        )
+        self._graph = graph
+        self._epoch = 1
+        self.journal: list[Event] = []
+        self.state: State
+        self.commit(start(graph, started))
+
+    @property
+    def calls(self) -> tuple[OwedCall, ...]:
+        """The calls whose intent is in the journal and whose outcome is not."""
+        return due(self.state).calls
+
+    @property
+    def next_time(self) -> Time | None:
+        """When something is due without an answer; None if only answers lead on."""
+        return None if self.state.final else due(self.state).next_time
+
+    @property
+    def origin(self) -> Origin:
+        """What calls say of the saga that they belong to."""
+        return Origin(
+            started=self.state.started,
+            definition_name=self._graph.definition.name,
+            definition_version=DEFINITION_VERSION,
+            epoch=self._epoch,
+        )
+
+    def order(self, owed: OwedCall) -> CallOrder:
+        """Return what a call is made of."""
+        return order_call(self.state, owed)
+
+    def step_of(self, owed: OwedCall) -> str:
+        """Return the id of the step that a call belongs to."""
+        return self._graph.nodes[owed.index].step.id
+
+    def settled(self, owed: OwedCall, verdict: Verdict) -> Settle:
+        """Return the command that records the outcome of a call."""
+        return Settle(self.step_of(owed), owed.compensation, owed.attempt, verdict)
+
+    def propose(self, command: Command, now: Time) -> Decision:
+        """Decide, and record nothing: without `commit` the decision is lost, as in a crash."""
+        return decide(self.state, command, now)
+
+    def commit(self, decision: Decision) -> None:
+        """Make a decision durable."""
+        self.journal += decision.events
+        self.state = decision.state
+
+    def apply(self, command: Command, now: Time) -> None:
+        """Decide and record."""
+        self.commit(self.propose(command, now))
+
+    def restart(self, now: Time) -> None:
+        """Forget everything but the records of the journal, and recover from them."""
+        key = SagaKey(NAMESPACE, self.state.started.saga_id)
+        records = [codec.encode(event, sequence) for sequence, event in enumerate(self.journal, start=1)]
+        self.journal = [codec.decode(key, record) for record in records]
+        self.state = fold(self._graph, self.journal)
+        self._epoch += 1
+        if not self.state.final:
+            self.apply(Recover(), now)
