@@ -6,14 +6,31 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import typer
 
+from amends import Saga, encode
+from amends.v1 import participant_pb2
 from amends_server.cli.commands import app as cli
-from amends_server.config import Settings
+from amends_server.cli.files import read_definition
+from amends_server.config import (
+    CALLS_IN_FLIGHT_MAX,
+    ID_LENGTH_MAX,
+    LABELS_MAX,
+    PAGE_SIZE,
+    PAGE_SIZE_MAX,
+    REASON_LENGTH_MAX,
+    SAGAS_ACTIVE_MAX,
+    WATCHERS_MAX,
+    Settings,
+    load_settings,
+)
+from amends_server.convert.definition import diagnose
 from amends_server.engine.commands import Rejected, Unknown
+from amends_server.engine.validation import STEPS_MAX
 from amends_server.status import REFUSALS, to_status
 from amends_server.transport.verdicts import verdict_of_status
 from tests.sources import ROOT, parse
@@ -101,6 +118,63 @@ def test_each_command_is_explained() -> None:
     commands = set(commands_of(typer.main.get_command(cli), "amends"))
     assert "amends serve" in commands
     assert {f"`{command}`" for command in commands} == {each for each in raw_headings("docs/cli.md") if "`" in each}
+
+
+def test_the_sagas_in_the_documents_can_be_registered(tmp_path: Path) -> None:
+    code = run_code("docs/sagas.md")
+    sagas = [value for value in code.values() if isinstance(value, Saga)]
+    assert {saga.name for saga in sagas} == {"order", "careful"}
+    [text] = blocks("yaml", "docs/sagas.md")
+    file = tmp_path / "order.yaml"
+    file.write_text(text, encoding="utf-8")
+    for definition in [*(saga.definition() for saga in sagas), read_definition(file)]:
+        assert diagnose(definition)[1] == []
+
+
+async def test_the_participant_in_the_documents_keeps_the_contract() -> None:
+    code = run_code("docs/participants.md")
+    stub, stock = code["inventory"].servicer(), code["stock"]
+    do = participant_pb2.ExecuteRequest(action="reserve", input=encode({"sku": "tea", "quantity": 30}))
+    do.call.key = "a"
+    undo = participant_pb2.CompensateRequest(action="reserve", execute_key="a", input=do.input)
+    undo.call.key = "b"
+    told: list[int] = []
+    for request in (do, do, undo, undo, do):
+        call = stub.Execute if request is do else stub.Compensate
+        told.append((await call(request, None)).reply.status)
+        assert stock["tea"] == (70 if len(told) < 3 else 100)
+    assert told == [200, 200, 200, 200, 400]
+    do.call.key = undo.execute_key = "overtaken"
+    told = [(await stub.Compensate(undo, None)).reply.status, (await stub.Execute(do, None)).reply.status]
+    assert (told, stock["tea"]) == ([200, 400], 100)
+
+
+def test_the_settings_in_the_documents_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [text] = blocks("toml", "docs/configuration.md")
+    (tmp_path / "amends.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().participants["shipping"].concurrency_max == 16
+
+
+def test_the_limits_in_the_documents_are_those_of_the_server() -> None:
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("## Limits")[2]
+    for limit in (ID_LENGTH_MAX, STEPS_MAX, LABELS_MAX, REASON_LENGTH_MAX, PAGE_SIZE, PAGE_SIZE_MAX, SAGAS_ACTIVE_MAX):
+        assert f"{limit:,}" in text
+    assert f"| watchers | {WATCHERS_MAX:,} |" in text
+    assert f"| calls in flight at a participant | {CALLS_IN_FLIGHT_MAX}," in text
+
+
+def blocks(language: str, name: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run_code(name: str) -> dict[str, Any]:
+    """What the Python of a document defines, its blocks run one after another."""
+    defined: dict[str, Any] = {"__name__": "document"}
+    program = compile("\n".join(blocks("python", name)), name, "exec", dont_inherit=True)
+    exec(program, defined)  # noqa: S102 - our own text
+    return defined
 
 
 def links(path: Path) -> Iterator[str]:
