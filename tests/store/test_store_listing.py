@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from amends_server.engine.state import SagaStatus
@@ -115,7 +113,7 @@ async def test_definitions_are_listed_by_name_newest_version_first_in_pages(stor
 async def test_a_definition_is_removed_only_when_no_saga_has_it(store: Store) -> None:
     used, _ = await store.put_definition(definition(content="a"))
     await store.put_definition(definition(content="b"))
-    await written(store, start(key(), replace(birth(), definition_digest=used.digest)))
+    await written(store, start(key(), birth(definition=(used.name, used.version))))
     with pytest.raises(InUse):
         await store.delete_definition("default", used.digest)
     await store.delete_definition("default", "order/b")

@@ -134,9 +134,9 @@ class MemoryStore:
 
     async def delete_definition(self, namespace: str, digest: str) -> None:
         self._use()
-        if (namespace, digest) not in self._definitions:
-            raise NotFound(f"There is no such definition in namespace {namespace!r}.")
-        if any(key.namespace == namespace and s.birth.definition_digest == digest for key, s in self._sagas.items()):
+        definition = await self.get_definition(namespace, digest=digest)
+        where = SagaFilter(namespace=namespace, definition_name=definition.name, definition_version=definition.version)
+        if any(_matches(saga, where) for saga in self._rows()):
             raise InUse("Sagas of this definition are stored.")
         del self._definitions[namespace, digest]
 

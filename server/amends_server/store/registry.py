@@ -55,7 +55,7 @@ def delete_definition(namespace: str, digest: str, db: sqlite3.Connection) -> No
     stored = _find("of_digest", (namespace, digest), db)
     if stored is None:
         raise NotFound(f"There is no such definition in namespace {namespace!r}.")
-    uses = db.execute(SQL["definition_in_use"], (namespace, stored.name, stored.version, digest))
+    uses = db.execute(SQL["definition_in_use"], (namespace, stored.name, stored.version))
     if uses.fetchone() != (0,):
         raise InUse("Sagas of this definition are stored.")
     db.execute(SQL["delete_definition"], (namespace, digest))

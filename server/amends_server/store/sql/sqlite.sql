@@ -121,7 +121,7 @@ order by name, version desc limit :limit
 -- name: definition_in_use
 select exists (
     select 1 from saga indexed by saga_by_definition
-    where namespace = ? and definition_name = ? and definition_version = ? and definition_digest = ?
+    where namespace = ? and definition_name = ? and definition_version = ?
 )
 
 -- name: delete_definition
