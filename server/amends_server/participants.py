@@ -16,7 +16,7 @@ from amends_server.engine.definition import Definition, Step
 from amends_server.engine.due import CallOrder
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
-from amends_server.engine.validation import Problem, Severity, error
+from amends_server.engine.problem import Problem, Severity, error
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant
 from amends_server.transport.links import Endpoint, Told, Transport

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step, digest
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+    digest,
+)
 from amends_server.engine.policy import ENDLESS, TIMEOUT_US, Backoff, Retry
 from tests.engine.strategies import sound_definitions
 
@@ -37,6 +46,22 @@ FULL = Definition(
     on_compensation_failure=OnCompensationFailure.CONTINUE,
     description="An order.",
 )
+RICH = replace(
+    FULL,
+    input_schema='{"type":"object"}',
+    steps=(
+        replace(
+            FULL.steps[0],
+            when="input.ü > 1",
+            on_error=(ErrorRule(codes=("NO",), when="error.data.n > 1", then=OnError.CONTINUE, output_template="1"),),
+            requires=("input.x",),
+            output_schema="true",
+            delay_us=7,
+        ),
+        *FULL.steps[1:],
+    ),
+)
+PINNED_RICH = "sha256:dcf7864635db916dbe869100006a8fba7a075cc2662bad4cc85d91d5aac48139"
 PINNED = "sha256:4039771388c58e669336a75ae0cbd79bb098018b76bbbe07ebf0429e1f788bed"
 PINNED_SMALL = "sha256:fd7f9ab4c8db9eec253bd6b22f7582d447f609976c80ea83b24c58efe6622b63"
 SMALL = Definition(name="s", steps=(Step(id="a", participant="p", action="do", compensation=Compensation()),))
@@ -46,6 +71,7 @@ def test_digests_are_what_they_always_were() -> None:
     """Sagas, clients and stores name definitions by these: a change here orphans them all."""
     assert digest(FULL) == PINNED
     assert digest(SMALL) == PINNED_SMALL
+    assert digest(RICH) == PINNED_RICH
 
 
 def test_defaults_do_not_count() -> None:
@@ -100,17 +126,18 @@ def another(value: Any) -> Any:
             return next(other for other in type(value) if other is not value)
 
 
-@pytest.mark.parametrize("path", [path for path in leaves(FULL)], ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", [path for path in leaves(RICH)], ids=lambda path: ".".join(map(str, path)))
 def test_every_change_of_content_changes_it(path: tuple[str | int, ...]) -> None:
-    other = changed(FULL, path)
-    assert (digest(other) != digest(FULL)) == (other != FULL)
+    other = changed(RICH, path)
+    assert (digest(other) != digest(RICH)) == (other != RICH)
 
 
 def test_the_example_leaves_no_field_out() -> None:
     """Else a new field could be forgotten above."""
     for kind, example in (
-        (Definition, FULL),
-        (Step, replace(FULL.steps[0], kind=Kind.PIVOT, after=("x",))),
+        (Definition, RICH),
+        (ErrorRule, RICH.steps[0].on_error[0]),
+        (Step, replace(RICH.steps[0], kind=Kind.PIVOT, after=("x",))),
         (Retry, RETRY),
     ):
         defaults = [f.name for f in fields(kind) if f.default is not MISSING and getattr(example, f.name) == f.default]

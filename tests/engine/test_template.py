@@ -9,25 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError, parse_json
+from amends_server.engine.path import Lookup, Path, Root, parse_path
 from amends_server.engine.payload import Json, Message, Opaque, Payload
-from amends_server.engine.template import (
-    DEPTH_MAX,
-    JsonValue,
-    Lookup,
-    Path,
-    TemplateError,
-    parse_json,
-    parse_path,
-    parse_template,
-)
+from amends_server.engine.template import parse_template
 
 
-def never(path: Path) -> Payload | JsonValue:
-    raise AssertionError(f"{path} was looked up")
+def never(root: Root) -> Payload | JsonValue:
+    raise AssertionError(f"{root} was looked up")
 
 
 def finds(value: Payload | JsonValue) -> Lookup:
-    return lambda path: value
+    return lambda root: value
 
 
 def fill(text: str, value: Payload | JsonValue) -> Payload:

@@ -27,11 +27,11 @@ from amends_server.engine.commands import Refused, Settle, Succeeded, Unknown
 from amends_server.engine.decide import decide, start
 from amends_server.engine.definition import Definition, Kind, OnCompensationFailure, digest
 from amends_server.engine.graph import build_graph
+from amends_server.engine.jsonvalue import parse_json
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService
 from amends_server.engine.policy import TIMEOUT_US, Backoff, Retry
+from amends_server.engine.problem import InvalidDefinition
 from amends_server.engine.state import SagaStatus, State
-from amends_server.engine.template import parse_json
-from amends_server.engine.validation import InvalidDefinition
 from amends_server.errors import BadField, PayloadTooLarge
 from amends_server.store.protocol import Birth, Head, SagaKey, StoredDefinition, StoredSaga
 from tests.server.strategies import definitions, json_values, payloads

@@ -23,7 +23,8 @@ from amends_server.convert.times import duration_from_wire, set_duration, set_ti
 from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
 from amends_server.engine.graph import default_retry
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
-from amends_server.engine.validation import InvalidDefinition, Problem, Severity, check, error
+from amends_server.engine.problem import InvalidDefinition, Problem, Severity, error
+from amends_server.engine.validation import check
 from amends_server.store.protocol import StoredDefinition
 
 DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US

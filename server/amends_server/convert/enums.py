@@ -6,8 +6,8 @@ from amends.v1 import definition_pb2, saga_pb2
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.events import LateReply, Resolution
 from amends_server.engine.policy import Backoff
+from amends_server.engine.problem import Severity
 from amends_server.engine.state import SagaStatus, StepStatus
-from amends_server.engine.validation import Severity
 
 KIND_TO_WIRE = {
     Kind.COMPENSATABLE: definition_pb2.STEP_KIND_COMPENSATABLE,

@@ -8,8 +8,8 @@ from typing import assert_never, cast
 import msgspec
 
 from amends.v1 import payload_pb2 as pb
+from amends_server.engine.jsonvalue import DEPTH_MAX
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService, payload_size_bytes
-from amends_server.engine.template import DEPTH_MAX
 from amends_server.errors import BadField, PayloadTooLarge
 
 _decode_json = msgspec.json.Decoder().decode

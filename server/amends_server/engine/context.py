@@ -1,20 +1,27 @@
-"""What the paths of templates stand for in a given saga, and the payloads that follow from it."""
+"""What the names in templates and expressions stand for in a given saga, and the payloads that follow from it."""
 
 from __future__ import annotations
 
 from typing import cast
 
+from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.path import Root, Values
 from amends_server.engine.payload import Error, Json, Payload
-from amends_server.engine.state import State, StepState
-from amends_server.engine.template import JsonValue, Path, Template, TemplateError, parse_json
+from amends_server.engine.state import State
+from amends_server.engine.template import Template
 
 
-def fill(template: Template, state: State) -> Payload:
-    """Return a template's value in this saga.
+def fill(template: Template, state: State, error: Error | None = None) -> Payload:
+    """Return a template's value in this saga; `error` is the business error that it is for.
 
-    :raises TemplateError: if a path leads nowhere, with the path.
+    :raises TemplateError: if a path leads nowhere or an expression has no value, and which.
     """
-    return template.fill(lambda path: _find(path, state))
+    return template.fill(lambda root: _find(root, state, error))
+
+
+def values_of(state: State, error: Error | None = None) -> Values:
+    """Return the values that conditions are decided on."""
+    return Values(lambda root: _find(root, state, error))
 
 
 def step_input(state: State, index: int) -> Payload | None:
@@ -24,30 +31,36 @@ def step_input(state: State, index: int) -> Payload | None:
     return state.steps[index].input
 
 
-def _find(path: Path, state: State) -> Payload | JsonValue:
-    match path.root:
+def _find(root: Root, state: State, error: Error | None) -> Payload | JsonValue:
+    match root:
         case ("input",):
             return state.started.input
         case ("steps", step, "output"):
-            return _output(path, state.step(step))
+            return state.step(step).output
         case ("steps", step, _):
-            error = state.step(step).action.error
-            return None if error is None else _error(error)
+            return _error(state.step(step).action.error)
+        case ("error",):
+            return _error(error)
         case (_, field):
             return _saga_field(state, field)
         case _:
-            raise AssertionError(f"{path!r} was not parsed")
+            raise AssertionError(f"{root!r} was not parsed")
 
 
-def _output(path: Path, step: StepState) -> Payload | None:
-    if step.output is None and path.rest:
-        raise TemplateError(f"`{path.text}` leads nowhere: the step has no output.")
-    return step.output
+def _error(error: Error | None) -> JsonValue:
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "participant": error.participant, "data": _data(error)}
 
 
-def _error(error: Error) -> dict[str, JsonValue]:
-    data = parse_json(error.data.text) if isinstance(error.data, Json) else None
-    return {"code": error.code, "message": error.message, "participant": error.participant, "data": data}
+def _data(error: Error) -> JsonValue:
+    """Return what a participant gave with an error, as far as it can be read."""
+    if not isinstance(error.data, Json):
+        return None
+    try:
+        return parse_json(error.data.text)
+    except TemplateError as problem:
+        raise TemplateError(f"The data of the error {error.code} cannot be read: {problem}") from None
 
 
 def _saga_field(state: State, field: str) -> JsonValue:

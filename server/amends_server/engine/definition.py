@@ -25,6 +25,27 @@ class OnCompensationFailure(Enum):
     CONTINUE = "continue"
 
 
+class OnError(Enum):
+    """What happens after a business error that a rule takes."""
+
+    COMPENSATE = "compensate"
+    CONTINUE = "continue"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRule:
+    """What to do with business errors of these `codes` (any if empty) for which `when` holds.
+
+    `output_template` is the step's output with CONTINUE; without one it is null.
+    """
+
+    codes: tuple[str, ...] = ()
+    when: str | None = None
+    then: OnError = OnError.COMPENSATE
+    output_template: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compensation:
     """How a step is undone. `not_needed` says that nothing is; nothing else may be said then."""
@@ -49,6 +70,11 @@ class Step:
     retry: Retry | None = None
     timeout_us: int = TIMEOUT_US
     deadline_us: int | None = None
+    when: str | None = None
+    on_error: tuple[ErrorRule, ...] = ()
+    requires: tuple[str, ...] = ()
+    output_schema: str | None = None
+    delay_us: int | None = None
 
     @property
     def owes_compensation(self) -> bool:
@@ -66,6 +92,7 @@ class Definition:
     deadline_us: int | None = None
     on_compensation_failure: OnCompensationFailure = OnCompensationFailure.HALT
     description: str = ""
+    input_schema: str | None = None
 
 
 def digest(definition: Definition) -> str:

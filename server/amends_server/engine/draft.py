@@ -28,10 +28,10 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
+from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus
-from amends_server.engine.template import TemplateError
 
 TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next attempt was waited for.")
 

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amends_server.engine.definition import Definition, Kind, Step
+from amends_server.engine.definition import Definition, ErrorRule, Kind, OnError, Step
+from amends_server.engine.expressions import Expression, compile_expression
+from amends_server.engine.path import Path, parse_path
 from amends_server.engine.policy import COMPENSATABLE_RETRY, COMPENSATION_RETRY, PIVOT_RETRY, RETRIABLE_RETRY, Retry
+from amends_server.engine.schema import Schema, parse_schema
 from amends_server.engine.template import Template, parse_template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An error rule, ready for use."""
+
+    codes: frozenset[str]
+    when: Expression | None
+    then: OnError
+    output: Template | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,10 @@ class Node:
     retry: Retry
     compensation_retry: Retry
     compensation_timeout_us: int
+    when: Expression | None = None
+    requires: tuple[Path, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    output_schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +57,7 @@ class Graph:
     roots: tuple[int, ...]
     ends: tuple[int, ...]
     output: Template | None
+    input_schema: Schema | None = None
 
     def node(self, step_id: str) -> Node:
         """Return a step's node. :raises KeyError: if there is no such step."""
@@ -66,6 +84,7 @@ def build_graph(definition: Definition, digest: str) -> Graph:
         roots=tuple(i for i, predecessors in enumerate(before) if not predecessors),
         ends=tuple(i for i, step in enumerate(definition.steps) if step.kind is not Kind.COMPENSATABLE),
         output=_template(definition.output_template),
+        input_schema=_schema(definition.input_schema),
     )
 
 
@@ -123,8 +142,29 @@ def _node(index: int, step: Step, before: tuple[int, ...], after: tuple[int, ...
         retry=step.retry or default_retry(step.kind),
         compensation_retry=(compensation.retry if compensation else None) or COMPENSATION_RETRY,
         compensation_timeout_us=(compensation.timeout_us if compensation else None) or step.timeout_us,
+        when=_condition(step.when),
+        requires=tuple(parse_path(text) for text in step.requires),
+        rules=tuple(_rule(rule) for rule in step.on_error),
+        output_schema=_schema(step.output_schema),
     )
 
 
-def _template(text: str | None) -> Template | None:
-    return parse_template(text) if text else None
+def _rule(rule: ErrorRule) -> Rule:
+    return Rule(
+        codes=frozenset(rule.codes),
+        when=_condition(rule.when, error=True),
+        then=rule.then,
+        output=_template(rule.output_template, error=True),
+    )
+
+
+def _template(text: str | None, *, error: bool = False) -> Template | None:
+    return parse_template(text, error=error) if text else None
+
+
+def _condition(text: str | None, *, error: bool = False) -> Expression | None:
+    return compile_expression(text, error=error) if text else None
+
+
+def _schema(text: str | None) -> Schema | None:
+    return parse_schema(text) if text else None

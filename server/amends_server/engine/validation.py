@@ -1,16 +1,15 @@
-"""What makes a definition sound. Each finding names the field, a stable code and what to do."""
+"""What makes a definition sound: its names, policies, order and kinds. Its data flow is checked in `dataflow`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator
 
-from amends_server.engine.definition import Definition, Kind, Step
+from amends_server.engine.dataflow import check_dataflow
+from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.graph import ancestors, order_without_cycles, topological_order
 from amends_server.engine.policy import ENDLESS, Retry
-from amends_server.engine.template import Path, TemplateError, parse_template
+from amends_server.engine.problem import Problem, error
 
 STEPS_MAX = 10_000
 """Far above any saga seen in the field, low enough to check and fold in well under a second."""
@@ -20,36 +19,6 @@ NAMED_MAX = 12
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}")
 STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-
-
-class Severity(Enum):
-    """How bad a finding is: a definition with an ERROR cannot be registered."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding: the path of the field, a stable code, and what is wrong and what to do about it."""
-
-    severity: Severity
-    field: str
-    code: str
-    message: str
-
-
-class InvalidDefinition(Exception):
-    """A definition that cannot be run, with everything that is wrong with it."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems))
-        self.problems = problems
-
-
-def error(field: str, code: str, message: str) -> Problem:
-    """Make a finding that keeps the definition from being registered."""
-    return Problem(Severity.ERROR, field, code, message)
 
 
 def check(definition: Definition) -> list[Problem]:
@@ -99,7 +68,18 @@ def _check_step(at: str, step: Step, known: set[str]) -> Iterator[Problem]:
     yield from _check_retry(f"{at}.retry", step.retry)
     yield from _check_positive(f"{at}.timeout", step.timeout_us)
     yield from _check_positive(f"{at}.deadline", step.deadline_us)
+    yield from _check_positive(f"{at}.delay", step.delay_us)
+    yield from _check_rules(at, step)
     yield from _check_compensation(at, step)
+
+
+def _check_rules(at: str, step: Step) -> Iterator[Problem]:
+    for j, rule in enumerate(step.on_error):
+        if rule.output_template and rule.then is not OnError.CONTINUE:
+            message = "Only a rule that continues gives an output: leave the template out, or continue."
+            yield error(f"{at}.on_error[{j}].continue_with.output_template", "RULE_CONTRADICTORY", message)
+        if not all(rule.codes):
+            yield error(f"{at}.on_error[{j}].codes", "RULE_CONTRADICTORY", "Name the codes, or none for all of them.")
 
 
 def _check_compensation(at: str, step: Step) -> Iterator[Problem]:
@@ -151,7 +131,7 @@ def _check_order(definition: Definition) -> Iterator[Problem]:
         return
     known = ancestors(before, order)
     yield from _check_kinds(definition, known)
-    yield from _check_templates(definition, index, known)
+    yield from check_dataflow(definition, index, known)
 
 
 def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
@@ -167,38 +147,6 @@ def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
                 f" the {steps[other].kind.value} step `{steps[other].id}` must come before it, or be retriable."
             )
             yield error(f"steps[{other}].kind", "NO_WAY_BACK", message)
-
-
-def _check_templates(definition: Definition, index: dict[str, int], known: list[int]) -> Iterator[Problem]:
-    everything = (1 << len(definition.steps)) - 1
-    for i, step in enumerate(definition.steps):
-        visible = _visible(index, known[i])
-        yield from _check_template(f"steps[{i}].input_template", step.input_template, visible)
-        if step.compensation:
-            visible = _visible(index, known[i] | 1 << i)
-            yield from _check_template(f"steps[{i}].compensation.template", step.compensation.template, visible)
-    yield from _check_template("output_template", definition.output_template, _visible(index, everything))
-
-
-def _visible(index: dict[str, int], known: int) -> Callable[[str], bool]:
-    return lambda step: step in index and bool(known >> index[step] & 1)
-
-
-def _check_template(field: str, text: str | None, visible: Callable[[str], bool]) -> Iterator[Problem]:
-    if not text:
-        return
-    try:
-        paths = parse_template(text).paths
-    except TemplateError as problem:
-        yield error(field, "TEMPLATE_INVALID", str(problem))
-        return
-    yield from (
-        error(field, "STEP_NOT_VISIBLE", _not_visible(path)) for path in paths if path.step and not visible(path.step)
-    )
-
-
-def _not_visible(path: Path) -> str:
-    return f"`{path.text}` needs a step that comes before: put `{path.step}` in `after`, or name one that is there."
 
 
 def _find_cycle(before: list[tuple[int, ...]]) -> list[int]:

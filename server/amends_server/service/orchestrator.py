@@ -25,7 +25,7 @@ from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.graph import build_graph
 from amends_server.engine.plan import compensation_plans
-from amends_server.engine.validation import InvalidDefinition, Problem, Severity
+from amends_server.engine.problem import InvalidDefinition, Problem, Severity
 from amends_server.errors import (
     BadField,
     DefinitionInUse,
