@@ -71,7 +71,7 @@ async def test_a03_input_and_outputs_reach_later_steps_and_fixed_parameters_stay
         step("ship", input=["${steps.charge.output}", "${steps.price.output.amount}", "${saga.id}", "literal"]),
         output={"paid": "${steps.charge.output.id}", "amount": "${steps.price.output.amount}", "currency": "EUR"},
     )
-    given = {"sku": "tea", "mode": "slow", "currency": "XXX"}
+    given = {"sku": "tea", "mode": "slow", "currency": "GBP"}
     saga = await world.run(flow, given)
     sent = {record.name: json.loads(record.execute_request.input.json) for record in world.ledger.calls()}
     assert sent == {
