@@ -102,7 +102,7 @@ async def test_e48_sagas_that_wait_for_a_slow_participant_do_not_slow_others(
     await world.client.register(definition("crawling", step("crawl", participant="slow")))
     await world.client.register(definition("quick", "one", "two", "three"))
     waiting = [await world.client.start("crawling", None, id=f"slow{i}") for i in range(200)]
-    await world.ledger.until(lambda ledger: len(ledger.calls(name="crawl")) >= (concurrency_max or 200))
+    await gate.reached(concurrency_max or 200)
     began_s = time.monotonic()
     others = await asyncio.gather(*(world.client.start("quick", None, id=f"quick{i}") for i in range(50)))
     assert {(await saga.wait()).status for saga in others} == {SagaStatus.COMPLETED}

@@ -89,7 +89,7 @@ async def test_g54_two_refused_siblings_make_one_rollback(world: World) -> None:
     world.worker.on("right", gate.before(refuse("NO_RIGHT")))
     saga = await world.start(GROUP)
     await world.until("s", "step_succeeded", "middle")
-    await world.ledger.until(lambda ledger: gate.waiting == 2 and ledger)
+    await gate.reached(2)
     gate.release()
     view = await world.settled(saga)
     assert view.status is SagaStatus.COMPENSATED
