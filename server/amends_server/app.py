@@ -172,7 +172,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
         store = _make_store(settings)
         try:
             await store.open()
-        except (StoreLocked, Unavailable) as error:
+        except StoreLocked as error:
+            raise StartError(f"{error} Stop it, or choose another file with --store sqlite:///PATH.") from error
+        except Unavailable as error:
             raise StartError(str(error)) from error
         stack.push_async_callback(store.close)
         server = Server(settings, store, await store.next_epoch())

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from amends.connection import Connection
-from amends_server.addresses import parse_address
+from amends_server.addresses import Address, parse_address
 from amends_server.cli.exits import usage_error
 
 TIMEOUT_S = 10.0
@@ -16,14 +16,19 @@ WATCH_RETRY_S = 15.0
 """How long a watch, or a wait, bears with an orchestrator that restarts."""
 
 
+def checked_address(text: str, whose: str) -> Address:
+    """An address from the command line."""
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise usage_error(f"The {whose}'s address cannot be used: {error}.") from None
+
+
 @asynccontextmanager
 async def connected(server: str, namespace: str = "", *, retry_s: float = 0) -> AsyncGenerator[Connection, None]:
     """Give a connection inside the block. Without `retry_s` a call is made once: a person wants to know at once."""
-    try:
-        address = parse_address(server)
-    except ValueError as error:
-        raise usage_error(f"The orchestrator's address cannot be used: {error}.") from None
-    connection = Connection.open(address.target, namespace=namespace, timeout_s=TIMEOUT_S, retry_s=retry_s)
+    target = checked_address(server, "orchestrator").target
+    connection = Connection.open(target, namespace=namespace, timeout_s=TIMEOUT_S, retry_s=retry_s)
     try:
         yield connection
     finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_server.cli.exits import EXIT_CODES, CommandError, run
+from amends_server.cli.exits import EXIT_CODES, CommandError, run, with_commands
 from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, Server
 from amends_server.cli.output import print_line, print_message, print_table, time_text
 
@@ -91,7 +91,7 @@ def register(
 
 
 def list_(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this name.", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Only this name.", show_default=False)] = "",
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
@@ -185,7 +185,7 @@ def _print_diagnostics(diagnostics: Iterable[definition_pb2.Diagnostic]) -> None
 
     for each in diagnostics:
         severity = definition_pb2.Severity.Name(each.severity).removeprefix("SEVERITY_").lower()
-        print_line(f"{severity}: {f'{each.field}: ' if each.field else ''}{each.message}")
+        print_line(f"{severity}: {f'{each.field}: ' if each.field else ''}{with_commands(each.message)}")
 
 
 def _print_definition(definition: definition_pb2.Definition) -> None:

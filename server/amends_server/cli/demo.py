@@ -16,6 +16,7 @@ from rich.text import Text
 
 from amends.builder import Saga
 from amends.connection import Connection
+from amends.errors import AmendsError
 from amends.serve import stopped_by_signals
 from amends.v1 import orchestrator_pb2
 from amends.views import Cause, SagaStatus
@@ -24,7 +25,7 @@ from amends_server.cli.demo_books import ORDERS, Books, Order, expect, read_book
 from amends_server.cli.demo_processes import Running, clone, free_address, running
 from amends_server.cli.exits import CommandError
 from amends_server.cli.options import ADDRESS, NAMESPACE
-from amends_server.cli.output import make_console
+from amends_server.cli.output import emit, make_console
 from amends_server.cli.screen import Manner, manner_of, show_live
 
 PACE_S = 0.15
@@ -42,14 +43,14 @@ async def run_demo(*, keep: bool = False, console: Console | None = None, manner
     try:
         async with stopped_by_signals(), running(folder, free_address() if keep else "127.0.0.1:0") as parts:
             _introduce(console, parts)
-            problems = await _run_orders(console, manner, parts)
-            if keep and not problems:
+            if problems := await _run_orders(console, manner, parts):
+                raise CommandError("\n".join(problems))
+            if keep:
                 _say_next(console, parts)
                 await asyncio.Event().wait()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if problems:
-        raise CommandError("\n".join(problems))
+    except (AmendsError, CommandError) as error:
+        raise CommandError(f"{error}\nThe logs, sagas and ledgers of this demo are kept in {folder}.") from error
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _run_orders(console: Console, manner: Manner, parts: Running) -> list[str]:
@@ -64,7 +65,7 @@ async def _run_orders(console: Console, manner: Manner, parts: Running) -> list[
             problems += await _run_order(connection, digest, order, console, manner)
     after, expected = read_books(parts.ledgers), expect(before, prices)
     console.print()
-    console.print(_comparison(before, after, expected))
+    emit(console, _comparison(before, after, expected))
     problems += [
         f"The {name} is {amount} after the orders and not {wanted}."
         for (name, amount), (_, wanted) in zip(after.rows(), expected.rows(), strict=True)

@@ -34,8 +34,10 @@ class Exit(IntEnum):
     """The saga that was waited for ended otherwise than it was meant to."""
 
 
-EXIT_CODES = """Exit codes: 0 done; 1 refused or failed; 2 wrong usage or input; 3 no orchestrator answers;
-4 the saga that was waited for did not end as it was meant to."""
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or input; 3 no orchestrator answers; "
+    "4 the saga that was waited for did not end as it was meant to."
+)
 
 _COMMANDS = {
     "RegisterDefinition": "`amends definitions register FILE`",
@@ -102,13 +104,16 @@ def _explained(error: RpcError, server: str) -> CommandError:
         text = f"The orchestrator at {server} did not answer in time: see `amends health`, then look and try again."
         return CommandError(text, Exit.UNREACHABLE)
     if error.violations:
-        return CommandError("\n".join(f"{_field(each.field)}{_named(each.description)}" for each in error.violations))
-    return CommandError(_named(str(error)))
+        return CommandError(
+            "\n".join(f"{_field(each.field)}{with_commands(each.description)}" for each in error.violations)
+        )
+    return CommandError(with_commands(str(error)))
 
 
 def _field(field: str) -> str:
     return f"{field}: " if field else ""
 
 
-def _named(text: str) -> str:
+def with_commands(text: str) -> str:
+    """A sentence of the orchestrator, with commands in the place of its methods."""
     return _METHOD.sub(lambda match: _COMMANDS[match[0]], text)

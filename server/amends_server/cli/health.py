@@ -18,8 +18,7 @@ TIMEOUT_S = 3.0
 def health(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
     """Ask an orchestrator whether it serves, for probes.
 
-    Exit codes: 0 it serves; 1 it answers but does not serve (it is shutting down, or its store takes no writes);
-    2 wrong usage; 3 it does not answer.
+    Exit codes: 0 it serves; 1 it answers, but does not serve; 2 wrong usage; 3 it does not answer.
     """
     run(_health(server, form), server)
 

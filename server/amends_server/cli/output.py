@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -71,7 +71,19 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]], noth
         table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    console.print(table)
+    emit(console, table)
+
+
+def emit(console: Console, shown: RenderableType) -> None:
+    """Write to a console, without the spaces at the ends of lines if it is no terminal."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    with console.capture() as captured:
+        console.print(shown)
+    for line in captured.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+    console.file.flush()
 
 
 def print_line(text: str) -> None:

@@ -69,9 +69,10 @@ def add(
 
     async def added() -> None:
         from amends.v1 import operator_pb2 as pb
-        from amends_server.cli.connect import connected
+        from amends_server.cli.connect import checked_address, connected
 
-        participant = pb.Participant(name=name, address=address, concurrency_max=concurrency_max)
+        at = str(checked_address(address, "participant"))
+        participant = pb.Participant(name=name, address=at, concurrency_max=concurrency_max)
         async with connected(server) as connection:
             request = pb.PutParticipantRequest(participant=participant)
             response = await connection.once(connection.operator.PutParticipant, request)

@@ -11,7 +11,7 @@ from rich.text import Text
 from amends.errors import PayloadError
 from amends.v1 import payload_pb2, saga_pb2
 from amends.views import Data, Problem, SagaStatus, SagaView, StepStatus, StepView
-from amends_server.cli.output import make_console, seconds_text, status_text, time_text
+from amends_server.cli.output import emit, make_console, seconds_text, status_text, time_text
 
 PAYLOAD_CHARACTERS_MAX = 300
 """Of a payload in a text; `-o json` has it all."""
@@ -21,8 +21,8 @@ def print_saga(saga: saga_pb2.Saga, console: Console | None = None) -> None:
     """Write a saga to standard output."""
     console = console or make_console()
     view = SagaView.of(saga)
-    console.print(_head(view))
-    console.print(_steps(view))
+    emit(console, _head(view))
+    emit(console, _steps(view))
     if view.status is SagaStatus.STUCK and view.stuck is not None:
         steps = " ".join(view.stuck.steps)
         console.print(

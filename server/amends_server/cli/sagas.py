@@ -49,7 +49,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def start(
     definition: Annotated[
-        str, typer.Argument(metavar="[DEFINITION]", help="NAME, NAME@VERSION or sha256:…", show_default=False)
+        str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
     ] = "",
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="A definition as YAML or JSON, instead of a name.")

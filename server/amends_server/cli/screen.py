@@ -17,7 +17,7 @@ from amends.events import Event, EventKind
 from amends.saga import SagaHandle
 from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, StepStatus
-from amends_server.cli.output import STYLES, as_json, make_console, print_json, status_text
+from amends_server.cli.output import STYLES, as_json, emit, make_console, print_json, status_text
 from amends_server.cli.saga_view import attempts_text
 
 STEP_STATUS_AFTER = {
@@ -145,9 +145,9 @@ async def show_live(
         async for event in events:
             screen.enter(event)
             if manner is Manner.LINES:
-                console.print(event_line(event))
+                emit(console, event_line(event))
         if manner is Manner.TABLE:
-            console.print(screen.draw())
+            emit(console, screen.draw())
     return screen.status
 
 
@@ -170,7 +170,6 @@ def event_line(event: Event) -> Text:
         (f"{what:<20}", style),
         f"  {attempt:<9}  {event.error or _note(event)}",
     )
-    line.rstrip()
     return line
 
 

@@ -17,29 +17,34 @@ from amends_server.cli.output import print_json, print_line
 if TYPE_CHECKING:
     from amends_server.config import Settings
 
-SETTINGS = """Each setting can be given as AMENDS_… in the environment, or in the TOML file: listen, store,
-participants, participant_allow, payload_bytes_max, drain_s, reflection, log_level, log_format. An argument goes
-before the environment, and that before the file.
-
-Exit codes: 0 stopped by a signal; 1 it could not start or go on; 2 wrong usage or settings."""
+SETTINGS = (
+    "Each setting can be given as AMENDS_… in the environment, or in the TOML file: listen, store, participants, "
+    "participant_allow, payload_bytes_max, drain_s, reflection, log_level, log_format. An argument goes before the "
+    "environment, and that before the file.\n\n"
+    "Exit codes: 0 stopped by a signal; 1 it could not start or go on; 2 wrong usage or settings."
+)
 
 
 def serve(
     listen: Annotated[
         str | None,
-        typer.Option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 is a free one. [127.0.0.1:7242]"),
+        typer.Option(
+            "--listen", metavar="HOST:PORT", help="Where to serve; port 0 is a free one. Default: 127.0.0.1:7242."
+        ),
     ] = None,
     store: Annotated[
         str | None,
         typer.Option(
             "--store",
             metavar="sqlite:///PATH",
-            help="Where sagas are kept; four slashes for an absolute path. [amends.db in the user's data folder]",
+            help="Where sagas are kept; four slashes for an absolute path. Default: in the data folder.",
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="Settings as TOML. [AMENDS_CONFIG, else ./amends.toml]"),
+        typer.Option(
+            "--config", metavar="FILE", help="Settings as TOML. Default: what AMENDS_CONFIG names, else ./amends.toml."
+        ),
     ] = None,
     form: Annotated[
         Form, typer.Option("--format", "-o", help="json: the line that says it is ready as a JSON document.")

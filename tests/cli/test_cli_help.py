@@ -1,0 +1,69 @@
+"""Help: quick, complete, and with exit codes and environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from amends_server.config import Settings
+from tests.cli.programs import AMENDS, CLEAN, amends, in_process
+
+CLIENTS = (
+    *(["start"], ["show"], ["list"], ["watch"], ["cancel"], ["retry"], ["resolve"], ["fail"], ["pause"], ["resume"]),
+    *(["definitions", each] for each in ("check", "register", "list", "show", "remove")),
+    *(["participants", each] for each in ("list", "add", "remove")),
+    ["health"],
+)
+HELP_S = 0.3
+"""What feels like at once."""
+
+
+@pytest.mark.parametrize("command", CLIENTS, ids=" ".join)
+def test_help_names_exit_codes_and_environment(command: list[str]) -> None:
+    ended = in_process(*command, "--help")
+    assert ended.code == 0
+    for text in ("Exit codes:", "AMENDS_SERVER", "--format", "-o", "127.0.0.1:7242"):
+        assert text in ended.out
+
+
+def test_help_of_serve_names_every_setting() -> None:
+    text = in_process("serve", "--help").out
+    assert [name for name in Settings.model_fields if name not in text] == []
+    assert "Exit codes:" in text
+    assert "AMENDS_CONFIG" in text
+
+
+def test_help_of_all_names_the_commands() -> None:
+    ended = amends("--help")
+    assert [each[0] for each in (*CLIENTS, ["serve"], ["demo"]) if f" {each[0]} " not in ended.out] == []
+    assert "Exit codes:" in ended.out
+    assert "Exit codes:" in in_process("demo", "--help").out
+
+
+def test_version() -> None:
+    assert amends("--version").out.startswith("amends 0.")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; import amends_server.cli.commands; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=CLEAN)
+    heavy = {"grpc", "google.protobuf", "pydantic", "structlog", "amends", "aiosqlite", "yaml"}
+    assert heavy.intersection(loaded.stdout.split()) == set()
+
+
+def test_help_comes_at_once() -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run([str(AMENDS), "--help"], capture_output=True, check=True, env=CLEAN)
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(5)) < HELP_S
+
+
+def test_wrong_commands_exit_with_2() -> None:
+    for arguments in (["frobnicate"], ["show"], ["resolve", "x", "y", "--as", "z"], ["list", "--limit", "0"]):
+        ended = in_process(*arguments)
+        assert (ended.code, ended.out) == (2, "")

@@ -1,0 +1,102 @@
+"""`amends serve`: settings, the line when it is ready, rivals, and its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+from tests.cli.programs import AMENDS, Ended, amends, orchestrator, program, troubled
+
+STOPPED = -signal.SIGTERM
+
+
+def test_it_says_when_it_is_ready_and_logs_to_stderr(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/a.db"
+    with program(str(AMENDS), "serve", "--listen", "127.0.0.1:0", "--store", store) as serving:
+        line = serving.line()
+        ended = serving.end(signal.SIGTERM)
+    assert line.startswith("amends serves at 127.0.0.1:")
+    assert line.endswith(f"sagas are in {store}")
+    assert (ended.code, ended.out) == (0, "")
+    assert "listening" in ended.err
+    assert "stopped" in ended.err
+
+
+def test_54_a_second_server_is_refused_with_who_holds_it(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/a.db"
+    with orchestrator(store) as (process, address):
+        port = amends("serve", "--listen", address, "--store", "memory:")
+        file = amends("serve", "--listen", "127.0.0.1:0", "--store", store)
+    for ended in (port, file):
+        assert (ended.code, ended.out) == (1, "")
+        assert len([line for line in ended.err.splitlines() if line.startswith("amends: ")]) == 1
+    assert f"amends: {address} is taken by process {process.pid} (amends): stop it" in port.err
+    assert f"a.db is in use by process {process.pid}, which listens on " in file.err
+    assert "--store" in file.err
+
+
+def test_settings_come_from_environment_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('listen = "127.0.0.1:0"\nstore = "memory:"\nlog_format = "json"\n', encoding="utf-8")
+    with program(str(AMENDS), "serve", "-o", "json", "--config", str(file), AMENDS_LOG_LEVEL="warning") as serving:
+        ready = json.loads(serving.line())
+        ended = serving.end(signal.SIGINT)
+    assert (ready["store"], ended.code, ended.err) == ("memory:", 0, "")
+
+
+def test_wrong_settings_are_sentences(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("lisen = 1", encoding="utf-8")
+    for arguments, env, sentence in (
+        (["--listen", "here"], {}, "`here` is not HOST:PORT"),
+        (["--store", "mysql://x"], {}, "neither sqlite:///PATH"),
+        (["--config", "nowhere.toml"], {}, "nowhere.toml, which does not exist"),
+        (["--config", "bad.toml"], {}, "There is no setting `lisen`"),
+        ([], {"AMENDS_DRAIN_S": "x"}, "AMENDS_DRAIN_S"),
+    ):
+        ended = amends("serve", *arguments, cwd=tmp_path, **env)
+        assert (ended.code, ended.out) == (2, "")
+        assert sentence in ended.err
+
+
+def test_sigterm_lets_calls_in_flight_end(tmp_path: Path) -> None:
+    store, gate = f"sqlite:///{tmp_path}/a.db", tmp_path / "gate"
+    with orchestrator(store) as (process, address), troubled(address):
+        hang(address, tmp_path, gate)
+        process.signal(signal.SIGTERM)
+        not_serving(address)
+        gate.touch()
+        assert process.end().code == 0
+    with orchestrator(store) as (_, address):
+        saga = amends("show", "hung", "-o", "json", server=address).json["saga"]
+    assert [saga["steps"][0]["status"], saga["steps"][0]["attempts"]] == ["STEP_STATUS_SUCCEEDED", 1]
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    with orchestrator(f"sqlite:///{tmp_path}/a.db") as (process, address), troubled(address):
+        hang(address, tmp_path, tmp_path / "gate")
+        process.signal(signal.SIGTERM)
+        not_serving(address)
+        began = time.monotonic()
+        assert process.end(signal.SIGTERM).code == STOPPED
+        assert time.monotonic() - began < 5
+
+
+def hang(address: str, folder: Path, gate: Path) -> None:
+    """Start a saga whose call is in flight until the gate is open."""
+    file = folder / "hanging.yaml"
+    step = "{id: hang, participant: troubled, action: hang, compensation: {}, timeout: 60s}"
+    file.write_text(f"name: hanging\nsteps: [{step}]", encoding="utf-8")
+    given = ["--id", "hung", "--input", json.dumps({"path": str(gate)})]
+    assert amends("start", "--file", str(file), *given, server=address).code == 0
+    saga = amends("show", "hung", "-o", "json", server=address).json["saga"]
+    assert saga["steps"][0]["status"] == "STEP_STATUS_RUNNING"
+
+
+def not_serving(address: str) -> None:
+    """Ask for the health until the orchestrator says that it is on its way out."""
+    ended: Ended = amends("health", server=address)
+    while ended.code == 0:
+        ended = amends("health", server=address)
+    assert (ended.code, ended.out) == (1, "NOT_SERVING\n")
