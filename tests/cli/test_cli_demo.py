@@ -63,6 +63,15 @@ def test_demo_that_is_kept_says_commands_that_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_demo_that_is_stopped_early_does_not_pass(tmp_path: Path) -> None:
+    with program(str(AMENDS), "demo", cwd=tmp_path, TMPDIR=str(tmp_path)) as demo:
+        demo.lines_until("^1. ada")
+        ended = demo.end(signal.SIGTERM)
+    assert ended.code == 1
+    assert "stopped before its end" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_demo_without_a_clone_says_so(tmp_path: Path) -> None:
     package = Path(amends_server.__file__).parent
     copy = tmp_path / "lib" / "site" / "amends_server"

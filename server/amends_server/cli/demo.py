@@ -40,17 +40,21 @@ async def run_demo(*, keep: bool = False, console: Console | None = None, manner
     console = console or make_console()
     manner = manner or manner_of(console)
     folder = Path(tempfile.mkdtemp(prefix="amends-demo-"))
+    added_up = False
     try:
         async with stopped_by_signals(), running(folder, free_address() if keep else "127.0.0.1:0") as parts:
             _introduce(console, parts)
             if problems := await _run_orders(console, manner, parts):
                 raise CommandError("\n".join(problems))
+            added_up = True
             if keep:
                 _say_next(console, parts)
                 await asyncio.Event().wait()
     except (AmendsError, CommandError) as error:
         raise CommandError(f"{error}\nThe logs, sagas and ledgers of this demo are kept in {folder}.") from error
     shutil.rmtree(folder, ignore_errors=True)
+    if not added_up:
+        raise CommandError("The demo was stopped before its end.")
 
 
 async def _run_orders(console: Console, manner: Manner, parts: Running) -> list[str]:

@@ -24,11 +24,12 @@ def print_saga(saga: saga_pb2.Saga, console: Console | None = None) -> None:
     emit(console, _head(view))
     emit(console, _steps(view))
     if view.status is SagaStatus.STUCK and view.stuck is not None:
-        steps = " ".join(view.stuck.steps)
+        settled = "compensated" if view.stuck.compensating else "succeeded"
         console.print(
             f"It needs an operator. Mend the cause, then: amends retry {view.id} --reason TEXT\n"
-            f"or settle by hand what blocks it ({steps}): amends resolve {view.id} STEP --as skipped --reason TEXT",
+            f"Or settle by hand what blocks it: amends resolve {view.id} {view.stuck.steps[0]} --as {settled} --reason TEXT",
             markup=False,
+            soft_wrap=True,
         )
 
 
