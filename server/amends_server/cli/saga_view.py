@@ -25,9 +25,10 @@ def print_saga(saga: saga_pb2.Saga, console: Console | None = None) -> None:
     emit(console, _steps(view))
     if view.status is SagaStatus.STUCK and view.stuck is not None:
         settled = "compensated" if view.stuck.compensating else "succeeded"
+        resolve = f"amends resolve {view.id} {next(iter(view.stuck.steps), 'STEP')} --as {settled} --reason TEXT"
         console.print(
             f"It needs an operator. Mend the cause, then: amends retry {view.id} --reason TEXT\n"
-            f"Or settle by hand what blocks it: amends resolve {view.id} {view.stuck.steps[0]} --as {settled} --reason TEXT",
+            f"Or settle by hand what blocks it: {resolve}",
             markup=False,
             soft_wrap=True,
         )
