@@ -83,6 +83,21 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
+def test_watch_goes_on_across_a_crash(tmp_path: Path) -> None:
+    store, gate = f"sqlite:///{tmp_path}/a.db", tmp_path / "gate"
+    with orchestrator(store) as (process, address), troubled(address):
+        hang(address, tmp_path, gate)
+        with program(str(AMENDS), "watch", "hung", AMENDS_SERVER=address) as watching:
+            seen = watching.lines_until("hang .*RUNNING")
+            process.kill()
+            with orchestrator(store, listen=address):
+                gate.touch()
+                seen += watching.lines_until("COMPLETED")
+                assert watching.end().code == 0
+    sequences = [int(line.split()[1]) for line in seen]
+    assert sequences == list(range(1, len(seen) + 1))
+
+
 def hang(address: str, folder: Path, gate: Path) -> None:
     """Start a saga whose call is in flight until the gate is open."""
     file = folder / "hanging.yaml"
