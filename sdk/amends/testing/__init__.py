@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from amends.testing._calls import ExpectedCall, ExpectedCompensation
+from amends.testing.check import check_every_failure
+from amends.testing.faults import Case, Fault
+from amends.testing.ledger import Ledger
 from amends.testing.orchestrator import Orchestrator, given
+from amends.testing.report import Finding, Report
 from amends.testing.scenario import Scenario
 
-__all__ = ["ExpectedCall", "ExpectedCompensation", "Orchestrator", "Scenario", "given"]
+__all__ = [
+    "Case",
+    "ExpectedCall",
+    "ExpectedCompensation",
+    "Fault",
+    "Finding",
+    "Ledger",
+    "Orchestrator",
+    "Report",
+    "Scenario",
+    "check_every_failure",
+    "given",
+]

@@ -34,8 +34,8 @@ class _Expected(Generic[Next]):
     def fails(self, error: BaseException | str = "", *, after_effect: bool = False) -> Next:
         """A system error: the outcome is unknown. With `after_effect` the participant's handler runs before."""
         self._have_effect(after_effect)
-        code = "SYSTEM_ERROR" if isinstance(error, str) else type(error).__name__
-        return self._settle(Unknown(self._error(code, str(error))))
+        message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return self._settle(Unknown(self._error("SYSTEM_ERROR", message)))
 
     def times_out(self, *, after_effect: bool = False) -> Next:
         """No answer comes: the clock moves on by the timeout. With `after_effect` the participant's handler runs."""

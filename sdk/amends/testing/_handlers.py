@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 
 import grpc
 
 from amends.participant import Participant, ServedAction
 from amends.testing import _loop
-from amends.testing._machine import PAYLOAD_BYTES_MAX
 from amends.v1 import saga_pb2
+from amends_server.config import PAYLOAD_BYTES_MAX
 from amends_server.engine.commands import Verdict
 from amends_server.engine.due import CallOrder
 from amends_server.engine.policy import Time
 from amends_server.transport.requests import Origin, compensate_request, execute_request
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
+
+_numbers = count(1)
 
 
 class Handlers:
@@ -27,6 +30,10 @@ class Handlers:
     def any(self) -> bool:
         """True if there is one at least."""
         return bool(self._participants)
+
+    def new_id(self, name: str, number: int) -> str:
+        """Return a saga's id, the same in each run; where there are handlers, one that they have not seen before."""
+        return f"{name}-{next(_numbers) if self._participants else number}"
 
     def have(self, participant: str) -> bool:
         """Tell whether a participant is one of these."""

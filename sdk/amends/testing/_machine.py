@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from amends.builder import Saga
-from amends.errors import DefinitionError
+from amends.errors import DefinitionError, PayloadError
 from amends.payloads import encode
 from amends_server import codec
+from amends_server.config import PAYLOAD_BYTES_MAX
 from amends_server.convert.definition import read_definition
 from amends_server.convert.payload import read_payload
 from amends_server.engine.commands import Command, Recover, Settle, Verdict
@@ -19,15 +20,14 @@ from amends_server.engine.evolve import fold
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
+from amends_server.engine.problem import InvalidDefinition
 from amends_server.engine.state import State
-from amends_server.engine.validation import InvalidDefinition
+from amends_server.errors import BadField, PayloadTooLarge
 from amends_server.store.protocol import SagaKey
 from amends_server.transport.requests import Origin
 
 NAMESPACE = "default"
 DEFINITION_VERSION = 1
-PAYLOAD_BYTES_MAX = 1 << 20
-"""As a server has it by default: what would be refused there must not pass here."""
 
 
 def graph_of(saga: Saga[Any, Any]) -> Graph:
@@ -45,9 +45,12 @@ def graph_of(saga: Saga[Any, Any]) -> Graph:
 def payload_of(value: object) -> Payload | None:
     """Return a value as the engine takes it.
 
-    :raises PayloadError: if it is of a kind that has no place in a payload.
+    :raises PayloadError: if it is of a kind that has no place in a payload, or a server would not take it.
     """
-    return read_payload(encode(value), "value", PAYLOAD_BYTES_MAX)
+    try:
+        return read_payload(encode(value), "value", PAYLOAD_BYTES_MAX)
+    except (BadField, PayloadTooLarge) as problem:
+        raise PayloadError(str(problem)) from None
 
 
 class Machine:

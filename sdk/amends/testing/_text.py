@@ -37,7 +37,7 @@ def standing_text(machine: Machine, now: Time) -> str:
         text += f", and waits for answers to {', '.join(calls)}"
     next_time = machine.next_time
     if next_time is not None:
-        text += f"; without answers it goes on in {(next_time - now) / SECOND_US:g} s"
+        text += f"; something is due in {(next_time - now) / SECOND_US:g} s: `.when_due()` or `.after(…)` goes there"
     return text + "."
 
 

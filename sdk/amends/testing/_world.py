@@ -11,7 +11,7 @@ from amends_server.engine.policy import SECOND_US, Time
 START_TIME: Time = 1_800_000_000 * SECOND_US
 """When the clock begins: any time would do, as long as each run has the same."""
 
-TURNS_MAX = 10_000
+TURNS_MAX = 2_000
 """Calls and wake-ups without an end in sight, after which a test is told instead of running for ever."""
 
 

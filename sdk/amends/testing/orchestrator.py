@@ -27,7 +27,8 @@ class Orchestrator:
     """
 
     def __init__(self, participants: Iterable[Participant] = ()) -> None:
-        self._world = World(Handlers(participants))
+        self._handlers = Handlers(participants)
+        self._world = World(self._handlers)
 
     @property
     def now(self) -> datetime:
@@ -35,11 +36,11 @@ class Orchestrator:
         return _EPOCH + timedelta(microseconds=self._world.now)
 
     def start(self, saga: Saga[In, Out], input: In, *, id: str | None = None) -> Scenario[Out]:
-        """Start a saga; its first calls are owed then, and none is made yet.
+        """Start a saga; its first calls are owed then, and none is made yet. Without an `id` it gets a new one.
 
         :raises DefinitionError: if a server would not take the definition.
         """
-        saga_id = id or f"{saga.name}-{len(self._world.machines) + 1}"
+        saga_id = id or self._handlers.new_id(saga.name, len(self._world.machines) + 1)
         machine = Machine(graph_of(saga), saga_id, input, self._world.now)
         self._world.machines.append(machine)
         return Scenario(self._world, machine)

@@ -1,0 +1,293 @@
+"""The check of every failure: sound participants pass it, and each kind of broken one shows up in its table."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import amends
+from amends import NOT_NEEDED, PIVOT, RETRIABLE, Call, Participant, Retry, Saga
+from amends.testing import Case, Fault, Ledger, Report, check_every_failure
+from participants.bank.accounts import ACCOUNTS, bank, ledger
+from participants.bank.saga import Transfer, transfer
+from participants.shop.inventory import Hold, reserve
+from participants.shop.payment import Payment, charge
+from participants.shop.saga import Order, order
+from participants.shop.services import SERVICES
+from participants.shop.shipping import Shipment, ship
+from participants.shop.validation import Quote, validate
+from tests.sources import ROOT
+
+ORDER = Order(customer="ada", sku="tea", quantity=1, address="1 High Street")
+RUNS_S_MAX = 2.0  # of the processor, for two hundred runs that take a fifth of it
+OUTPUTS = {
+    validate: Quote(amount=10),
+    reserve: Hold(id="H", sku="tea", quantity=1),
+    charge: Payment(id="P", customer="ada", amount=10),
+    ship: Shipment(id="S", payment_id="P", tracking="T"),
+}
+
+
+def found(report: Report) -> set[tuple[str, bool, Fault]]:
+    return {(f.case.step, f.case.compensation, f.case.fault) for f in report.findings}
+
+
+# Simulated ledgers
+
+
+def test_a_saga_with_barriers_passes() -> None:
+    report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS))
+    assert report.ok, report
+    assert report == f"order: {report.runs} runs, and each ends with all effects or with none."
+    assert report.runs == 4 * 12 - 1 + 3 * 7  # a first step has no crash before its intent; one step needs no undoing
+
+
+def test_handlers_that_do_not_look_at_the_key_double_their_effects() -> None:
+    report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=[validate, reserve, ship]))
+    assert not report
+    assert {finding.effects.partition(":")[0] for finding in report.findings} == {"charge"}
+    assert found(report) >= {
+        ("charge", False, Fault.REPLY_LOST),
+        ("charge", False, Fault.DUPLICATE),
+        ("charge", False, Fault.CRASH_BEFORE_OUTCOME),
+        ("charge", False, Fault.LOST_EACH_TIME),
+        ("charge", False, Fault.LATE_DUPLICATE),
+        ("charge", True, Fault.REPLY_LOST),
+        ("charge", True, Fault.DUPLICATE),
+        ("ship", False, Fault.CRASH_BEFORE_INTENT),
+        ("reserve", True, Fault.CRASH_BEFORE_INTENT),
+    }
+    doubled = next(f for f in report.findings if f.case == Case("charge", False, Fault.DUPLICATE))
+    assert (doubled.status, doubled.effects, doubled.wanted) == ("COMPLETED", "charge: 2", "charge: 1")
+
+
+def test_without_any_barrier_each_step_that_counts_is_found() -> None:
+    report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=False))
+    assert {step for step, _, fault in found(report) if fault is Fault.DUPLICATE} == {"reserve", "charge", "ship"}
+
+
+def test_the_table_is_readable() -> None:
+    report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=[validate, reserve, ship]))
+    lines = str(report).splitlines()
+    assert lines[0] == f"order: 68 runs, and {len(report.findings)} of them end neither with all effects nor with none:"
+    assert lines[2].split("  ")[0] == "step"
+    [line] = [line for line in lines if line.startswith("charge") and "duplicate call" in line and "Execute" in line]
+    assert line.split() == ["charge", "Execute", "duplicate", "call", "COMPLETED", "charge:", "2", "charge:", "1"]
+    assert "The journal of the first, crash before the intent is durable of the compensation of reserve:" in lines
+    assert lines[-1].split()[-1] == "saga_compensated"
+    assert repr(report) == str(report)
+
+
+def test_pytest_shows_the_whole_table(run_pytest: Callable[[str], str]) -> None:
+    shown = run_pytest(
+        "from tests.sdk.test_testing_check import ORDER, OUTPUTS, order\n"
+        "from amends.testing import Ledger, check_every_failure\n"
+        "def test_it():\n"
+        "    report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=False))\n"
+        "    assert report.ok, report\n"
+    )
+    assert "reserve  Execute     duplicate call" in shown
+    assert "saga_compensated" in shown
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path) -> Callable[[str], str]:
+    def run(text: str) -> str:
+        test = tmp_path / "test_shown.py"
+        test.write_text("from __future__ import annotations\n" + text, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), str(test)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+parts = Participant("parts")
+first = parts.declare("first", str, compensation=True)
+second = parts.declare("second", str, compensation=True)
+final = parts.declare("final", str)
+
+
+def test_pivots_parallel_steps_and_steps_after_them_pass() -> None:
+    saga = Saga("mixed", input=str)
+    with saga.parallel():
+        saga.step(first)
+        saga.step(second)
+    saga.step(first, id="look", compensation=NOT_NEEDED)
+    saga.step(final, id="go", kind=PIVOT)
+    saga.step(final, id="tell", kind=RETRIABLE)
+    report = check_every_failure(saga, "x")
+    assert report.ok, report
+    assert report.runs == 11 + 11 + 12 + 10 + 9 + 7 + 7
+
+
+def test_a_definition_that_gives_up_too_early_is_found() -> None:
+    saga = Saga("hasty", input=str)
+    saga.step(first, compensation=amends.Compensation(retry=Retry(attempts=1)))
+    saga.step(final, kind=PIVOT, retry=Retry(attempts=1))
+    report = check_every_failure(saga, "x")
+    assert ("first", True, Fault.LOST) in found(report)
+    assert ("final", False, Fault.REPLY_LOST) in found(report)
+    assert {finding.status for finding in report.findings} == {amends.SagaStatus.STUCK}
+    assert {finding.wanted for finding in report.findings} == {"all or nothing"}
+
+
+def test_a_retry_without_end_gets_through() -> None:
+    saga = Saga("endless", input=str)
+    saga.step(first, retry=Retry(attempts=-1))
+    saga.step(second)
+    report = check_every_failure(saga, "x")
+    assert report.ok, report
+
+
+def test_a_saga_that_fails_anyhow_is_no_subject() -> None:
+    with pytest.raises(
+        AssertionError, match=r"(?s)is COMPENSATED, not COMPLETED\. Give simulated steps.*INPUT_INVALID"
+    ):
+        check_every_failure(order, ORDER)
+    saga = Saga("idle", input=str)
+    saga.step(first, compensation=NOT_NEEDED)
+    with pytest.raises(AssertionError, match="no effect that is seen"):
+        check_every_failure(saga, "x")
+
+
+def test_it_is_deterministic_and_fast() -> None:
+    begin = time.process_time()
+    tables = {str(check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=False))) for _ in range(3)}
+    assert len(tables) == 1
+    assert time.process_time() - begin < RUNS_S_MAX
+
+
+# Real handlers
+
+
+def test_the_bank_passes(tmp_path: Path) -> None:
+    with ledger.opened(tmp_path / "bank.db", ACCOUNTS):
+        report = check_every_failure(transfer, Transfer("A", "B", 10), participants=[bank], effects=ledger.amounts)
+    assert report.ok, report
+    assert report.runs == 12 - 1 + 12 + 7 + 7
+
+
+def test_the_shop_passes(tmp_path: Path) -> None:
+    def effects() -> dict[str, int]:  # parcels are kept by payment, and each run has another one
+        return {name: sum(service.ledger.amounts().values()) for name, service in SERVICES.items()}
+
+    with ExitStack() as stack:
+        for name, service in SERVICES.items():
+            stack.enter_context(service.ledger.opened(tmp_path / f"{name}.db", service.amounts))
+        participants = [service.participant for service in SERVICES.values()]
+        report = check_every_failure(order, ORDER, participants=participants, effects=effects)
+        assert report.ok, report
+        assert report.runs == 68
+        assert effects()["inventory"] < 175  # some of the runs completed
+
+
+def test_a_fresh_ledger_for_each_run(tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    @contextmanager
+    def fresh() -> Iterator[None]:
+        with ledger.opened(tmp_path / f"{next(numbers)}.db", {"A": 10, "B": 0}):  # enough for one transfer
+            yield
+
+    report = check_every_failure(
+        transfer, Transfer("A", "B", 10), participants=[bank], effects=ledger.amounts, fresh=fresh
+    )
+    assert report.ok, report
+    assert next(numbers) == report.runs + 1
+
+
+def test_handlers_and_simulated_steps_go_together(tmp_path: Path) -> None:
+    saga = Saga("both", input=str)
+    saga.step(first)
+    till = Till()
+    saga.step(till.pay)
+    report = check_every_failure(
+        saga, "x", participants=[till.participant], effects=till.effects, ledger=Ledger(barrier=False)
+    )
+    assert {step for step, _, fault in found(report) if fault is Fault.DUPLICATE} == {"first"}
+    assert {finding.effects for finding in report.findings} >= {"ledger: (first: 2)"}
+
+
+def test_somebody_must_say_what_handlers_have_done() -> None:
+    with pytest.raises(ValueError, match="effects="):
+        check_every_failure(transfer, Transfer("A", "B", 10), participants=[bank])
+
+
+@dataclass
+class Till:
+    """A participant that takes a coin and gives it back, and can be broken on purpose."""
+
+    looks_at_keys: bool = True
+    undoes: bool = True
+    remembers_undoing: bool = True
+    coins: int = 0
+    done: set[str] = field(default_factory=set[str])
+    undone: set[str] = field(default_factory=set[str])
+    participant: Participant = field(default_factory=lambda: Participant("till"))
+
+    def __post_init__(self) -> None:
+        self.pay = self.participant.action(name="pay")(self._pay)
+        self.pay.compensation(self._pay_back)
+
+    def effects(self) -> int:
+        return self.coins
+
+    def _pay(self, request: str, call: Call) -> str:
+        if call.key in self.undone:
+            raise amends.Refused("UNDONE", stored=True)
+        if call.key not in self.done or not self.looks_at_keys:
+            self.coins += 1
+        self.done.add(call.key)
+        return "paid"
+
+    def _pay_back(self, request: str, done: str | None, call: Call) -> None:
+        if call.execute_key in self.done and self.undoes:
+            self.coins -= 1
+        self.done.discard(call.execute_key)
+        if self.remembers_undoing:
+            self.undone.add(call.execute_key)
+
+
+def check(till: Till) -> Report:
+    saga = Saga("sale", input=str)
+    saga.step(first)
+    saga.step(till.pay)
+    saga.step(second)
+    return check_every_failure(saga, "x", participants=[till.participant], effects=till.effects)
+
+
+def test_a_sound_handler_passes() -> None:
+    report = check(Till())
+    assert report.ok, report
+
+
+def test_a_charge_that_is_not_idempotent_shows_up() -> None:
+    report = check(Till(looks_at_keys=False))
+    assert ("pay", False, Fault.DUPLICATE) in found(report)
+    assert ("pay", False, Fault.REPLY_LOST) in found(report)
+    assert ("pay", False, Fault.CRASH_BEFORE_OUTCOME) in found(report)
+    assert {finding.effects for finding in report.findings} >= {"handlers: 2"}
+
+
+def test_a_compensation_that_does_nothing_shows_up() -> None:
+    report = check(Till(undoes=False))
+    assert ("second", False, Fault.REFUSED) in found(report)
+    assert ("pay", False, Fault.REPLY_LOST_EACH_TIME) in found(report)
+    assert {(finding.status, finding.effects, finding.wanted) for finding in report.findings} == {
+        (amends.SagaStatus.COMPENSATED, "handlers: 1", "nothing")
+    }
+
+
+def test_b15_an_execute_that_is_accepted_after_its_compensate_shows_up() -> None:
+    report = check(Till(remembers_undoing=False))
+    assert found(report) == {("pay", False, Fault.LATE), ("pay", False, Fault.LATE_DUPLICATE)}
