@@ -60,7 +60,7 @@ class ScriptedParticipant:
 
     async def start(self) -> None:
         """Listen; after `stop`, on the same port."""
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
         self._server.add_generic_rpc_handlers((self._handlers(),))
         port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
         self.address = f"127.0.0.1:{port}"

@@ -157,6 +157,7 @@ STARTS: dict[str, Case] = {
     ),
     "too many labels": (start(labels={str(n): "" for n in range(17)}), BAD, "labels"),
     "long label": (start(labels={"k": "x" * 129}), BAD, 'labels["k"]'),
+    "NUL in label": (start(labels={"k": "a\0b"}), BAD, "labels"),
     "label without name": (start(labels={"": "x"}), BAD, 'labels[""]'),
     "no deadline": (start(deadline=lasting(0)), BAD, "deadline"),
     "negative deadline": (start(deadline=lasting(-1)), BAD, "deadline"),
@@ -387,6 +388,13 @@ async def test_an_input_of_just_the_limit_is_taken(world: World) -> None:
     await world.run(KNOWN, "x" * (MIB - 2))
     [record] = world.ledger.calls()
     assert len(record.execute_request.input.json) == MIB
+
+
+async def test_an_input_above_all_limits_is_refused_on_its_way(world: World) -> None:
+    await world.client.register(KNOWN)
+    refusal = await refused(world.wire, start(input=encode("x" * 6 * MIB)))
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await stored(world) == ([], ["known 1"], ["worker"])
 
 
 async def test_the_longest_id_is_taken(world: World) -> None:

@@ -114,18 +114,33 @@ async def test_a_message_above_the_limit_is_undone_and_not_asked_for_again(world
     assert error.code == "RESOURCE_EXHAUSTED"
 
 
-async def test_an_output_of_just_the_limit_goes_on(world: World) -> None:
+async def test_payloads_of_just_the_limit_go_all_the_way_there_and_back(world: World) -> None:
     text = "x" * (MIB - 2)  # its quotes are part of the payload
     world.worker.on("one", succeed(text))
-    world.worker.on("three", refuse())
-    large = definition(
-        "just", "one", step("two", input="${steps.one.output}", arguments="${steps.one.output}"), "three"
-    )
-    saga = await world.run(large, text)
+    world.worker.on("two", succeed(text))
+    world.worker.on("three", refuse("NO", "m" * 500, data=text))
+    two = step("two", input="${steps.one.output}", arguments="${steps.one.output}")
+    saga = await world.run(definition("just", "one", two, "three"), text)
     assert saga.status is SagaStatus.COMPENSATED
     assert world.ledger.names() == ["one", "two", "three", "undo two", "undo one"]
     [undo] = world.ledger.calls("s", "undo two")
-    assert len(undo.request) > 3 * MIB, "it carries input, arguments and the saga's input"
+    assert len(undo.request) > 5 * MIB, "it carries input, output, arguments, the saga's input and the error's data"
+
+
+async def test_texts_without_end_are_cut(world: World) -> None:
+    said = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR)
+    said.error.code, said.error.message = "C" * 100_000, "m" * 100_000
+    for number in range(1_000):
+        said.related_services.add(name=f"{number}" * 1_000, reference="r" * 1_000)
+    world.worker.on("one", raw(participant_pb2.ExecuteResponse(reply=said).SerializeToString(), effect=False))
+    saga = await world.run(definition("endless", "one"))
+    assert saga.status is SagaStatus.COMPENSATED
+    one = saga.step("one")
+    assert one.error is not None
+    assert len(one.error.code) <= 128
+    assert len(one.error.message) <= 500
+    assert 0 < len(one.message.related_services) <= 100
+    assert saga.message.ByteSize() < 200_000
 
 
 async def test_an_error_with_unfit_data_is_a_refusal_all_the_same(world: World) -> None:

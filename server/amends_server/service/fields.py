@@ -65,6 +65,8 @@ def read_labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
             raise BadField(
                 f'{field}["{name[:20]}"]', f"Names and values may have {LABEL_LENGTH_MAX} characters, names 1."
             )
+        if "\0" in name or "\0" in value:  # the store would end the text there, and not find it again
+            raise BadField(field, "Names and values may not hold the character NUL.")
     return dict(labels)
 
 

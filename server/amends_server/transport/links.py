@@ -26,10 +26,10 @@ from amends_server.transport.requests import Origin, compensate_request, execute
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
 
 OVERHEAD_BYTES = 64 * 1024
-"""What a message may hold beside payloads: names, labels, keys, and the cause."""
+"""What a message may hold beside payloads: names, labels, keys, and the texts of the cause."""
 
-PAYLOADS_MAX = 4
-"""Payloads in one message at the most: Compensate carries input, output, arguments and the saga's input."""
+PAYLOADS_MAX = 5
+"""Payloads in one message at the most: Compensate carries input, output, arguments, the saga's input and an error's."""
 
 Told = Callable[[Verdict], None]
 

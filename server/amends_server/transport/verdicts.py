@@ -11,7 +11,7 @@ import grpc
 from amends.v1 import saga_pb2
 from amends_server.convert.payload import error_from_wire, read_payload, related_services_from_wire
 from amends_server.engine.commands import Refused, Succeeded, Unknown, Verdict
-from amends_server.engine.payload import Error
+from amends_server.engine.payload import Error, RelatedService
 from amends_server.errors import BadField, PayloadTooLarge
 
 _POINTLESS = frozenset(
@@ -34,6 +34,12 @@ _TOO_LARGE = "message larger than max"
 MESSAGE_LENGTH_MAX = 500
 """Characters of a participant's or transport's text that are kept: enough to understand, and no flood."""
 
+CODE_LENGTH_MAX = 128
+"""Characters of an error's code that are kept: it is a word for programs."""
+
+RELATED_SERVICES_MAX = 100
+"""Related services of a reply that are kept: they are shown to people, with every look at the saga."""
+
 
 def verdict_of_status(participant: str, code: grpc.StatusCode, details: str, *, compensation: bool) -> Verdict:
     """Return what a call that ended with a gRPC status other than OK tells."""
@@ -53,7 +59,7 @@ def verdict_of_reply(participant: str, reply: saga_pb2.Reply | None, size_bytes_
             return _succeeded(participant, reply, size_bytes_max)
         case saga_pb2.REPLY_STATUS_ERROR:
             error = _read_error(participant, reply, "REFUSED", size_bytes_max)
-            return Refused(error, reply.stored, related_services_from_wire(reply.related_services))
+            return Refused(error, reply.stored, _related_services(reply))
         case saga_pb2.REPLY_STATUS_SYSTEM_ERROR:
             return Unknown(_read_error(participant, reply, "SYSTEM_ERROR", size_bytes_max))
         case saga_pb2.REPLY_STATUS_IN_PROGRESS:
@@ -69,7 +75,13 @@ def _succeeded(participant: str, reply: saga_pb2.Reply, size_bytes_max: int) -> 
         return _unreadable(participant, str(problem))
     except PayloadTooLarge as problem:
         return Unknown(_error("OUTPUT_TOO_LARGE", str(problem), participant), again=False)
-    return Succeeded(output, related_services_from_wire(reply.related_services))
+    return Succeeded(output, _related_services(reply))
+
+
+def _related_services(reply: saga_pb2.Reply) -> tuple[RelatedService, ...]:
+    """Return the services that a reply names, as many and as long as are kept."""
+    given = related_services_from_wire(reply.related_services[:RELATED_SERVICES_MAX])
+    return tuple(RelatedService(_short(service.name), _short(service.reference)) for service in given)
 
 
 def _read_error(participant: str, reply: saga_pb2.Reply, code: str, size_bytes_max: int) -> Error:
@@ -88,5 +100,8 @@ def _unreadable(participant: str, why: str) -> Unknown:
 
 
 def _error(code: str, message: str, participant: str) -> Error:
-    short = message if len(message) <= MESSAGE_LENGTH_MAX else message[: MESSAGE_LENGTH_MAX - 1] + "…"
-    return Error(code, short, participant)
+    return Error(_short(code, CODE_LENGTH_MAX), _short(message), participant)
+
+
+def _short(text: str, length_max: int = MESSAGE_LENGTH_MAX) -> str:
+    return text if len(text) <= length_max else text[: length_max - 1] + "…"
