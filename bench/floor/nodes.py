@@ -47,7 +47,7 @@ class Sessions:
     """Calls in batches over one stream."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stream = channel.stream_stream(m.CALLS, m.Calls.SerializeToString, m.Replies.FromString)()
+        self._stream: Any = channel.stream_stream(m.CALLS, m.Calls.SerializeToString, m.Replies.FromString)()
         self._open: dict[int, Callable[[Any], None]] = {}
         self._out = Gathering()
         self._last = 0
@@ -194,7 +194,7 @@ async def calls(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any
 async def serve(service: str, unary: dict[str, Any], streams: dict[str, Any]) -> None:
     """Serve methods, given as name to (handler, request class), at a free port."""
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(handler, kind.FromString, lambda message: message.SerializeToString())
         for name, (handler, kind) in unary.items()
     }
@@ -237,7 +237,7 @@ def run_unary(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
 
 
 def run_in_session(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
-    stream = channel.stream_stream(m.RUNS, m.Starts.SerializeToString, m.Ends.FromString)()
+    stream: Any = channel.stream_stream(m.RUNS, m.Starts.SerializeToString, m.Ends.FromString)()
     waiting: dict[str, asyncio.Future[None]] = {}
     out = Gathering()
 
