@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
 from amends._handlers import Handler
+from amends._session import Session, refused
 from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger("amends.participant")
 
 
 class Served(Protocol):
@@ -33,46 +37,94 @@ class Serving(Protocol):
     def describe(self) -> participant_pb2.DescribeResponse: ...
 
 
+class _NotTaken(Exception):
+    """A call that has no handler."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
 class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
-    """ParticipantService for one participant. `Session` is not served: orchestrators fall back to single calls."""
+    """ParticipantService for one participant."""
 
     def __init__(self, participant: Serving) -> None:
         self._participant = participant
+        self._sessions: set[Session] = set()
+
+    def drain(self) -> None:
+        """Have sessions take no more calls, and end when those in flight are answered."""
+        for session in self._sessions:
+            session.drain()
 
     async def Execute(
         self, request: participant_pb2.ExecuteRequest, context: Context
     ) -> participant_pb2.ExecuteResponse:
-        action = await self._action(request.action, request.call.key, context)
-        return participant_pb2.ExecuteResponse(reply=await action.execute(request))
+        try:
+            return participant_pb2.ExecuteResponse(reply=await self._execute(request))
+        except _NotTaken as reason:
+            await context.abort(reason.code, reason.message)
 
     async def Compensate(
         self, request: participant_pb2.CompensateRequest, context: Context
     ) -> participant_pb2.CompensateResponse:
-        action = await self._action(request.action, request.call.key and request.execute_key, context)
-        undo = action.undo
-        if undo is None:
-            await self._unimplemented(f"action {request.action!r} has no compensation", context)
-        return participant_pb2.CompensateResponse(reply=await action.compensate(undo, request))
+        try:
+            return participant_pb2.CompensateResponse(reply=await self._compensate(request))
+        except _NotTaken as reason:
+            await context.abort(reason.code, reason.message)
 
     async def Describe(
         self, request: participant_pb2.DescribeRequest, context: Context
     ) -> participant_pb2.DescribeResponse:
         return self._participant.describe()
 
-    async def Session(
+    async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[participant_pb2.SessionRequest], context: Context
-    ) -> AsyncIterator[participant_pb2.SessionResponse]:
-        await self._unimplemented("sessions are not served; use Execute and Compensate", context)
-        yield participant_pb2.SessionResponse()
+    ) -> None:
+        session = Session(context, self._answer)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
 
-    async def _action(self, name: str, key: str, context: Context) -> Served:
+    async def _answer(self, call: participant_pb2.SessionCall) -> participant_pb2.SessionResult:
+        try:
+            reply = await self._do(call)
+        except _NotTaken as reason:
+            return refused(call.id, reason.code, reason.message)
+        except Exception:  # handlers' exceptions are replies already, so this is a defect of ours
+            log.exception("%s failed to answer a call", self._participant.name)
+            return refused(call.id, grpc.StatusCode.INTERNAL, "the participant failed; its log says more")
+        return participant_pb2.SessionResult(id=call.id, reply=reply)
+
+    async def _do(self, call: participant_pb2.SessionCall) -> saga_pb2.Reply:
+        match call.WhichOneof("kind"):
+            case "execute":
+                return await self._execute(call.execute)
+            case "compensate":
+                return await self._compensate(call.compensate)
+            case None:
+                raise self._not_taken(grpc.StatusCode.INVALID_ARGUMENT, "the call is of no known kind")
+
+    async def _execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
+        return await self._action(request.action, request.call.key).execute(request)
+
+    async def _compensate(self, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
+        action = self._action(request.action, request.call.key and request.execute_key)
+        if action.undo is None:
+            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"action {request.action!r} has no compensation")
+        return await action.compensate(action.undo, request)
+
+    def _action(self, name: str, key: str) -> Served:
         if not key:  # an empty key would be one key for all calls, and only the first would have an effect
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no idempotency key")
+            raise _NotTaken(grpc.StatusCode.INVALID_ARGUMENT, "the call has no idempotency key")
         action = self._participant.actions.get(name)
         if action is None:
             known = ", ".join(sorted(self._participant.actions)) or "none"
-            await self._unimplemented(f"there is no action {name!r}; known actions: {known}", context)
+            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"there is no action {name!r}; known actions: {known}")
         return action
 
-    async def _unimplemented(self, message: str, context: Context) -> NoReturn:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"participant {self._participant.name!r}: {message}")
+    def _not_taken(self, code: grpc.StatusCode, message: str) -> _NotTaken:
+        return _NotTaken(code, f"participant {self._participant.name!r}: {message}")

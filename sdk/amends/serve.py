@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from amends._servicer import Servicer
 from amends.errors import AmendsError
 from amends.participant import Participant
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc
@@ -78,7 +79,8 @@ async def serving(
     if orchestrator and not advertise and host in _UNREACHABLE_HOSTS:
         raise ValueError(f"{listen} is no address to call; say in `advertise` where orchestrators find the participant")
     server = grpc.aio.server(options=_OPTIONS)
-    health_service = await _add_services(server, participant)
+    servicer = Servicer(participant)
+    health_service = await _add_services(server, servicer)
     address = _bound(server, host, port)
     await server.start()
     try:
@@ -87,6 +89,7 @@ async def serving(
         yield address
     finally:
         await health_service.enter_graceful_shutdown()
+        servicer.drain()
         await server.stop(DRAIN_S)
 
 
@@ -167,8 +170,8 @@ def _attempts() -> AsyncRetrying:
     )
 
 
-async def _add_services(server: grpc.aio.Server, participant: Participant) -> health.HealthServicer:
-    participant_pb2_grpc.add_ParticipantServiceServicer_to_server(participant.servicer(), server)
+async def _add_services(server: grpc.aio.Server, servicer: Servicer) -> health.HealthServicer:
+    participant_pb2_grpc.add_ParticipantServiceServicer_to_server(servicer, server)
     health_service = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     for service in ("", _SERVICE):

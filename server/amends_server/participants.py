@@ -19,7 +19,8 @@ from amends_server.engine.policy import Time
 from amends_server.engine.problem import Problem, Severity, error
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant
-from amends_server.transport.links import Endpoint, Told, Transport
+from amends_server.transport.attempts import Told
+from amends_server.transport.links import Endpoint, Transport
 from amends_server.transport.requests import Origin
 
 DESCRIBE_TIMEOUT_S = 2.0

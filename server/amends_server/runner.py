@@ -26,11 +26,12 @@ from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US, Time
 from amends_server.engine.state import State
-from amends_server.errors import Overloaded, SagaHalted
+from amends_server.errors import Overloaded, SagaHalted, ServiceError
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Append, Birth, Head, NotFound, SagaKey, StoreError, Unavailable
+from amends_server.tasks import Tasks
 from amends_server.transport.requests import Origin
 
 Send = Callable[[str, CallOrder, Origin, Callable[[Verdict], None]], None]
@@ -69,6 +70,7 @@ class Runner:
         self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
         self._broken: dict[SagaKey, ActiveSaga] = {}
         self._halted: dict[SagaKey, str] = {}
+        self._late = Tasks()
         self._holding = False
         self._settled = asyncio.Event()
         self.broke = asyncio.Event()
@@ -229,12 +231,22 @@ class Runner:
         self._send(order.node.step.participant, order, saga.origin, partial(self._told, saga, owed))
 
     def _told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
-        saga.calls.discard(owed)
         settle = saga.settle(owed, verdict)
+        if owed not in saga.calls:  # its time was up, and the saga went on without it
+            self._late.hold(self._settle_late(saga.key, settle))
+            return
+        saga.calls.discard(owed)
         if saga.state is None:
             saga.unrecorded.append(settle)
         else:
             self._guard(saga, partial(self._decide, saga, settle))
+
+    async def _settle_late(self, key: SagaKey, settle: Settle) -> None:
+        """Record an answer that nobody waits for any more; the saga may have been dropped from memory meanwhile."""
+        try:
+            await self.command(key, settle)
+        except (StoreError, ServiceError) as error:  # it changes nothing, so that nothing hangs on it
+            log.info("late_reply_not_recorded", namespace=key.namespace, saga_id=key.saga_id, error=str(error))
 
     def _guard(self, saga: ActiveSaga, act: Callable[[], object]) -> None:
         """Do something with a saga so that a bug stops it and no other (I34)."""

@@ -361,9 +361,6 @@ async def test_what_is_not_there_is_unimplemented_and_named(stub: Stub) -> None:
         await compensate(stub, "count-all")
     assert compensation.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "no compensation" in (compensation.value.details() or "")
-    with pytest.raises(grpc.aio.AioRpcError) as session:
-        await anext(aiter(stub.Session(iter([participant_pb2.SessionRequest()]), timeout=WAIT_S)))
-    assert session.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_call_without_key_is_refused(stub: Stub) -> None:

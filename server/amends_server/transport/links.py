@@ -1,29 +1,29 @@
-"""Calls participants over gRPC, one unary RPC an attempt, and says of each what it told.
+"""The ways to participants: one each, with a limit on the calls in flight.
 
-Each participant has a link of its own: a channel, and a limit on the calls in flight. What is above the limit waits in
-the link, so a participant that is slow or gone delays nobody else's sagas.
+What is above the limit waits in the link, so a participant that is slow or gone delays nobody else's sagas. A link
+calls in a session, and falls back to single calls where the participant serves none.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import grpc
 import structlog
 
-from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
+from amends.v1 import participant_pb2, participant_pb2_grpc
 from amends_server.addresses import parse_address
 from amends_server.clock import Clock
 from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.due import CallOrder
 from amends_server.engine.payload import Error
-from amends_server.engine.policy import SECOND_US
-from amends_server.transport.requests import Origin, compensate_request, execute_request
-from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
+from amends_server.transport.attempts import Attempt, Told
+from amends_server.transport.requests import Origin
+from amends_server.transport.session import BATCH_BYTES_MAX, Ending, Session
+from amends_server.transport.unary import UnaryCalls
+from amends_server.transport.verdicts import MESSAGE_TOO_LARGE, verdict_of_status
 
 OVERHEAD_BYTES = 64 * 1024
 """What a message may hold beside payloads: names, labels, keys, and the texts of the cause."""
@@ -31,7 +31,8 @@ OVERHEAD_BYTES = 64 * 1024
 PAYLOADS_MAX = 5
 """Payloads in one message at the most: Compensate carries input, output, arguments, the saga's input and an error's."""
 
-Told = Callable[[Verdict], None]
+BATCH_BYTES_RECEIVED_MAX = 16 << 20
+"""A batch of results may have this, even if payloads may not."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,15 +56,9 @@ def channel_options(payload_bytes_max: int) -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),  # the default is two minutes of failing after the peer is back
         ("grpc.enable_retries", 0),  # attempts are counted and recorded by us
-        ("grpc.max_send_message_length", message_bytes_max),
-        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", max(message_bytes_max, BATCH_BYTES_RECEIVED_MAX)),
+        ("grpc.max_receive_message_length", max(message_bytes_max, BATCH_BYTES_RECEIVED_MAX)),
     ]
-
-
-class _Waiting(NamedTuple):
-    order: CallOrder
-    origin: Origin
-    told: Told
 
 
 class Transport:
@@ -76,11 +71,13 @@ class Transport:
         self._retired: set[asyncio.Task[None]] = set()
 
     def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told) -> None:
-        """Send an attempt, or keep it until there is room; `told` is called once, later, with what it told.
+        """Send an attempt, or keep it until there is room; `told` is called later, with what it told.
 
-        After `close` it may never be called: such attempts are lost, and the journal knows them by their intents.
+        That an attempt took too long is told when its time is up. If its answer comes after all, `told` is called with
+        that too. After `close` it may never be called: such attempts are lost, and the journal knows them by their
+        intents.
         """
-        self._link(endpoint).send(order, origin, told)
+        self._link(endpoint).send(Attempt(order, origin, told))
 
     async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse | None:
         """Ask a participant for its actions.
@@ -93,17 +90,20 @@ class Transport:
     async def close(self) -> None:
         """End all calls and channels."""
         links, self._links = list(self._links.values()), {}
-        await asyncio.gather(*(link.close() for link in links), *self._retired)
+        await asyncio.gather(*(link.close() for link in links))
+        for task in self._retired:
+            task.cancel()
+        await asyncio.gather(*self._retired, return_exceptions=True)
 
     def _link(self, endpoint: Endpoint) -> _Link:
         link = self._links.get(endpoint.name)
         if link is not None and link.endpoint == endpoint:
             return link
-        waiting = self._retire(link) if link is not None else deque[_Waiting]()
+        waiting = self._retire(link) if link is not None else deque[Attempt]()
         link = self._links[endpoint.name] = _Link(endpoint, self._clock, self._payload_bytes_max, waiting)
         return link
 
-    def _retire(self, link: _Link) -> deque[_Waiting]:
+    def _retire(self, link: _Link) -> deque[Attempt]:
         """Let a link to an old address finish its calls in flight; return those that it did not send."""
         waiting = link.hand_over()
         task = asyncio.create_task(link.finish(), name=f"finish link to {link.endpoint.address}")
@@ -115,7 +115,7 @@ class Transport:
 class _Link:
     """The way to one participant."""
 
-    def __init__(self, endpoint: Endpoint, clock: Clock, payload_bytes_max: int, waiting: deque[_Waiting]) -> None:
+    def __init__(self, endpoint: Endpoint, clock: Clock, payload_bytes_max: int, waiting: deque[Attempt]) -> None:
         self.endpoint = endpoint
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
@@ -123,69 +123,105 @@ class _Link:
             parse_address(endpoint.address).target, options=channel_options(payload_bytes_max)
         )
         self.stub = participant_pb2_grpc.ParticipantServiceStub(self._channel)
-        self._waiting: deque[_Waiting] = waiting
-        self._calls: set[asyncio.Task[None]] = set()
+        self._unary = UnaryCalls(
+            self.stub,
+            participant=endpoint.name,
+            clock=clock,
+            payload_bytes_max=payload_bytes_max,
+            over=self._over,
+            lost=self._lost,
+        )
+        self._session: Session | None = None
+        self._serves_sessions = True
+        self._waiting = waiting
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
         self._fill()
 
-    def send(self, order: CallOrder, origin: Origin, told: Told) -> None:
-        self._waiting.append(_Waiting(order, origin, told))
+    def send(self, attempt: Attempt) -> None:
+        self._waiting.append(attempt)
         self._fill()
 
-    def hand_over(self) -> deque[_Waiting]:
-        waiting, self._waiting = self._waiting, deque[_Waiting]()
+    def hand_over(self) -> deque[Attempt]:
+        waiting, self._waiting = self._waiting, deque[Attempt]()
         return waiting
 
     async def finish(self) -> None:
-        if self._calls:
-            await asyncio.wait(self._calls)
-        await self._channel.close()
+        try:
+            await self._idle.wait()
+        finally:
+            await self.close()
 
     async def close(self) -> None:
-        for call in self._calls:
-            call.cancel()
-        await self.finish()
+        self._closed = True
+        await self._unary.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._channel.close()
 
     def _fill(self) -> None:
-        while self._waiting and len(self._calls) < self.endpoint.concurrency_max:
-            following = self._waiting.popleft()
-            call = asyncio.create_task(self._call(following.order, following.origin, following.told))
-            self._calls.add(call)
-            call.add_done_callback(self._over)
+        while self._waiting and self._in_flight < self.endpoint.concurrency_max and not self._closed:
+            self._in_flight += 1
+            self._idle.clear()
+            self._begin(self._waiting.popleft())
 
-    def _over(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled() and (bug := call.exception()) is not None:
-            log.error("call_broke", participant=self.endpoint.name, error=type(bug).__name__)
-        self._fill()
-
-    async def _call(self, order: CallOrder, origin: Origin, told: Told) -> None:
-        now = self._clock.now()
+    def _begin(self, attempt: Attempt) -> None:
+        """Let an attempt's time run, and send it."""
+        order, now = attempt.order, self._clock.now()
         timeout_us = order.timeout_us if order.deadline is None else min(order.timeout_us, order.deadline - now)
+        attempt.expire_time = now + timeout_us
+        self._send(attempt, timeout_us)
+
+    def _send(self, attempt: Attempt, timeout_us: int) -> None:
+        payload_bytes = attempt.payload_bytes()
         if timeout_us <= 0:
-            told(Unknown(Error("TIMEOUT", "The step's deadline passed before the call was sent.", self.endpoint.name)))
-            return
-        told(await self._ask(order, origin, now + timeout_us, timeout_us / SECOND_US))
+            error = Error("TIMEOUT", "The step's deadline passed before the call was sent.", self.endpoint.name)
+            asyncio.get_running_loop().call_soon(self._over, attempt, Unknown(error))
+        elif self._serves_sessions and payload_bytes <= BATCH_BYTES_MAX:
+            if self._session is None:
+                self._session = self._open_session()
+            self._session.send(attempt, payload_bytes, timeout_us)
+        else:
+            self._unary.send(attempt)
 
-    async def _ask(self, order: CallOrder, origin: Origin, expire_time: int, timeout_s: float) -> Verdict:
-        traceparent = origin.started.traceparent
-        metadata = (("traceparent", traceparent),) if traceparent else None
-        name = self.endpoint.name
-        try:
-            if order.compensation:
-                undo = compensate_request(order, origin, expire_time)
-                reply = _reply(await self.stub.Compensate(undo, timeout=timeout_s, metadata=metadata))
+    def _open_session(self) -> Session:
+        return Session(
+            self.stub,
+            participant=self.endpoint.name,
+            payload_bytes_max=self._payload_bytes_max,
+            over=self._over,
+            ended=self._session_ended,
+        )
+
+    def _session_ended(self, session: Session, ending: Ending, unsent: list[Attempt]) -> None:
+        """Find another way for what was not sent, or tell that there is none now."""
+        if self._session is session:
+            self._session = None
+        code, details = ending.code, ending.details
+        log.info("session_ended", participant=self.endpoint.name, code=code.name, begun=ending.begun)
+        if ending.begun:
+            self._serves_sessions = MESSAGE_TOO_LARGE not in details  # single calls tell which one it is
+        else:
+            self._serves_sessions = code is grpc.StatusCode.UNAVAILABLE
+        again = ending.fruitful or not self._serves_sessions
+        now = self._clock.now()
+        for attempt in unsent:
+            if again:
+                self._send(attempt, attempt.expire_time - now)
             else:
-                do = execute_request(order, origin, expire_time)
-                reply = _reply(await self.stub.Execute(do, timeout=timeout_s, metadata=metadata))
-        except grpc.aio.AioRpcError as error:
-            return verdict_of_status(name, error.code(), error.details() or "", compensation=order.compensation)
-        except grpc.aio.UsageError as error:  # the channel was closed under the call
-            return Unknown(Error("CANCELLED", f"The call was ended: {error}", name))
-        return verdict_of_reply(name, reply, self._payload_bytes_max)
+                unavailable, compensation = grpc.StatusCode.UNAVAILABLE, attempt.order.compensation
+                verdict = verdict_of_status(self.endpoint.name, unavailable, details, compensation=compensation)
+                self._over(attempt, verdict)
 
+    def _lost(self) -> None:
+        """Nobody was there: who is there next time may serve sessions."""
+        self._serves_sessions = True
 
-def _reply(
-    response: participant_pb2.ExecuteResponse | participant_pb2.CompensateResponse | None,
-) -> saga_pb2.Reply | None:
-    """Return what a response holds. One that cannot be decoded comes as None with OK, whatever the stub's type says."""
-    return None if response is None else response.reply
+    def _over(self, attempt: Attempt, verdict: Verdict) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        attempt.tell(verdict)
+        self._fill()

@@ -25,28 +25,43 @@ class Origin:
 
 def execute_request(order: CallOrder, origin: Origin, expire_time: Time) -> participant_pb2.ExecuteRequest:
     """Return the request for an action."""
-    request = participant_pb2.ExecuteRequest(action=order.node.step.action)
-    _write_call(request.call, order, origin, expire_time)
-    if order.input is not None:
-        set_payload(request.input, order.input)
+    request = participant_pb2.ExecuteRequest()
+    write_execute(request, order, origin, expire_time)
     return request
 
 
 def compensate_request(order: CallOrder, origin: Origin, expire_time: Time) -> participant_pb2.CompensateRequest:
     """Return the request for a compensation."""
-    request = participant_pb2.CompensateRequest(action=order.node.step.action, execute_key=order.execute_key)
-    _write_call(request.call, order, origin, expire_time)
-    for field, payload in (
-        (request.input, order.input),
-        (request.output, order.output),
-        (request.arguments, order.arguments),
-        (request.saga_input, order.saga_input),
-    ):
-        if payload is not None:
-            set_payload(field, payload)
-    if order.cause is not None:
-        set_cause(request.cause, order.cause)
+    request = participant_pb2.CompensateRequest()
+    write_compensate(request, order, origin, expire_time)
     return request
+
+
+def write_execute(to: participant_pb2.ExecuteRequest, order: CallOrder, origin: Origin, expire_time: Time) -> None:
+    """Write the request for an action into a message that is there already."""
+    to.action = order.node.step.action
+    _write_call(to.call, order, origin, expire_time)
+    if order.input is not None:
+        set_payload(to.input, order.input)
+
+
+def write_compensate(
+    to: participant_pb2.CompensateRequest, order: CallOrder, origin: Origin, expire_time: Time
+) -> None:
+    """Write the request for a compensation into a message that is there already."""
+    to.action = order.node.step.action
+    to.execute_key = order.execute_key
+    _write_call(to.call, order, origin, expire_time)
+    if order.input is not None:
+        set_payload(to.input, order.input)
+    if order.output is not None:
+        set_payload(to.output, order.output)
+    if order.arguments is not None:
+        set_payload(to.arguments, order.arguments)
+    if order.saga_input is not None:
+        set_payload(to.saga_input, order.saga_input)
+    if order.cause is not None:
+        set_cause(to.cause, order.cause)
 
 
 def _write_call(call: participant_pb2.Call, order: CallOrder, origin: Origin, expire_time: Time) -> None:
@@ -59,6 +74,7 @@ def _write_call(call: participant_pb2.Call, order: CallOrder, origin: Origin, ex
     call.epoch = origin.epoch
     call.definition = origin.definition_name
     call.definition_version = origin.definition_version
-    call.labels.update(started.labels)
+    if started.labels:
+        call.labels.update(started.labels)
     set_time(call.expire_time, expire_time)
     call.traceparent = started.traceparent

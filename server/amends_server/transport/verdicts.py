@@ -28,7 +28,7 @@ _POINTLESS = frozenset(
 )
 """Statuses of an application, or of a proxy, that would be the same again. Of the others, another attempt may tell."""
 
-_TOO_LARGE = "message larger than max"
+MESSAGE_TOO_LARGE = "message larger than max"
 """How gRPC says that a message did not fit. It will not fit later either; the call may have had its effect."""
 
 MESSAGE_LENGTH_MAX = 500
@@ -44,7 +44,7 @@ RELATED_SERVICES_MAX = 100
 def verdict_of_status(participant: str, code: grpc.StatusCode, details: str, *, compensation: bool) -> Verdict:
     """Return what a call that ended with a gRPC status other than OK tells."""
     name = "TIMEOUT" if code is grpc.StatusCode.DEADLINE_EXCEEDED else code.name
-    too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details
+    too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and MESSAGE_TOO_LARGE in details
     again = code not in _POINTLESS and (compensation or not too_large)
     message = f"{participant} gave no reply: {code.name}{': ' if details else ''}{details}"
     return Unknown(_error(name, message, participant), again)

@@ -1,0 +1,116 @@
+"""Sessions: calls and results in batches over one long stream, for orchestrators that know them.
+
+Every call is a task of its own, so a slow handler holds up no other, and what has results while a message is written
+goes into the next one. Credits bound both sides: no more calls are taken than `CALLS_MAX`, and no more results sent
+than the orchestrator is ready for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from amends.v1 import participant_pb2
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+CALLS_MAX = 1024  # in a session at a time; an orchestrator has few sessions, mostly one
+BATCH_BYTES_MAX = 1 << 20  # of results in one message: none waits long for the bytes of others
+
+Answer = Callable[[participant_pb2.SessionCall], Awaitable[participant_pb2.SessionResult]]
+
+log = logging.getLogger("amends.participant")
+
+
+class Session:
+    """One stream. `answer` does a call, and raises nothing but CancelledError."""
+
+    def __init__(self, context: Context, answer: Answer) -> None:
+        self._context = context
+        self._answer = answer
+        self._running: set[asyncio.Task[None]] = set()
+        self._results: deque[participant_pb2.SessionResult] = deque()
+        self._result_credits = 0
+        self._call_credits_owed = CALLS_MAX
+        self._ending = False
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until the orchestrator goes, or, once `drain` was called, until all calls are answered."""
+        reader = asyncio.create_task(self._read())
+        try:
+            while (response := await self._next()) is not None:
+                await self._context.write(response)
+        finally:  # nobody waits for what runs on, as nobody does when a single call is broken off
+            for task in (reader, *self._running):
+                task.cancel()
+
+    def drain(self) -> None:
+        """Take no more calls, and end when those in flight are answered."""
+        self._ending = True
+        self._wake.set()
+
+    async def _read(self) -> None:
+        try:
+            while isinstance(request := await self._context.read(), participant_pb2.SessionRequest):
+                self._result_credits += request.result_credits
+                for call in request.calls:
+                    self._take(call)
+                self._wake.set()
+        finally:
+            self.drain()
+
+    def _take(self, call: participant_pb2.SessionCall) -> None:
+        if self._ending:
+            self._refuse(call, grpc.StatusCode.UNAVAILABLE, "the participant is about to end")
+        elif len(self._running) + len(self._results) >= CALLS_MAX:
+            self._refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {CALLS_MAX} calls at a time")
+        else:
+            task = asyncio.create_task(self._do(call))
+            self._running.add(task)
+            task.add_done_callback(self._done)
+
+    def _refuse(self, call: participant_pb2.SessionCall, code: grpc.StatusCode, message: str) -> None:
+        self._results.append(refused(call.id, code, message))
+
+    async def _do(self, call: participant_pb2.SessionCall) -> None:
+        self._results.append(await self._answer(call))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wake.set()
+
+    async def _next(self) -> participant_pb2.SessionResponse | None:
+        """The next message, as soon as there is something to say; None at the end."""
+        while True:
+            self._wake.clear()
+            response = participant_pb2.SessionResponse()
+            self._add_results(response)
+            if response.results or self._call_credits_owed >= CALLS_MAX:
+                response.call_credits, self._call_credits_owed = self._call_credits_owed, 0
+                return response
+            if self._ending and not self._running and not self._results:
+                return None
+            await self._wake.wait()
+
+    def _add_results(self, response: participant_pb2.SessionResponse) -> None:
+        size = 0
+        while self._results and self._result_credits > 0:
+            size += self._results[0].ByteSize()
+            if size > BATCH_BYTES_MAX and response.results:
+                return
+            response.results.append(self._results.popleft())
+            self._result_credits -= 1
+            self._call_credits_owed += 1
+
+
+def refused(call_id: int, code: grpc.StatusCode, message: str) -> participant_pb2.SessionResult:
+    """The result of a call that was not taken."""
+    number: int = code.value[0]
+    return participant_pb2.SessionResult(id=call_id, status_code=number, status_message=message)

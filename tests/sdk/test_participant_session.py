@@ -1,0 +1,141 @@
+"""Sessions of the participant kit, seen from an orchestrator that does what it should not, or what is rare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from amends import Participant
+from amends._session import CALLS_MAX
+from amends.serve import serving
+from amends.v1 import participant_pb2 as pb
+from amends.v1 import participant_pb2_grpc, saga_pb2
+
+WAIT_S = 10.0
+kit = Participant("kit")
+running = 0
+
+
+@kit.action
+async def echo(request: str) -> str:
+    return request
+
+
+@kit.action
+def plain(request: str) -> str:
+    return request
+
+
+@kit.action
+async def hang(request: str) -> str:
+    global running
+    running += 1
+    try:
+        await asyncio.Event().wait()
+    finally:
+        running -= 1
+    return request
+
+
+Stream = grpc.aio.StreamStreamCall[pb.SessionRequest, pb.SessionResponse]
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[Stream]:
+    async with serving(kit) as address, grpc.aio.insecure_channel(address) as channel:
+        opened = participant_pb2_grpc.ParticipantServiceStub(channel).Session()
+        yield opened
+        opened.cancel()
+
+
+async def test_results_wait_for_credits(stream: Stream) -> None:
+    assert (await read(stream)).call_credits == CALLS_MAX
+    await stream.write(request(*(call(i, "echo") for i in range(20)), result_credits=3))
+    assert len(await results(stream, 3)) == 3
+    await stream.write(request(result_credits=1))
+    assert len(await results(stream, 1)) == 1
+    await stream.write(request(result_credits=16))
+    assert len(await results(stream, 16)) == 16
+
+
+async def test_each_result_gives_a_credit_back(stream: Stream) -> None:
+    given = (await read(stream)).call_credits
+    await stream.write(request(*(call(i, "echo") for i in range(10)), result_credits=10))
+    left = 10
+    while left:
+        response = await read(stream)
+        assert response.call_credits == len(response.results)
+        left -= len(response.results)
+    assert given == CALLS_MAX
+
+
+async def test_more_calls_than_were_allowed_are_refused_and_not_kept(stream: Stream) -> None:
+    await stream.write(request(*(call(i, "hang") for i in range(CALLS_MAX)), result_credits=10))
+    await stream.write(request(call(CALLS_MAX, "echo")))
+    (refused,) = await results(stream, 1)
+    assert (refused.id, refused.status_code) == (CALLS_MAX, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert running == CALLS_MAX
+
+
+async def test_handlers_end_with_the_stream(stream: Stream) -> None:
+    await stream.write(request(call(1, "hang"), call(2, "echo"), result_credits=10))
+    await results(stream, 1)
+    assert running == 1
+    stream.cancel()
+    async with asyncio.timeout(WAIT_S):
+        while running:  # noqa: ASYNC110 – the handler's end is what is looked for, and has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_plain_and_unknown_and_empty_calls(stream: Stream) -> None:
+    keyless = call(3, "echo")
+    keyless.execute.call.key = ""
+    await stream.write(request(call(1, "plain"), call(2, "nothing"), keyless, pb.SessionCall(id=4), result_credits=10))
+    found = {result.id: result for result in await results(stream, 4)}
+    assert found[1].reply.status == saga_pb2.REPLY_STATUS_SUCCESS
+    assert found[2].status_code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    assert "echo" in found[2].status_message
+    assert found[3].status_code == found[4].status_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+async def test_large_results_go_in_messages_of_their_own(stream: Stream) -> None:
+    big = [call(i, "echo") for i in range(6)]
+    for each in big:
+        each.execute.input.json = '"' + "x" * 700_000 + '"'
+        await stream.write(request(each, result_credits=1))
+    sizes: list[int] = []
+    while len(sizes) < len(big):
+        response = await read(stream)
+        assert len(response.results) <= 1
+        sizes += [result.ByteSize() for result in response.results]
+    assert min(sizes) > 700_000
+
+
+def call(call_id: int, action: str) -> pb.SessionCall:
+    made = pb.SessionCall(id=call_id)
+    made.execute.action = action
+    made.execute.call.key = f"key {call_id}"
+    made.execute.input.json = '"x"'
+    return made
+
+
+def request(*calls: pb.SessionCall, result_credits: int = 0) -> pb.SessionRequest:
+    return pb.SessionRequest(calls=calls, result_credits=result_credits)
+
+
+async def read(stream: Stream) -> pb.SessionResponse:
+    response = await asyncio.wait_for(stream.read(), WAIT_S)
+    assert isinstance(response, pb.SessionResponse)
+    return response
+
+
+async def results(stream: Stream, count: int) -> list[pb.SessionResult]:
+    """The next results, of which there must be neither more nor less."""
+    found: list[pb.SessionResult] = []
+    while len(found) < count:
+        found += (await read(stream)).results
+    assert len(found) == count
+    return found
