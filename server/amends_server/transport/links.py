@@ -31,8 +31,8 @@ OVERHEAD_BYTES = 64 * 1024
 PAYLOADS_MAX = 5
 """Payloads in one message at the most: Compensate carries input, output, arguments, the saga's input and an error's."""
 
-BATCH_BYTES_RECEIVED_MAX = 16 << 20
-"""A batch of results may have this, even if payloads may not."""
+MESSAGE_BYTES_MIN = 4 << 20
+"""A batch of results may have this, even if payloads may not: what any gRPC client takes by default."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Endpoint:
 
 def channel_options(payload_bytes_max: int) -> list[tuple[str, int]]:
     """Return options with which a dead peer is noticed in seconds, and one that is back is found at once."""
-    message_bytes_max = PAYLOADS_MAX * payload_bytes_max + OVERHEAD_BYTES
+    message_bytes_max = max(MESSAGE_BYTES_MIN, PAYLOADS_MAX * payload_bytes_max + OVERHEAD_BYTES)
     return [
         ("grpc.keepalive_time_ms", 60_000),  # faster, and servers with the usual settings would end the connection
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -56,8 +56,8 @@ def channel_options(payload_bytes_max: int) -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),  # the default is two minutes of failing after the peer is back
         ("grpc.enable_retries", 0),  # attempts are counted and recorded by us
-        ("grpc.max_send_message_length", max(message_bytes_max, BATCH_BYTES_RECEIVED_MAX)),
-        ("grpc.max_receive_message_length", max(message_bytes_max, BATCH_BYTES_RECEIVED_MAX)),
+        ("grpc.max_send_message_length", message_bytes_max),
+        ("grpc.max_receive_message_length", message_bytes_max),
     ]
 
 
