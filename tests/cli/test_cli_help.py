@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -17,8 +17,8 @@ CLIENTS = (
     *(["participants", each] for each in ("list", "add", "remove")),
     ["health"],
 )
-HELP_S = 0.3
-"""What feels like at once."""
+HELP_CPU_S = 0.4
+"""What still feels like at once; 0.2 s is usual. Work, not time, so that a busy machine does not count."""
 
 
 @pytest.mark.parametrize("command", CLIENTS, ids=" ".join)
@@ -56,11 +56,12 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_help_comes_at_once() -> None:
     def once() -> float:
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([str(AMENDS), "--help"], capture_output=True, check=True, env=CLEAN)
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(once() for _ in range(5)) < HELP_S
+    assert min(once() for _ in range(5)) < HELP_CPU_S
 
 
 def test_wrong_commands_exit_with_2() -> None:
