@@ -58,7 +58,8 @@ def test_handlers_that_do_not_look_at_the_key_double_their_effects() -> None:
         ("charge", False, Fault.REPLY_LOST),
         ("charge", False, Fault.DUPLICATE),
         ("charge", False, Fault.CRASH_BEFORE_OUTCOME),
-        ("charge", False, Fault.LOST_EACH_TIME),
+        ("charge", False, Fault.REPLY_LOST_EACH_TIME),
+        ("charge", False, Fault.LATE),
         ("charge", False, Fault.LATE_DUPLICATE),
         ("charge", True, Fault.REPLY_LOST),
         ("charge", True, Fault.DUPLICATE),
@@ -288,6 +289,6 @@ def test_a_compensation_that_does_nothing_shows_up() -> None:
     }
 
 
-def test_b15_an_execute_that_is_accepted_after_its_compensate_shows_up() -> None:
+def test_i15_an_execute_that_is_accepted_after_its_compensate_shows_up() -> None:
     report = check(Till(remembers_undoing=False))
     assert found(report) == {("pay", False, Fault.LATE), ("pay", False, Fault.LATE_DUPLICATE)}

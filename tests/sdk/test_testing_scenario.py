@@ -39,7 +39,7 @@ def test_an_order_goes_through() -> None:
     assert [event.sequence for event in scenario.journal] == list(range(1, 11))
 
 
-def test_b10_a_refusal_undoes_what_was_done() -> None:
+def test_a_refusal_undoes_what_was_done() -> None:
     scenario = (
         given(order, ORDER)
         .expect(validate)
@@ -166,7 +166,7 @@ def test_steps_of_one_action_are_told_apart() -> None:
     scenario.expect_compensated([out])
 
 
-def test_f41_another_request_is_shown_line_by_line_with_the_journal() -> None:
+def test_another_request_is_shown_line_by_line_with_the_journal() -> None:
     scenario = given(order, ORDER).expect(validate).replies(Quote(30))
     with pytest.raises(AssertionError) as failed:
         scenario.expect(reserve, Reserve(sku="tea", quantity=4))
@@ -177,7 +177,7 @@ def test_f41_another_request_is_shown_line_by_line_with_the_journal() -> None:
     assert re.search(r"^   3     \+0\.000 s  step_succeeded +validate #1$", text, re.MULTILINE)
 
 
-def test_f41_other_ends_are_shown() -> None:
+def test_other_ends_are_shown() -> None:
     refused = given(order, ORDER).expect(validate).refuses("UNKNOWN_SKU")
     with pytest.raises(AssertionError, match=r"Expected the saga to be COMPLETED\.\nNow it is COMPENSATED\."):
         refused.completes()

@@ -9,7 +9,7 @@ from amends.testing._machine import Machine
 from amends.testing._world import START_TIME, TURNS_MAX
 from amends.testing.faults import TURNING, Case, Fault
 from amends.testing.ledger import Books
-from amends_server.engine.commands import Refused, Unknown, Verdict, Wake
+from amends_server.engine.commands import Command, Refused, Unknown, Verdict, Wake
 from amends_server.engine.definition import Kind
 from amends_server.engine.due import CallOrder, OwedCall, due
 from amends_server.engine.graph import Graph
@@ -45,7 +45,7 @@ class Trial:
                 self._deliver(self.machine.calls[0])
             elif self.machine.next_time is not None:
                 self._now = max(self._now, self.machine.next_time)
-                self.machine.apply(Wake(), self._now)
+                self._decide(Wake())
             else:
                 break
         else:
@@ -120,7 +120,10 @@ class Trial:
             self._late.append((call, self.machine.order(call), self.machine.origin))
 
     def _settle(self, call: OwedCall, verdict: Verdict) -> None:
-        decision = self.machine.propose(self.machine.settled(call, verdict), self._now)
+        self._decide(self.machine.settled(call, verdict))
+
+    def _decide(self, command: Command) -> None:
+        decision = self.machine.propose(command, self._now)
         if self._loses_intent(due(decision.state).calls):
             self.struck = True
             self._crash()  # and the decision with it

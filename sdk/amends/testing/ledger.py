@@ -20,7 +20,7 @@ class Ledger:
     `outputs` are the answers, by action; an action that is not among them has none. `barrier` says whether each call is
     effective once, also when it is repeated, undone before it comes, or comes after it was undone: True for all
     actions, False for none, or the actions of which it is true. Without it each Execute adds an effect and each
-    Compensate takes one away, as handlers do that do not look at the key of the call.
+    Compensate of what was done takes one away, as in handlers that do not keep what became of a call.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Books:
     def call(self, order: CallOrder) -> Verdict:
         """Have the effect of a call, and return what its participant would tell."""
         action = (order.node.step.participant, order.node.step.action)
-        if not self._ledger.has_barrier(action):
-            self._add(order, -1 if order.compensation else 1)
-        elif order.compensation:
-            self._undo(order)
-        elif order.key in self._undone:
+        barrier = self._ledger.has_barrier(action)
+        if order.compensation:
+            self._undo(order, barrier)
+            return Succeeded()
+        if barrier and order.key in self._undone:
             return Refused(UNDONE, stored=True)
-        elif order.key not in self._done:
-            self._done.add(order.key)
+        if not (barrier and order.key in self._done):
             self._add(order, 1)
-        return Succeeded(None if order.compensation else self._ledger.output(action))
+        self._done.add(order.key)
+        return Succeeded(self._ledger.output(action))
 
-    def _undo(self, order: CallOrder) -> None:
-        if order.execute_key in self._done and order.execute_key not in self._undone:
+    def _undo(self, order: CallOrder, barrier: bool) -> None:
+        if order.execute_key in self._done and not (barrier and order.execute_key in self._undone):
             self._add(order, -1)
         self._undone.add(order.execute_key)
 
