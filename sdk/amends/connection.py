@@ -9,7 +9,7 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import tenacity
 
-from amends.errors import AmendsError, RpcError, Unavailable
+from amends.errors import AmendsError, Cancelled, RpcError, Unavailable
 from amends.statuses import exception_of, undecodable
 from amends.v1 import operator_pb2_grpc, orchestrator_pb2_grpc
 
@@ -20,6 +20,9 @@ Response = TypeVar("Response")
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # a saga with all inputs and outputs of its steps, each of which may have 1 MiB
 RETRY_WAIT_S_MAX = 1.0  # as soon as this after an orchestrator is back, its clients are too
 RETRY_WAIT_S_FIRST = 0.05
+
+# A gRPC server that stops says CANCELLED to calls that it has not looked at. What we cancel ourselves is no RpcError.
+PASSING: tuple[type[RpcError], ...] = (Unavailable, Cancelled)
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     # A stopped peer would be noticed only after a minute by keepalive alone: the timeout of the ping counts too.
@@ -97,7 +100,7 @@ class Connection:
         """
         return await self.retrying(lambda: self.once(method, request, timeout_s))
 
-    async def retrying(self, call: Callable[[], Awaitable[T]], *, on: tuple[type[RpcError], ...] = (Unavailable,)) -> T:
+    async def retrying(self, call: Callable[[], Awaitable[T]], *, on: tuple[type[RpcError], ...] = PASSING) -> T:
         """Repeat something while it raises one of `on`, with growing and random waits of `retry_s` together."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(on),

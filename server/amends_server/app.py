@@ -39,7 +39,7 @@ HEALTH_INTERVAL_S = 5.0
 """How often the store is tried: a probe of a load balancer comes about as often."""
 
 STOP_S = 1.0
-"""How long requests that are under way may take once everything is recorded; watchers would stay for ever."""
+"""How long requests under way may take once all is recorded; a watcher that reads nothing would stay for ever."""
 
 REQUEST_BYTES_MIN = 4 << 20
 """A request may be this large, even if payloads may not: definitions can have thousands of steps."""
@@ -71,13 +71,13 @@ class Server:
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
             allows=cache(partial(is_allowed, patterns=settings.participant_allow)),
         )
-        catalogue, hub, self._journal = Catalogue(store), Hub(), Journal(store)
+        catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
         reader = Reader(store, catalogue)
         self._runner = Runner(
             journal=self._journal,
             reader=reader,
             send=self.participants.send,
-            hub=hub,
+            hub=self._hub,
             clock=clock,
             epoch=epoch,
             active_max=SAGAS_ACTIVE_MAX,
@@ -88,7 +88,7 @@ class Server:
             catalogue=catalogue,
             participants=self.participants,
             runner=self._runner,
-            feed=Feed(store, reader, self._runner, hub),
+            feed=Feed(store, reader, self._runner, self._hub),
             clock=clock,
             payload_bytes_max=settings.payload_bytes_max,
         )
@@ -129,15 +129,16 @@ class Server:
 
     async def stop(self) -> None:
         """Take nothing new, let calls in flight end and record them, then let go of everything."""
+        self._orchestrator.takes_starts = False
+        self._runner.hold()
         log.info("stopping", sagas=self._runner.active_count)
         self._keeping.cancel()
         await asyncio.wait([self._keeping])
-        self._orchestrator.takes_starts = False
-        self._runner.hold()
         await self._say_ready(False)
         with suppress(TimeoutError):  # calls that last longer are lost, and asked again after the restart
             async with asyncio.timeout(self._settings.drain_s):
                 await self._runner.settle_calls()
+        self._hub.close()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
         await self._journal.close()

@@ -17,24 +17,29 @@ class Hub:
 
     def __init__(self) -> None:
         self._watchers: dict[SagaKey, set[asyncio.Event]] = {}
-        self.watching = 0
-        """How many watch."""
+        self.closed = False
+        """True when no more is to come from this process."""
 
     def publish(self, key: SagaKey) -> None:
         """Wake those who watch this saga."""
         for event in self._watchers.get(key, ()):
             event.set()
 
+    def close(self) -> None:
+        """Wake everybody for the last time: they are to go elsewhere for what follows."""
+        self.closed = True
+        for events in self._watchers.values():
+            for event in events:
+                event.set()
+
     @contextmanager
     def watch(self, key: SagaKey) -> Generator[asyncio.Event]:
         """Give an event that is set whenever the saga's journal grows; whoever waits clears it before reading."""
         event = asyncio.Event()
         self._watchers.setdefault(key, set()).add(event)
-        self.watching += 1
         try:
             yield event
         finally:
-            self.watching -= 1
             events = self._watchers[key]
             events.discard(event)
             if not events:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from amends import Call, Client, Participant, Saga, SagaStatus, StepStatus, serving
+from amends.v1.orchestrator_pb2 import GetSagaRequest, WatchSagaRequest
 from participants.ledger import Book
 from participants.ledger import Ledger as Till
 from tests.acceptance.harness import (
     Gate,
     Process,
     Record,
+    Refusal,
     World,
     definition,
+    refusal_of,
     refuse,
     step,
     succeed,
@@ -192,6 +197,31 @@ async def test_d43_sigterm_in_a_step_drains_and_leaves_no_trace(killable: World,
     assert await result == {"one": None, "two": {"n": 2}, "three": None}
     assert killable.ledger.names("s") == ["one", "two", "three"]
     assert [each.attempts for each in (await saga.status()).steps] == [1, 1, 1]
+
+
+async def test_d43_those_who_wait_are_told_to_come_again(killable: World, server: Process) -> None:
+    """They get all that was recorded, then a status that says to try again, and the server does not wait for them."""
+    gate = Gate()
+    killable.worker.on("two", gate.after())
+    await killable.start(THREE)
+    await gate.reached()
+    waiting = asyncio.create_task(refused(killable.wire.orchestrator.GetSaga(GetSagaRequest(saga_id="s", wait=True))))
+    watch = killable.wire.orchestrator.WatchSaga(WatchSagaRequest(saga_id="s"))
+    told = [(await watch.read()).event.sequence for _ in range(4)]
+    stopping = asyncio.create_task(server.stop())
+    await server.logged("stopping")
+    gate.release()
+    told.append((await watch.read()).event.sequence)
+    assert told == [1, 2, 3, 4, 5]
+    for refusal in (await refused(watch.read()), await waiting):
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    await stopping
+
+
+async def refused(call: Awaitable[object]) -> Refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return refusal_of(caught.value)
 
 
 async def test_d43_a_rollback_is_drained_too(killable: World, server: Process) -> None:

@@ -202,8 +202,17 @@ async def test_what_must_not_be_repeated_is_not(orchestrator: ScriptedOrchestrat
     assert len(orchestrator.requests) == 4
 
 
-async def test_only_unavailability_is_retried(orchestrator: ScriptedOrchestrator, client: Client) -> None:
-    for number, code in enumerate(set(EXCEPTIONS) - {grpc.StatusCode.UNAVAILABLE}, start=1):
+async def test_a_call_that_a_stopping_orchestrator_cancelled_is_made_again(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.returns("StartSaga", grpc.StatusCode.CANCELLED, orchestrator_pb2.StartSagaResponse(created=True))
+    await client.start("order", None, id="order-1")
+    assert len(orchestrator.requests) == 2
+
+
+async def test_nothing_else_is_retried(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    passing = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    for number, code in enumerate(set(EXCEPTIONS) - passing, start=1):
         orchestrator.returns("GetSaga", code)
         with pytest.raises(EXCEPTIONS[code]) as raised:
             await client.get("order-1")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from amends.v1 import orchestrator_pb2
 from amends_server.codec import decode, to_wire
@@ -12,7 +14,7 @@ from amends_server.engine.events import SagaStarted
 from amends_server.engine.evolve import begin, evolve
 from amends_server.engine.graph import Graph
 from amends_server.engine.state import State
-from amends_server.errors import EventsNotKept, Overloaded
+from amends_server.errors import EventsNotKept, Overloaded, ShuttingDown
 from amends_server.hub import Hub
 from amends_server.reader import Reader, View
 from amends_server.runner import Runner
@@ -30,6 +32,7 @@ class Feed:
         self._reader = reader
         self._runner = runner
         self._hub = hub
+        self._streams = 0
 
     async def watch(
         self, key: SagaKey, after_sequence: int
@@ -38,9 +41,21 @@ class Feed:
 
         :raises EventsNotKept: if the saga has not got so far.
         :raises Overloaded: if as many watch as may.
+        :raises ShuttingDown: if the process is about to end, after the last event that it can tell of.
         """
-        if self._hub.watching >= WATCHERS_MAX:
+        if self._streams >= WATCHERS_MAX:
             raise Overloaded("watchers", WATCHERS_MAX)
+        self._streams += 1
+        try:
+            async with aclosing(self._follow(key, after_sequence)) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            self._streams -= 1
+
+    async def _follow(
+        self, key: SagaKey, after_sequence: int
+    ) -> AsyncGenerator[orchestrator_pb2.WatchSagaResponse, None]:
         _, entry, current = await self._reader.read(key)
         if after_sequence > current.sequence:
             raise EventsNotKept(key.saga_id, after_sequence, current.sequence)
@@ -56,17 +71,25 @@ class Feed:
                             event=to_wire(key, record), status=SAGA_STATUS_TO_WIRE[state.status]
                         )
                 if not records:
-                    await grown.wait()
+                    await self._more(grown)
 
     async def settled(self, key: SagaKey) -> View:
-        """Return a saga once it is final or STUCK."""
+        """Return a saga once it is final or STUCK.
+
+        :raises ShuttingDown: if the process is about to end before that.
+        """
         with self._hub.watch(key) as grown:
             while True:
                 grown.clear()
                 view = await self._runner.read(key)
                 if view.state.final or view.state.stuck is not None:
                     return view
-                await grown.wait()
+                await self._more(grown)
+
+    async def _more(self, grown: asyncio.Event) -> None:
+        if self._hub.closed:  # said by us, or the transport would cut the call off with a status that says nothing
+            raise ShuttingDown()
+        await grown.wait()
 
 
 def _fold_one(graph: Graph, state: State | None, key: SagaKey, record: Record) -> State:
