@@ -58,7 +58,7 @@ class InProcess:
 
 
 class Process:
-    """A server as a process. `log` are the lines that it has logged so far, as text."""
+    """`amends serve` as a process, its settings in the environment. `log` are the lines that it has logged so far."""
 
     def __init__(self, store: Path | str, **settings: object) -> None:
         self.address = ""
@@ -79,9 +79,11 @@ class Process:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.acceptance.harness_server",
+            "amends_server.cli",
+            "serve",
             cwd=ROOT,
             env=os.environ | self._environment(),
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
