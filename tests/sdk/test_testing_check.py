@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import amends
 from amends import NOT_NEEDED, PIVOT, RETRIABLE, Call, Participant, Retry, Saga
 from amends.testing import Case, Fault, Ledger, Report, check_every_failure
+from amends.testing.report import change
 from participants.bank.accounts import ACCOUNTS, bank, ledger
 from participants.bank.saga import Transfer, transfer
 from participants.shop.inventory import Hold, reserve
@@ -148,6 +150,15 @@ def test_a_retry_without_end_gets_through() -> None:
     saga.step(second)
     report = check_every_failure(saga, "x")
     assert report.ok, report
+    assert report.runs == 11 + 12 + 7 + 7
+
+
+def test_what_could_not_happen_is_not_counted() -> None:
+    saga = Saga("endless", input=str)
+    saga.step(first, retry=Retry(attempts=-1))  # nothing turns this saga round but a refusal, which leaves nothing
+    report = check_every_failure(saga, "x")
+    assert report.ok, report
+    assert report.runs == 11
 
 
 def test_a_saga_that_fails_anyhow_is_no_subject() -> None:
@@ -166,6 +177,26 @@ def test_it_is_deterministic_and_fast() -> None:
     tables = {str(check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=False))) for _ in range(3)}
     assert len(tables) == 1
     assert time.process_time() - begin < RUNS_S_MAX
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1, "b": 5, "c": 0}, {"b": 3}),
+        ({"a": 1}, {}, {"a": -1}),
+        ({"a": {"x": 1}}, {"a": {"x": 1}, "b": {"x": 0}}, None),
+        ({"a": {"x": 1}}, {"b": {"x": 2}}, {"a": {"x": -1}, "b": {"x": 2}}),
+        (3, 3, None),
+        (Decimal("1.5"), Decimal("1.0"), Decimal("-0.5")),
+        (["p"], ["p", "q"], ["p", "q"]),
+        ({"a": "paid"}, {"a": None}, {"a": "gone"}),
+        ({"a": "paid"}, {}, {"a": "gone"}),
+        ({}, {"a": "paid"}, {"a": "paid"}),
+        (True, False, False),
+    ],
+)
+def test_changes_are_what_is_compared(before: object, after: object, wanted: object) -> None:
+    assert change(before, after) == wanted
 
 
 # Real handlers
@@ -265,6 +296,27 @@ def check(till: Till) -> Report:
     saga.step(till.pay)
     saga.step(second)
     return check_every_failure(saga, "x", participants=[till.participant], effects=till.effects)
+
+
+def test_crashes_are_real_for_participants() -> None:
+    calls: dict[str, list[tuple[str, int, int]]] = {}
+    desk = Participant("desk")
+
+    def stamp(request: str, call: Call) -> str:
+        calls.setdefault(call.saga_id, []).append((call.step, call.attempt, call.epoch))
+        return "stamped"
+
+    stamp.__annotations__ = {"request": str, "call": Call, "return": str}
+    action = desk.action(stamp)
+    saga = Saga("office", input=str)
+    for step in ("one", "two"):
+        saga.step(action, id=step, kind=RETRIABLE)
+    check_every_failure(saga, "x", participants=[desk], effects=lambda: len(calls))
+    seen = [tuple(history) for history in calls.values()]
+    assert seen.count((("one", 1, 1), ("two", 2, 2))) == 2  # after the outcome of one, after the intent of two
+    assert seen.count((("one", 2, 2), ("two", 1, 2))) == 1  # after the intent of one
+    assert seen.count((("one", 1, 1), ("one", 2, 2), ("two", 1, 2))) == 2  # before: the outcome of one, two's intent
+    assert seen.count((("one", 1, 1), ("two", 1, 1), ("two", 2, 2))) == 1  # before the outcome of two
 
 
 def test_a_sound_handler_passes() -> None:

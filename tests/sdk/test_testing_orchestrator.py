@@ -43,7 +43,9 @@ def test_handlers_refuse_and_undo() -> None:
 @pytest.mark.usefixtures("accounts")
 def test_a_call_can_be_taken_out_of_its_handlers_hand() -> None:
     scenario = given(transfer, TRANSFER, participants=[bank])
-    scenario.expect(credit).fails("no luck", after_effect=True).expect(credit).times_out().expect(credit).runs()
+    scenario.expect(credit).times_out().expect(credit).fails("no luck", after_effect=True)
+    assert ledger.amounts() == {"A": 990, "B": 510}
+    scenario.expect(credit).runs()
     assert scenario.saga.step("credit").attempts == 3
     scenario.completes()
     assert ledger.amounts() == {"A": 990, "B": 510}
@@ -67,12 +69,14 @@ class Clinic:
 
     participant: Participant = field(default_factory=lambda: Participant("clinic"))
     asked: list[str] = field(default_factory=list[str])
+    deadlines: list[object] = field(default_factory=list[object])
     closed: bool = False
 
     def __post_init__(self) -> None:
         async def book(request: str, call: Call) -> str:
             await asyncio.sleep(0)
             self.asked.append(call.key)
+            self.deadlines.append(call.deadline)
             if self.closed:
                 raise ConnectionError("closed")
             if request == "nobody":
@@ -99,6 +103,7 @@ def test_nothing_happens_before_the_clock_is_moved() -> None:
     assert (clinic.asked, one.saga.status) == ([], amends.SagaStatus.RUNNING)
     orchestrator.advance(0)
     assert clinic.asked == ["default/ada/book/execute", "default/bob/book/execute"]
+    assert clinic.deadlines == [orchestrator.now + timedelta(seconds=30)] * 2
     assert [each.completes().saga.output.read(dict) for each in (one, two)] == [
         {"book": "visit of ada"},
         {"book": "visit of bob"},
@@ -117,6 +122,22 @@ def test_the_clock_brings_retries_when_they_are_due() -> None:
     assert set(clinic.asked) == {"default/mine/book/execute"}
     with pytest.raises(AssertionError, match="more than 2000 things are due"):
         orchestrator.advance(10_000 * 60)
+
+
+def test_time_stands_still_while_a_test_has_a_call_in_its_hand() -> None:
+    clinic = Clinic(closed=True)
+    saga = clinic.saga()
+    home = saga.step(clinic.participant.declare("home", str, compensation=True), after=[])
+    orchestrator = Orchestrator([clinic.participant])
+    scenario = orchestrator.start(saga, "ada")
+    begin = orchestrator.now
+    visit = scenario.expect(home)
+    with pytest.raises(AssertionError, match="Expected the saga to be COMPLETED"):
+        scenario.completes()
+    assert orchestrator.now == begin
+    clinic.closed = False
+    visit.replies(None).completes()
+    assert orchestrator.now == begin + timedelta(seconds=60)
 
 
 def test_the_deadline_ends_the_retries() -> None:

@@ -78,6 +78,13 @@ def test_a_timeout_takes_its_time() -> None:
     assert (scenario.journal[-1].time - before).total_seconds() == 12
 
 
+def test_a_timeout_ends_with_the_deadline_of_its_step() -> None:
+    saga = Saga("slow", input=Reserve)
+    saga.step(reserve, timeout=12, deadline=5, retry=Retry(attempts=2, interval=1))
+    scenario = given(saga, Reserve("tea", 1)).expect(reserve).times_out()
+    assert (scenario.journal[-1].time - scenario.journal[0].time).total_seconds() == 5
+
+
 @dataclass(frozen=True, slots=True)
 class Trip:
     guests: int
@@ -110,6 +117,32 @@ def test_i6_a_call_in_flight_is_waited_for_before_it_is_undone() -> None:
     with pytest.raises(AssertionError, match="waits for answers to flight, attempt 1"):
         scenario.compensated()
     booking.replies("F").expect_compensated([flight])
+
+
+def test_a_call_is_expected_once_and_in_its_direction() -> None:
+    scenario = given(trip(), Trip(2))
+    booking = scenario.expect(flight)
+    with pytest.raises(AssertionError, match="Expected a call of travel/flight, and there is none now"):
+        scenario.expect(flight)
+    scenario.expect(hotel).refuses("FULL")
+    booking.replies("F")
+    with pytest.raises(AssertionError, match="Expected a call of travel/flight, and there is none now"):
+        scenario.expect(flight)
+    with pytest.raises(AssertionError, match="call of the compensation of travel/hotel, and there is none"):
+        scenario.expect_compensation(hotel)
+    scenario.expect_compensation(flight).succeeds().compensated()
+
+
+def test_an_undoing_that_is_not_whole_is_no_end() -> None:
+    saga = Saga("trip", input=Trip, on_compensation_failure=amends.OnCompensationFailure.CONTINUE)
+    for action in (flight, hotel):
+        saga.step(action)
+    saga.step(pay, kind=PIVOT)
+    scenario = given(saga, Trip(2)).expect(flight).replies("F").expect(hotel).replies("H").expect(pay).refuses("NO")
+    scenario.expect_compensation(hotel).refuses("NO")
+    with pytest.raises(AssertionError, match=r"Expected the saga to be COMPENSATED\.\nNow it is STUCK"):
+        scenario.expect_compensated([flight])
+    scenario.stuck(hotel)
 
 
 def test_an_answer_after_the_end_changes_nothing() -> None:
