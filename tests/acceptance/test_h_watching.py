@@ -10,6 +10,7 @@ import pytest
 
 from amends import Event, EventKind, SagaHandle, SagaStatus, StepStatus
 from amends.v1 import orchestrator_pb2
+from amends_server.service import feed
 from tests.acceptance.harness import (
     WAIT_S,
     Gate,
@@ -187,6 +188,25 @@ async def test_h56_a_watcher_gets_through_kills_without_gap_or_double(killable: 
     assert events[-1].kind is EventKind.SAGA_COMPLETED
     retried = [(event.step, event.attempt) for event in events if event.kind is EventKind.STEP_RETRY_SCHEDULED]
     assert retried == [(name, 1) for name in names]
+
+
+async def test_h56_too_many_watchers_are_refused_and_those_who_await_results_are_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "WATCHERS_MAX", 2)
+    gate = Gate()
+    world.worker.on("two", gate.before())
+    saga = await world.start(THREE)
+    awaiting = [asyncio.create_task(saga.result()) for _ in range(5)]
+    async with aclosing(saga.watch()) as one, aclosing(saga.watch()) as two:
+        assert (await anext(one)).sequence == (await anext(two)).sequence == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await raw_events(world)
+        refusal = refusal_of(caught.value)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    gate.release()
+    assert len(await asyncio.gather(*awaiting)) == 5
+    assert len(await all_events(saga)) == len(COMPLETED_STORY)
 
 
 async def test_h56_a_stuck_saga_is_watched_on(world: World) -> None:

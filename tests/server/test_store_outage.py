@@ -1,7 +1,8 @@
-"""What a server does while its store fails, and after it: with a store that fails when a test says so."""
+"""What a server does while its store fails or is slow: with a store that does so when a test says so."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,19 +16,34 @@ from amends.v1 import definition_pb2, orchestrator_pb2, orchestrator_pb2_grpc
 from amends_server.app import Server
 from amends_server.config import load_settings
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import Append, StoreError, Unavailable
-from tests.acceptance.harness import Gate, Ledger, ScriptedParticipant, definition, refusal_of, refuse, step
+from amends_server.store.protocol import Append, SagaKey, StoredSaga, StoreError, Unavailable
+from tests.acceptance.harness import Gate, Ledger, ScriptedParticipant, definition, refusal_of, refuse, step, succeed
 
 
 class FailingStore(MemoryStore):
-    """A store that takes no writes while `failing`."""
+    """A store that takes no writes while `failing`, and holds what is asked of it at the gates that are set."""
 
     failing = False
+    commits: Gate | None = None
+    reads: Gate | None = None
+    scans: Gate | None = None
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         if self.failing:
             raise Unavailable("The store fails on purpose.")
+        if self.commits is not None:
+            await self.commits.hold()
         return await super().commit(appends)
+
+    async def get_saga(self, key: SagaKey) -> StoredSaga:
+        if self.reads is not None:
+            await self.reads.hold()
+        return await super().get_saga(key)
+
+    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+        if self.scans is not None:
+            await self.scans.hold()
+        return await super().list_unfinished(after, limit)
 
 
 @asynccontextmanager
@@ -84,13 +100,17 @@ async def test_a_start_that_failed_is_unavailable_also_when_it_is_repeated(worke
 
 async def test_a_client_that_repeats_its_start_gets_through_an_outage(worker: ScriptedParticipant) -> None:
     store = FailingStore()
-    async with running(store) as server, Client(server.address, retry_for=0.2) as client:
+    async with running(store) as server, Client(server.address) as client:
         await register(client, worker, definition("d", "one"))
         store.failing = True
-        with pytest.raises(CallUnavailable):
-            await client.start("d", None, id="s")
+        async with Client(server.address, retry_for=0.2) as hasty:
+            with pytest.raises(CallUnavailable):
+                await hasty.start("d", None, id="s")
+        start = asyncio.create_task(client.start("d", None, id="s"))
+        await asyncio.wait([start], timeout=0.2)
         store.failing = False
-        assert (await (await client.start("d", None, id="s")).wait()).status is SagaStatus.COMPLETED
+        assert (await (await start).wait()).status is SagaStatus.COMPLETED
+    assert worker.ledger.names("s") == ["one"]
 
 
 async def test_what_the_last_process_sent_is_never_taken_for_unsent(worker: ScriptedParticipant) -> None:
@@ -110,3 +130,45 @@ async def test_what_the_last_process_sent_is_never_taken_for_unsent(worker: Scri
     assert [call.attempt for call in worker.ledger.calls("s", "two")] == [1, 2]
     assert worker.ledger.effects("s") == []
     gate.release()
+
+
+async def leave_behind(store: FailingStore, worker: ScriptedParticipant) -> None:
+    """Have a server start a saga and be gone while its first step runs."""
+    gate = Gate()
+    worker.on("one", gate.before(), succeed())
+    async with running(store) as server, Client(server.address) as client:
+        await register(client, worker, definition("d", "one", "two"))
+        await client.start("d", None, id="s")
+        await gate.reached()
+    gate.release()
+
+
+async def test_a_start_that_is_repeated_while_its_saga_is_read_waits_for_it(worker: ScriptedParticipant) -> None:
+    store = FailingStore()
+    await leave_behind(store, worker)
+    store.reads, store.commits = Gate(), Gate()
+    async with running(store) as server, Client(server.address) as client:
+        await store.reads.reached()  # by the recovery
+        repeated = asyncio.create_task(client.start("d", None, id="s"))
+        await asyncio.wait([repeated], timeout=0.2)  # it may get between the reading and what follows from it
+        store.reads.release()
+        await asyncio.wait([repeated], timeout=0.2)
+        store.commits.release()
+        assert (await (await repeated).wait()).status is SagaStatus.COMPLETED
+    assert [call.attempt for call in worker.ledger.calls("s", "one")] == [1, 2]
+    assert worker.ledger.effects("s") == ["one", "two"]
+
+
+async def test_a_start_that_is_repeated_before_the_recovery_does_not_hide_its_saga(worker: ScriptedParticipant) -> None:
+    store = FailingStore()
+    await leave_behind(store, worker)
+    store.scans, store.commits = Gate(), Gate()
+    async with running(store) as server, Client(server.address) as client:
+        await store.scans.reached()
+        repeated = asyncio.create_task(client.start("d", None, id="s"))
+        await store.commits.reached()  # by the repeated start, of which nobody knows yet that it is one
+        store.scans.release()
+        await asyncio.wait([repeated], timeout=0.2)  # the recovery may look at the saga now
+        store.commits.release()
+        assert (await (await repeated).wait()).status is SagaStatus.COMPLETED
+    assert worker.ledger.effects("s") == ["one", "two"]
