@@ -336,6 +336,7 @@ async def test_d_a_second_server_on_the_file_is_told_who_holds_it(
     with pytest.raises(RuntimeError, match=rf"amends\.db is in use by process {server.pid}\b"):
         await second.start()
     assert await second.wait() != 0
+    assert not any("Traceback" in line for line in second.log), second.log
     assert (await killable.run(THREE)).status is SagaStatus.COMPLETED
 
 
@@ -346,6 +347,7 @@ async def test_d_a_second_server_on_the_port_is_told_who_holds_it(
     with pytest.raises(RuntimeError, match=rf"{server.address} is taken by process {server.pid}\b"):
         await second.start()
     assert await second.wait() != 0
+    assert not any("Traceback" in line for line in second.log), second.log
     assert (await killable.run(THREE)).status is SagaStatus.COMPLETED
     async with Client(server.address) as client:
         assert (await client.get("s")).status is SagaStatus.COMPLETED
