@@ -17,7 +17,11 @@ import pytest
 import amends
 from amends import NOT_NEEDED, PIVOT, RETRIABLE, Call, Participant, Retry, Saga
 from amends.testing import Case, Fault, Ledger, Report, check_every_failure
+from amends.testing._trial import Trial
 from amends.testing.report import change
+from amends_server.engine import commands, events
+from amends_server.engine.due import OwedCall
+from amends_server.engine.payload import Error
 from participants.bank.accounts import ACCOUNTS, bank, ledger
 from participants.bank.saga import Transfer, transfer
 from participants.shop.inventory import Hold, reserve
@@ -159,6 +163,24 @@ def test_what_could_not_happen_is_not_counted() -> None:
     report = check_every_failure(saga, "x")
     assert report.ok, report
     assert report.runs == 11
+
+
+def test_a_run_that_goes_on_without_a_step_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    strike = Trial._strike
+
+    def skip(self: Trial, call: OwedCall, fault: Fault) -> None:
+        if fault is not Fault.REFUSED:
+            return strike(self, call, fault)
+        self._settle(call, commands.Unknown(Error("NO", "No."), again=False))
+        return self.machine.apply(commands.Resolve("final", events.Resolution.SKIPPED, None, "", ""), 0)
+
+    saga = Saga("short", input=str)
+    saga.step(final, kind=PIVOT)
+    assert check_every_failure(saga, "x").runs == 9
+    monkeypatch.setattr(Trial, "_strike", skip)
+    report = check_every_failure(saga, "x")
+    assert report.ok, report
+    assert report.runs == 8
 
 
 def test_a_saga_that_fails_anyhow_is_no_subject() -> None:
