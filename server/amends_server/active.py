@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from amends_server.engine.commands import Settle, Verdict
-from amends_server.engine.due import OwedCall
+from amends_server.engine.due import OwedCall, due
 from amends_server.engine.graph import Graph
 from amends_server.engine.state import State
-from amends_server.store.protocol import Birth, SagaKey
+from amends_server.store.protocol import Birth, Head, SagaKey
 from amends_server.transport.requests import Origin
+
+
+def head_of(state: State, epoch: int) -> Head:
+    """Return the changing part of a saga's row."""
+    return Head(
+        sequence=state.sequence,
+        epoch=epoch,
+        status=state.status,
+        paused=state.paused,
+        due_time=due(state).next_time,
+        update_time=state.update_time,
+        end_time=state.update_time if state.final else None,
+    )
+
+
+def make_active(key: SagaKey, birth: Birth, graph: Graph, state: State, epoch: int) -> ActiveSaga:
+    """Return a saga of which nothing is out yet; what it sends is sent under that epoch."""
+    origin = Origin(
+        started=state.started,
+        definition_name=birth.definition_name,
+        definition_version=birth.definition_version,
+        epoch=epoch,
+    )
+    return ActiveSaga(key=key, birth=birth, graph=graph, origin=origin, state=state)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -73,6 +98,10 @@ class ActiveSaga:
     def settle(self, owed: OwedCall, verdict: Verdict) -> Settle:
         """Return the command that records how a call of this saga ended."""
         return Settle(self.graph.nodes[owed.index].step.id, owed.compensation, owed.attempt, verdict)
+
+    def arm(self, delay_s: float, ring: Callable[[], None]) -> None:
+        """Call back after that time, unless disarmed."""
+        self.timer = asyncio.get_running_loop().call_later(delay_s, ring)
 
     def disarm(self) -> None:
         """Stop the timer, if there is one."""

@@ -19,6 +19,7 @@ from amends_server.addresses import is_allowed, parse_address
 from amends_server.catalogue import Catalogue
 from amends_server.clock import SystemClock
 from amends_server.config import SAGAS_ACTIVE_MAX, Settings
+from amends_server.errors import AddressNotAllowed
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
@@ -141,6 +142,7 @@ class Server:
         self._hub.close()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
+        await self._runner.close()
         await self._journal.close()
         log.info("stopped")
 
@@ -171,15 +173,15 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
     """
     async with AsyncExitStack() as stack:
         store = _make_store(settings)
+        stack.push_async_callback(store.close)
         try:
             await store.open()
+            server = Server(settings, store, await store.next_epoch())
+            await server.start()
         except StoreLocked as error:
             raise StartError(f"{error} Stop it, or choose another file with --store sqlite:///PATH.") from error
-        except Unavailable as error:
+        except (Unavailable, AddressNotAllowed) as error:
             raise StartError(str(error)) from error
-        stack.push_async_callback(store.close)
-        server = Server(settings, store, await store.next_epoch())
-        await server.start()
         stack.push_async_callback(server.stop)
         yield server
 

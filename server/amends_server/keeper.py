@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -28,6 +30,8 @@ RETRY_INTERVAL_S = 0.5
 AT_ONCE_MAX = 64
 """Sagas taken into memory at a time, so that recovery leaves room for new work (I40)."""
 
+T = TypeVar("T")
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -42,12 +46,12 @@ class Keeper:
     async def run(self) -> None:
         """Recover what the last process left, and then keep going until cancelled."""
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._until_done(self._recover), name="recover")
+            loops.create_task(self._recover(), name="recover")
             loops.create_task(self._sweep_for_ever(), name="sweep")
             loops.create_task(self._mend_for_ever(), name="mend")
 
-    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work over the store, however often that fails."""
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work on the store, however often that fails."""
         while True:
             try:
                 return await work()
@@ -57,40 +61,55 @@ class Keeper:
 
     async def _recover(self) -> None:
         after: SagaKey | None = None
-        while page := await self._store.list_unfinished(after, PAGE_ROWS):
-            await self._wake_all([row.key for row in page if not self._runner.runs(row.key)])
+        unread: list[SagaKey] = []
+        while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS)):
+            unread += await self._wake_all([row.key for row in page if not self._runner.runs(row.key)])
             after = page[-1].key
+        while unread:
+            await asyncio.sleep(RETRY_INTERVAL_S)
+            unread = await self._wake_all(unread)
         log.info("recovered")
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await self._until_done(self._sweep)
+            await self._patiently(self._sweep)
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def _sweep(self) -> None:
         now = self._clock.now()
         after: tuple[Time, SagaKey] | None = None
         while page := await self._store.list_due(now, after, PAGE_ROWS):
-            await self._wake_all([row.key for row in page])
+            await self._wake_all([row.key for row in page if row.key not in self._runner.halted])
             after = _place(page[-1])
 
     async def _mend_for_ever(self) -> None:
         while True:
-            await self._runner.broke.wait()
+            await self._runner.mender.broke.wait()
             await asyncio.sleep(RETRY_INTERVAL_S)
-            await self._until_done(self._runner.mend)
+            await self._patiently(self._runner.mender.mend)
 
-    async def _wake_all(self, keys: list[SagaKey]) -> None:
+    async def _wake_all(self, keys: list[SagaKey]) -> list[SagaKey]:
+        """Wake sagas as far as there is room for them in memory; return those that could not be read."""
+        unread: list[SagaKey] = []
         for first in range(0, len(keys), AT_ONCE_MAX):
-            await asyncio.gather(*(self._wake(key) for key in keys[first : first + AT_ONCE_MAX]))
+            await self._runner.room()
+            some = keys[first : first + AT_ONCE_MAX]
+            read = await asyncio.gather(*(self._wake(key) for key in some))
+            unread += [key for key, was_read in zip(some, read, strict=True) if not was_read]
+        return unread
 
-    async def _wake(self, key: SagaKey) -> None:
+    async def _wake(self, key: SagaKey) -> bool:
+        """Wake a saga; false if it could not be read, which stops no other."""
         try:
             await self._runner.wake(key)
         except NotFound:
             log.info("saga_gone", namespace=key.namespace, saga_id=key.saga_id)
-        except SagaHalted as halt:  # reported where it was found; it stops one saga, not this loop
+        except SagaHalted as halt:  # reported where it was found
             log.warning("saga_skipped", namespace=key.namespace, saga_id=key.saga_id, error=str(halt))
+        except StoreError as error:
+            log.warning("saga_unread", namespace=key.namespace, saga_id=key.saga_id, error=str(error))
+            return False
+        return True
 
 
 def _place(row: StoredSaga) -> tuple[Time, SagaKey]:

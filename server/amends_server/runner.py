@@ -9,36 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 
-from amends_server.active import ActiveSaga
+from amends_server.active import ActiveSaga, head_of, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.codec import encode
-from amends_server.engine.commands import Command, Recover, Refused, Settle, Verdict, Wake
+from amends_server.engine.commands import Command, Recover, Refused, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.due import CallOrder, OwedCall, due, order_call
 from amends_server.engine.events import SagaStarted
-from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
-from amends_server.engine.policy import SECOND_US, Time
+from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
-from amends_server.errors import Overloaded, SagaHalted, ServiceError
+from amends_server.errors import Overloaded, SagaHalted, ServiceError, ShuttingDown
 from amends_server.hub import Hub
 from amends_server.journal import Journal
+from amends_server.mending import Mender
 from amends_server.reader import Reader, View
-from amends_server.store.protocol import AlreadyExists, Append, Birth, Head, NotFound, SagaKey, StoreError, Unavailable
+from amends_server.store.protocol import AlreadyExists, Append, Birth, NotFound, SagaKey, StoreError, Unavailable
 from amends_server.tasks import Tasks
 from amends_server.transport.requests import Origin
 
 Send = Callable[[str, CallOrder, Origin, Callable[[Verdict], None]], None]
 """Sends an attempt to the participant of that name, and calls back, later, with what it told."""
 
-KEEP_US = 5 * SECOND_US
+KEEP_US = 60 * SECOND_US
 """A saga whose next retry or deadline is further off is dropped from memory, and found again by its due time."""
+
+KEEP_CROWDED_US = 2 * SECOND_US
+"""The same when memory is half full: just longer than the scans of due times are apart."""
 
 NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
 
@@ -68,13 +72,13 @@ class Runner:
         self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
         self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
-        self._broken: dict[SagaKey, ActiveSaga] = {}
         self._halted: dict[SagaKey, str] = {}
+        self._pins: dict[SagaKey, int] = {}
         self._late = Tasks()
         self._holding = False
         self._settled = asyncio.Event()
-        self.broke = asyncio.Event()
-        """Set while there are sagas that could not be recorded, so that somebody calls `mend`."""
+        self._dropped = asyncio.Event()
+        self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
     @property
     def active_count(self) -> int:
@@ -82,25 +86,39 @@ class Runner:
         return len(self._active)
 
     @property
-    def halted(self) -> dict[SagaKey, str]:
+    def _has_room(self) -> bool:
+        return len(self._active) < self._active_max
+
+    async def room(self) -> None:
+        """Wait until there are fewer sagas in memory than may be."""
+        while not self._has_room:
+            self._dropped.clear()
+            await self._dropped.wait()
+
+    @property
+    def halted(self) -> Mapping[SagaKey, str]:
         """Sagas that this process cannot carry on, and why: corrupt records, or bugs."""
-        return dict(self._halted)
+        return self._halted
 
     async def start(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted) -> tuple[View, bool]:
         """Start a saga, and return it when its start is durable. False: one of that name was there before.
 
         :raises Overloaded: if this process runs as many sagas as it may.
+        :raises ShuttingDown: if this process is about to end.
         :raises Unavailable: if the journal cannot be written; whether the saga was started is then unknown.
         """
         while key in self._loading:  # a saga is in memory once: whoever takes it there comes first
             await asyncio.wait([self._loading[key]])
         if key in self._active:
             await self._wait_for_birth(key)
-            return await self._read_started(key), False
-        if len(self._active) >= self._active_max:
-            raise Overloaded("sagas running", self._active_max)
+            # Whoever repeats a start that failed must not take "not found" for an answer.
+            return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
+        if self._holding:
+            raise ShuttingDown()
+        if not self._has_room:
+            return await self._read_or(key, Overloaded("sagas running", self._active_max)), False
         decision = start(entry.graph, started)
-        saga = self._make(key, birth, entry.graph, decision.state)
+        saga = make_active(key, birth, entry.graph, decision.state, self._epoch)
         self._record(saga, decision, None, birth)
         self._active[key] = saga
         try:
@@ -108,11 +126,11 @@ class Runner:
         except AlreadyExists:
             return await self.read(key), False
 
-    async def _read_started(self, key: SagaKey) -> View:
+    async def _read_or(self, key: SagaKey, instead: Exception) -> View:
         try:
             return await self.read(key)
-        except NotFound:  # whoever repeats a start that failed must not take that for an answer
-            raise Unavailable("The saga's start was not recorded: try again when the store is back.") from None
+        except NotFound:
+            raise instead from None
 
     async def command(self, key: SagaKey, command: Command) -> View:
         """Carry a command out, and return the saga when what follows from it is durable.
@@ -121,11 +139,14 @@ class Runner:
         :raises amends_server.engine.commands.Rejected: if its state does not allow the command.
         :raises Unavailable: if the journal cannot be written; whether it was carried out is then unknown.
         """
-        saga = await self._get(key)
-        state = self._decide(saga, command)
-        view = View(key, saga.birth, await saga.follow(state.sequence))
-        self._rest(saga)
-        return view
+        async with self._pin(key) as saga:
+            try:
+                state = self._decide(saga, command)
+            except Rejected:
+                if saga.state is not None:  # nobody is told of what may still be lost
+                    await saga.follow(saga.state.sequence)
+                raise
+            return View(key, saga.birth, await saga.follow(state.sequence))
 
     async def read(self, key: SagaKey) -> View:
         """Return a saga as it durably stands, without taking it into memory.
@@ -144,25 +165,21 @@ class Runner:
         :raises StoreError: if it cannot be read.
         :raises SagaHalted: if this process cannot carry it on.
         """
-        saga = await self._get(key)
-        self._wake(saga)
-        self._rest(saga)
+        async with self._pin(key) as saga:
+            self._wake(saga)
+
+    def check(self, key: SagaKey) -> None:
+        """Do nothing for a saga that may get on.
+
+        :raises SagaHalted: if this process cannot carry it on.
+        """
+        if key in self._halted:
+            raise SagaHalted(key.namespace, key.saga_id, self._halted[key])
 
     def runs(self, key: SagaKey) -> bool:
         """Tell whether the saga is in memory, and more than a wish, or known to be beyond repair."""
         saga = self._active.get(key)
         return (saga is not None and saga.durable is not None) or key in self._halted
-
-    async def mend(self) -> None:
-        """Read again the sagas of which an append failed, and go on with them.
-
-        :raises Unavailable: if the store still cannot be read.
-        """
-        for saga in list(self._broken.values()):
-            if not saga.appending:
-                await self._mend(saga)
-        if not self._broken:
-            self.broke.clear()
 
     def hold(self) -> None:
         """From now on record outcomes and dispatch nothing: the process is about to end."""
@@ -174,11 +191,16 @@ class Runner:
             self._settled.clear()
             await self._settled.wait()
 
+    async def close(self) -> None:
+        """Let go of answers that nobody waited for and that are not recorded yet."""
+        await self._late.close()
+
     # Decide, record, send
 
     def _decide(self, saga: ActiveSaga, command: Command) -> State:
         if saga.state is None:
             raise Unavailable("The saga's journal could not be written: try again when the store is back.")
+        assert self._active.get(saga.key) is saga, "decided on a saga that is not the one in memory"
         decision = decide(saga.state, command, self._clock.now(), hold=self._holding)
         if decision.events:
             self._record(saga, decision, command if isinstance(command, Settle) else None)
@@ -189,19 +211,8 @@ class Runner:
         records = [encode(event, first + i) for i, event in enumerate(decision.events)]
         saga.state = decision.state
         saga.appending += 1
-        append = Append(key=saga.key, records=records, head=self._head(decision.state), birth=birth)
+        append = Append(key=saga.key, records=records, head=head_of(decision.state, self._epoch), birth=birth)
         self._journal.append(append, partial(self._recorded, saga, decision.state, settle))
-
-    def _head(self, state: State) -> Head:
-        return Head(
-            sequence=state.sequence,
-            epoch=self._epoch,
-            status=state.status,
-            paused=state.paused,
-            due_time=due(state).next_time,
-            update_time=state.update_time,
-            end_time=state.update_time if state.final else None,
-        )
 
     def _recorded(self, saga: ActiveSaga, state: State, settle: Settle | None, error: StoreError | None) -> None:
         saga.appending -= 1
@@ -238,6 +249,7 @@ class Runner:
         saga.calls.discard(owed)
         if saga.state is None:
             saga.unrecorded.append(settle)
+            self._note_settled(saga)
         else:
             self._guard(saga, partial(self._decide, saga, settle))
 
@@ -255,37 +267,41 @@ class Runner:
         except Exception as bug:
             self._halt(saga.key, bug)
             saga.distrust(SagaHalted(saga.key.namespace, saga.key.saga_id, type(bug).__name__))
-            self._active.pop(saga.key, None)
         self._rest(saga)
 
     def _halt(self, key: SagaKey, bug: Exception) -> None:
         self._halted[key] = type(bug).__name__
+        self._active.pop(key, None)
         stack = "".join(traceback.format_tb(bug.__traceback__))  # without the text, which may quote payloads (I46)
         error = type(bug).__name__
         log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=error, stack=stack)
+        self._hub.publish(key)  # so that nobody waits for it any longer
 
     # Rest and wake
 
     def _rest(self, saga: ActiveSaga) -> None:
         """Drop a saga that nothing in this process waits for; have one that is due soon wake up."""
-        if not saga.calls and not saga.appending:
-            self._settled.set()
+        self._note_settled(saga)
         if saga.state is None or self._active.get(saga.key) is not saga:
             return
         due_time = due(saga.state).next_time
-        soon = due_time is not None and due_time - self._clock.now() <= KEEP_US and not self._holding
+        delay_us = None if due_time is None else max(0, due_time - self._clock.now())
         saga.disarm()
-        if soon and due_time is not None:
-            self._arm(saga, due_time)
-        elif saga.idle:
+        if delay_us is not None and delay_us <= self._keep_us and not self._holding:
+            saga.arm(delay_us / SECOND_US, partial(self._ring, saga))
+        elif saga.idle and saga.key not in self._pins:
             del self._active[saga.key]
+            self._dropped.set()
 
-    def _arm(self, saga: ActiveSaga, due_time: Time) -> None:
-        delay_s = max(0, due_time - self._clock.now()) / SECOND_US
-        saga.timer = asyncio.get_running_loop().call_later(delay_s, self._ring, saga)
+    @property
+    def _keep_us(self) -> int:
+        return KEEP_US if 2 * len(self._active) < self._active_max else KEEP_CROWDED_US
+
+    def _note_settled(self, saga: ActiveSaga) -> None:
+        if not saga.calls and not saga.appending:
+            self._settled.set()
 
     def _ring(self, saga: ActiveSaga) -> None:
-        saga.timer = None
         if self._active.get(saga.key) is saga:
             self._wake(saga)
 
@@ -295,10 +311,23 @@ class Runner:
 
     # Load and mend
 
+    @asynccontextmanager
+    async def _pin(self, key: SagaKey) -> AsyncGenerator[ActiveSaga]:
+        """Give a saga in memory that stays there inside of the block: there must never be two of one."""
+        self._pins[key] = self._pins.get(key, 0) + 1
+        try:
+            yield await self._get(key)
+        finally:
+            self._pins[key] -= 1
+            if not self._pins[key]:
+                del self._pins[key]
+            saga = self._active.get(key)
+            if saga is not None:
+                self._rest(saga)
+
     async def _get(self, key: SagaKey) -> ActiveSaga:
         """Return a saga in memory, taking it there if it is not."""
-        if key in self._halted:
-            raise SagaHalted(key.namespace, key.saga_id, self._halted[key])
+        self.check(key)
         if key in self._active:
             await self._wait_for_birth(key)
         return self._active.get(key) or await self._load(key)
@@ -323,21 +352,12 @@ class Runner:
         except Exception as bug:
             self._halt(key, bug)
             raise SagaHalted(key.namespace, key.saga_id, self._halted[key]) from bug
-        saga = self._make(key, row.birth, entry.graph, state)
+        saga = make_active(key, row.birth, entry.graph, state, self._epoch)
         saga.durable = state
         self._active[key] = saga
         lost = row.head.epoch != self._epoch and not state.final
         self._guard(saga, partial(self._decide, saga, Recover()) if lost else partial(self._send_owed, saga, state))
         return saga
-
-    def _make(self, key: SagaKey, birth: Birth, graph: Graph, state: State) -> ActiveSaga:
-        origin = Origin(
-            started=state.started,
-            definition_name=birth.definition_name,
-            definition_version=birth.definition_version,
-            epoch=self._epoch,
-        )
-        return ActiveSaga(key=key, birth=birth, graph=graph, origin=origin, state=state)
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
         """Stop building on a saga of which an append failed. It is read again when the store is back."""
@@ -345,43 +365,23 @@ class Runner:
         saga.distrust(error)
         if settle is not None:
             saga.unrecorded.append(settle)
+        self._note_settled(saga)
         if self._active.get(saga.key) is not saga:
             return
         if isinstance(error, AlreadyExists):  # the start was a repetition: this saga never was
             del self._active[saga.key]
         else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
-            self._broken[saga.key] = saga
-            self.broke.set()
+            self.mender.add(saga)
 
-    async def _mend(self, saga: ActiveSaga) -> None:
-        if saga.durable is None:
-            await self._mend_start(saga)
-        else:
-            try:
-                row, _, state = await self._reader.read(saga.key)
-            except StoreError:
-                raise
-            except Exception as bug:
-                self._halt(saga.key, bug)
-                self._active.pop(saga.key, None)
-            else:
-                self._mend_from(saga, row.head.epoch, state)
-        if self._broken.get(saga.key) is saga:
-            del self._broken[saga.key]
-
-    async def _mend_start(self, saga: ActiveSaga) -> None:
-        """Forget a start: only the store knows whether it went well, and what else was started under that id."""
+    async def _rewake(self, saga: ActiveSaga) -> None:
+        """Forget a start that failed: only the store knows whether it went well, and what else has that id."""
         if self._active.get(saga.key) is saga:
             del self._active[saga.key]
-        try:
-            await self.wake(saga.key)
-        except NotFound:
-            log.info("start_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id)
-        except SagaHalted as halt:
-            log.warning("saga_skipped", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(halt))
+        await self.wake(saga.key)
 
-    def _mend_from(self, saga: ActiveSaga, epoch: int, state: State) -> None:
+    def _resume(self, saga: ActiveSaga, epoch: int, state: State) -> None:
+        """Go on with a saga that was read again."""
         saga.state = state
         saga.advance(state)
         self._hub.publish(saga.key)

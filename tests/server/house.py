@@ -47,6 +47,7 @@ class MoodyStore(MemoryStore):
         self.fails_before = 0
         self.fails_after = 0
         self.down = False
+        self.unreadable: set[SagaKey] = set()
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         await self.gate.wait()
@@ -60,7 +61,7 @@ class MoodyStore(MemoryStore):
         return outcomes
 
     async def get_saga(self, key: SagaKey) -> Any:
-        if self.down:
+        if self.down or key in self.unreadable:
             raise Unavailable("The store is in no mood.")
         return await super().get_saga(key)
 

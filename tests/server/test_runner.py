@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from amends_server.engine.commands import Cancel, Succeeded, Unknown
+from amends_server.engine.commands import Cancel, Pause, Rejected, Resolve, Resume, Succeeded, Unknown
+from amends_server.engine.commands import Retry as Retry_
+from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Backoff, Retry
-from amends_server.errors import Overloaded, SagaHalted
+from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
+from amends_server.keeper import AT_ONCE_MAX
 from amends_server.store.protocol import Record, SagaKey, Unavailable
-from tests.server.house import HandClock, House, MoodyStore, no, step
+from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, no, step
 
 ONE = SagaKey("default", "one")
 TWICE = Retry(
-    attempts_max=2, interval_us=60 * SECOND_US, interval_max_us=60 * SECOND_US, backoff=Backoff.FIXED, jitter=0
+    attempts_max=2, interval_us=600 * SECOND_US, interval_max_us=600 * SECOND_US, backoff=Backoff.FIXED, jitter=0
 )
 
 
@@ -90,13 +93,13 @@ async def test_i35_an_outcome_that_could_not_be_recorded_is_kept_and_the_call_no
     await house.sent(1)
     house.store.down = True
     house.answer(0)
-    await house.runner.broke.wait()
+    await house.runner.mender.broke.wait()
     with pytest.raises(Unavailable):
-        await house.runner.mend()
+        await house.runner.mender.mend()
     with pytest.raises(Unavailable):
         await house.runner.command(ONE, Cancel("", "me"))
     house.store.down = False
-    await house.runner.mend()
+    await house.runner.mender.mend()
     await house.sent(2)
     assert house.calls == [("a", "do", 1), ("b", "do", 1)]
     house.answer(1)
@@ -110,8 +113,8 @@ async def test_i31_an_outcome_whose_commit_was_unknown_is_recorded_once(house: H
     await house.sent(1)
     house.store.fails_after = 1
     house.answer(0)
-    await house.runner.broke.wait()
-    await house.runner.mend()
+    await house.runner.mender.broke.wait()
+    await house.runner.mender.mend()
     await finish(house, 1, 1)
     await house.until(lambda: house.runner.active_count == 0)
     assert house.calls == [("a", "do", 1), ("b", "do", 1)]
@@ -126,9 +129,9 @@ async def test_a_reply_that_comes_while_the_saga_is_broken_is_recorded_after_it_
     await house.sent(2)
     house.store.fails_before = 1
     house.answer(0)
-    await house.runner.broke.wait()
+    await house.runner.mender.broke.wait()
     house.answer(1)
-    await house.runner.mend()
+    await house.runner.mender.mend()
     await house.until(lambda: house.runner.active_count == 0)
     assert await house.status() == "COMPLETED"
     assert len(house.calls) == 2
@@ -139,7 +142,7 @@ async def test_a_start_that_could_not_be_recorded_leaves_nothing(house: House) -
     house.store.fails_before = 1
     with pytest.raises(Unavailable):
         await house.start(entry)
-    await house.runner.mend()
+    await house.runner.mender.mend()
     assert house.runner.active_count == 0
     assert house.calls == []
     _, created = await house.start(entry)
@@ -151,7 +154,7 @@ async def test_a_start_whose_commit_was_unknown_goes_on_without_its_client(house
     house.store.fails_after = 1
     with pytest.raises(Unavailable):
         await house.start(entry)
-    await house.runner.mend()
+    await house.runner.mender.mend()
     await finish(house, 0, 1)
     await house.until(lambda: house.runner.active_count == 0)
     assert await house.status() == "COMPLETED"
@@ -180,7 +183,7 @@ async def test_a_saga_that_waits_long_leaves_memory_and_comes_back_by_its_due_ti
     house.answer(0, Unknown(Error("TIMEOUT", "")))
     await house.until(lambda: house.runner.active_count == 0)
     keeping = asyncio.create_task(house.keeper.run())
-    house.clock.time += 59 * SECOND_US
+    house.clock.time += 599 * SECOND_US
     await house.until(lambda: house.runner.active_count == 1)  # recovery looks at it, and it is nearly due
     assert len(house.calls) == 1
     house.clock.time += SECOND_US
@@ -276,3 +279,100 @@ async def test_i8_a_compensation_that_was_lost_with_its_process_is_never_taken_f
     assert (await other.runner.read(ONE)).state.status.name == "STUCK"  # its only attempt was lost with the process
     assert other.calls == []
     await other.close()
+
+
+async def stuck(house: House) -> None:
+    """Run a saga until its rollback is stuck, and out of memory."""
+    entry = await house.register(step("a"), step("b", "a"))
+    await house.start(entry)
+    await house.sent(1)
+    house.answer(0)
+    await house.sent(2)
+    house.answer(1, no())
+    await house.sent(3)
+    house.answer(2, no())
+    await house.until(lambda: house.runner.active_count == 0)
+    assert await house.status() == "STUCK"
+
+
+async def test_i6_commands_on_a_saga_that_rests_have_one_copy_of_it_and_send_a_call_once(house: House) -> None:
+    await stuck(house)
+    await house.runner.command(ONE, Retry_("again", "me"))
+    assert house.runner.active_count == 1
+    await house.runner.command(ONE, Pause("wait", "me"))
+    await house.runner.command(ONE, Resume("go", "me"))
+    assert house.calls[3:] == [("a", "undo", 2)]
+    house.answer(3)
+    await house.until(lambda: house.runner.active_count == 0)
+    assert await house.status() == "COMPENSATED"
+
+
+async def test_a_command_that_is_rejected_leaves_no_saga_in_memory(house: House) -> None:
+    await stuck(house)
+    with pytest.raises(Rejected):
+        await house.runner.command(ONE, Resolve("nope", Resolution.SKIPPED, None, "", "me"))
+    assert house.runner.active_count == 0
+
+
+async def test_i28_one_saga_that_cannot_be_read_keeps_no_other_from_recovery(house: House) -> None:
+    entry = await house.register(step("a", retry=TWICE))
+    for saga_id in ("one", "two", "three"):
+        await house.start(entry, saga_id)
+    await house.sent(3)
+    house.store.unreadable.add(SagaKey("default", "one"))
+    other = await successor(house)
+    keeping = asyncio.create_task(other.keeper.run())
+    await other.sent(2)
+    house.store.unreadable.clear()
+    await other.sent(3)
+    assert len(other.calls) == 3
+    keeping.cancel()
+    await other.close()
+
+
+async def test_recovery_takes_no_more_sagas_into_memory_than_may_be_there(house: House) -> None:
+    entry = await house.register(step("a", retry=TWICE))
+    for number in range(10):
+        await house.start(entry, str(number))
+    await house.sent(10)
+    other = await House(house.store, house.clock, active_max=1).open()
+    keeping = asyncio.create_task(other.keeper.run())
+    for call in range(10):
+        await other.sent(call + 1)
+        assert other.runner.active_count <= AT_ONCE_MAX
+        other.answer(call)
+    await other.until(lambda: other.runner.active_count == 0)
+    keeping.cancel()
+    await other.close()
+
+
+async def test_the_repeat_of_a_known_start_is_answered_when_memory_is_full() -> None:
+    house = await House(MoodyStore(), HandClock(), active_max=1).open()
+    entry = await house.register(step("a", retry=TWICE))
+    await house.start(entry)
+    await house.sent(1)
+    house.answer(0, Unknown(Error("TIMEOUT", "")))
+    await house.until(lambda: house.runner.active_count == 0)
+    await house.start(entry, "two")
+    _, created = await house.start(entry)
+    assert not created
+    await house.close()
+
+
+async def test_the_way_out_is_not_held_up_by_outcomes_that_cannot_be_recorded(house: House) -> None:
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    house.store.down = True
+    house.runner.hold()
+    settled = asyncio.create_task(house.runner.settle_calls())
+    await asyncio.sleep(0)
+    house.answer(0)
+    await asyncio.wait_for(settled, PATIENCE_S)
+
+
+async def test_no_saga_is_started_on_the_way_out(house: House) -> None:
+    entry = await house.register(step("a"))
+    house.runner.hold()
+    with pytest.raises(ShuttingDown):
+        await house.start(entry)

@@ -71,16 +71,19 @@ class Feed:
                             event=to_wire(key, record), status=SAGA_STATUS_TO_WIRE[state.status]
                         )
                 if not records:
+                    self._runner.check(key)
                     await self._more(grown)
 
     async def settled(self, key: SagaKey) -> View:
         """Return a saga once it is final or STUCK.
 
         :raises ShuttingDown: if the process is about to end before that.
+        :raises SagaHalted: if it will get nowhere in this process.
         """
         with self._hub.watch(key) as grown:
             while True:
                 grown.clear()
+                self._runner.check(key)
                 view = await self._runner.read(key)
                 if view.state.final or view.state.stuck is not None:
                     return view
