@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache, partial
@@ -184,20 +183,6 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
             raise StartError(str(error)) from error
         stack.push_async_callback(server.stop)
         yield server
-
-
-async def serve(settings: Settings) -> None:
-    """Run a server until SIGTERM or SIGINT, or until it cannot go on.
-
-    :raises StartError: if the address or the store cannot be had.
-    """
-    loop = asyncio.get_running_loop()
-    async with serving(settings) as server:
-        running = asyncio.create_task(server.broken(), name="run")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.cancel)
-        with suppress(asyncio.CancelledError):
-            await running
 
 
 def _make_store(settings: Settings) -> Store:
