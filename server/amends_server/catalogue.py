@@ -52,12 +52,16 @@ class Catalogue:
         :raises amends_server.store.protocol.InUse: while a stored saga has it.
         """
         await self._store.delete_definition(namespace, digest)
+        self.forget(namespace, digest)
+
+    def forget(self, namespace: str, digest: str) -> None:
+        """Read a definition anew when it is wanted again: the store has it no more, or as another version."""
         self._kept.pop((namespace, digest), None)
 
     def _keep(self, stored: StoredDefinition) -> Entry:
         key = (stored.namespace, stored.digest)
         entry = self._kept.get(key)
-        if entry is None:
+        if entry is None or entry.stored.version != stored.version:  # removed and registered again
             graph = build_graph(definition_from_body(stored.body), stored.digest)
             entry = self._kept[key] = Entry(stored, graph)
             if len(self._kept) > KEPT_MAX:

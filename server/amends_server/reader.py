@@ -8,7 +8,8 @@ from amends_server.catalogue import Catalogue, Entry
 from amends_server.codec import decode
 from amends_server.engine.evolve import fold
 from amends_server.engine.state import State
-from amends_server.store.protocol import Birth, Record, SagaKey, Store, StoredSaga
+from amends_server.errors import SagaHalted
+from amends_server.store.protocol import Birth, NotFound, Record, SagaKey, Store, StoredSaga
 
 RECORDS_PAGE = 1_000
 """Records read at a time, so that nobody else waits for a reader long."""
@@ -35,9 +36,13 @@ class Reader:
 
         :raises amends_server.store.protocol.NotFound: if there is no such saga.
         :raises amends_server.errors.CorruptRecord: if a record cannot be read.
+        :raises amends_server.errors.SagaHalted: if its definition is not there.
         """
         row = await self._store.get_saga(key)
-        entry = await self._catalogue.find(key.namespace, digest=row.birth.definition_digest)
+        try:
+            entry = await self._catalogue.find(key.namespace, digest=row.birth.definition_digest)
+        except NotFound:  # it must not be taken for a saga that is not there
+            raise SagaHalted(key.namespace, key.saga_id, "its definition is not stored") from None
         records = await self._records(key)
         return row, entry, fold(entry.graph, [decode(key, record) for record in records])
 

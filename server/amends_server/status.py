@@ -89,6 +89,12 @@ REFUSALS: dict[type[BaseException], Refusal] = {
         "Something else changed it at the same time: look at it and try again.",
         retry=True,
     ),
+    store.Undefined: Refusal(
+        _C.ABORTED,
+        "CONCURRENT_CHANGE",
+        "The definition was removed at the same time: register it again, and then start.",
+        retry=True,
+    ),
     store.InUse: Refusal(_C.FAILED_PRECONDITION, "IN_USE", "Others need it: remove them first, or wait for their end."),
     store.StoreError: Refusal(
         _C.UNAVAILABLE,

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from amends import AlreadyExists, InvalidArgument, NotFound, SagaStatus, StepStatus, encode
-from amends.v1 import definition_pb2, orchestrator_pb2
+from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2, saga_pb2
 from tests.acceptance.harness import (
     Gate,
     InProcess,
@@ -164,6 +164,49 @@ async def test_a04_bad_definitions_are_refused_before_anything_runs(world: World
     assert [each async for each in world.client.definitions()] == []
     assert [each async for each in world.client.list()] == []
     assert world.ledger.calls() == []
+
+
+async def test_i19_an_inline_start_is_repeated_after_its_participant_was_removed(world: World) -> None:
+    request = orchestrator_pb2.StartSagaRequest(saga_id="s", inline_definition=definition("gone", "one"), wait=True)
+    assert (await world.wire.orchestrator.StartSaga(request)).created
+    await world.wire.operator.DeleteParticipant(operator_pb2.DeleteParticipantRequest(name="worker"))
+    again = await world.wire.orchestrator.StartSaga(request)
+    assert (again.created, again.saga.status) == (False, saga_pb2.SAGA_STATUS_COMPLETED)
+    request.inline_definition.description = "other content"
+    with pytest.raises(grpc.aio.AioRpcError) as other:
+        await world.wire.orchestrator.StartSaga(request)
+    assert refusal_of(other.value).reason == "SAGA_ALREADY_EXISTS"
+    assert [each.version async for each in world.client.definitions()] == [1]
+
+
+async def test_i20_a_start_survives_that_its_definition_is_removed_all_the_time(world: World) -> None:
+    inline = definition("removed", "one")
+    registered = await world.wire.orchestrator.RegisterDefinition(
+        orchestrator_pb2.RegisterDefinitionRequest(definition=inline)
+    )
+    reference = orchestrator_pb2.DefinitionRef(digest=registered.definition.digest)
+    stop = asyncio.Event()
+
+    async def remove() -> None:
+        request = orchestrator_pb2.DeleteDefinitionRequest(definition=reference)
+        while not stop.is_set():
+            try:
+                await world.wire.orchestrator.DeleteDefinition(request)
+            except grpc.aio.AioRpcError as error:
+                assert refusal_of(error).reason in ("DEFINITION_IN_USE", "DEFINITION_NOT_FOUND")  # noqa: PT017
+
+    removing = asyncio.create_task(remove())
+    response = None
+    while response is None:
+        start = orchestrator_pb2.StartSagaRequest(saga_id="s", inline_definition=inline, wait=True)
+        try:
+            response = await world.wire.orchestrator.StartSaga(start)
+        except grpc.aio.AioRpcError as error:  # whoever is unlucky twice is told to try again
+            assert refusal_of(error).reason == "CONCURRENT_CHANGE"  # noqa: PT017
+    stop.set()
+    await removing
+    assert response.saga.status == saga_pb2.SAGA_STATUS_COMPLETED
+    assert [each.version async for each in world.client.definitions()] == [response.saga.definition_version]
 
 
 async def test_a05_a_new_version_leaves_running_sagas_on_the_old_one(tmp_path: Path) -> None:

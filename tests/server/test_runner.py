@@ -14,7 +14,7 @@ from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Backoff, Retry
 from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
 from amends_server.keeper import AT_ONCE_MAX
-from amends_server.store.protocol import Record, SagaKey, Unavailable
+from amends_server.store.protocol import NotFound, Record, SagaKey, Unavailable, Undefined
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, no, step
 
 ONE = SagaKey("default", "one")
@@ -68,6 +68,39 @@ async def test_a_step_whose_sibling_answers_during_a_commit_is_not_sent_again(ho
     await house.until(lambda: house.runner.active_count == 0)
     assert house.calls == [("a", "do", 1), ("b", "do", 1)]
     assert await house.status() == "COMPLETED"
+
+
+async def test_i20_a_start_whose_definition_is_removed_meanwhile_is_refused_and_leaves_nothing(house: House) -> None:
+    entry, other = await house.register(step("a")), await house.register(step("b"))
+    house.store.gate.clear()
+    before = asyncio.create_task(house.start(other, "before"))
+    await house.until(lambda: house.journal.pending == 1)
+    await asyncio.sleep(0)  # the commit of `before` has begun
+    start = asyncio.create_task(house.start(entry))
+    await house.until(lambda: house.journal.pending == 2)
+    await house.catalogue.delete("default", entry.stored.digest)
+    house.store.gate.set()
+    await before
+    with pytest.raises(Undefined):
+        await start
+    with pytest.raises(NotFound):
+        await house.runner.read(ONE)
+    _, created = await house.start(await house.register(step("a")))  # at once: nothing is left to be mended
+    assert created
+
+
+async def test_i34_a_saga_whose_definition_is_lost_is_halted_and_not_taken_for_none(house: House) -> None:
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    del house.store._definitions["default", entry.stored.digest]  # what no version of ours does
+    after = await successor(house)
+    with pytest.raises(SagaHalted):
+        await after.runner.read(ONE)
+    with pytest.raises(SagaHalted):
+        await after.runner.wake(ONE)
+    assert list(after.runner.halted) == [ONE]
+    await after.close()
 
 
 async def test_i3_a_cancel_that_is_durable_with_a_dispatch_keeps_it_from_being_sent(house: House) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from amends_server.engine.state import FINAL, SagaStatus
-from amends_server.store.protocol import Append, Birth, Head, Record, SagaKey, Store, StoredDefinition
+from amends_server.store.protocol import Append, Birth, Head, Record, SagaKey, Store, StoredDefinition, StoreError
 
 NOW = 1_800_000_000_000_000
 
@@ -19,13 +19,17 @@ def records(first: int, count: int = 1, body: bytes = b"body") -> list[Record]:
 
 
 def birth(
-    *, created: int = NOW, definition: tuple[str, int] = ("order", 1), labels: Mapping[str, str] | None = None
+    *,
+    created: int = NOW,
+    definition: tuple[str, int] = ("order", 1),
+    digest: str = "",
+    labels: Mapping[str, str] | None = None,
 ) -> Birth:
     name, version = definition
     return Birth(
         definition_name=name,
         definition_version=version,
-        definition_digest=f"{name}-{version}",
+        definition_digest=digest or f"{name}/{version}",
         fingerprint=b"\x00fingerprint",
         create_time=created,
         labels=labels or {},
@@ -64,7 +68,21 @@ def start(saga: SagaKey, born: Birth | None = None, **more: object) -> Append:
 
 
 async def written(store: Store, *appends: Append) -> None:
-    assert await store.commit(appends) == [None] * len(appends)
+    assert await committed(store, *appends) == [None] * len(appends)
+
+
+async def committed(store: Store, *appends: Append) -> list[StoreError | None]:
+    """Commit a batch to a store that has the definitions of its births."""
+    wanted = {(a.key.namespace, a.birth.definition_name, a.birth.definition_version) for a in appends if a.birth}
+    for namespace, name, version in wanted:
+        await define(store, name, version, namespace)
+    return await store.commit(appends)
+
+
+async def define(store: Store, name: str = "order", versions: int = 1, namespace: str = "default") -> None:
+    """Store a definition in so many versions, as `birth` names them."""
+    for version in range(1, versions + 1):
+        await store.put_definition(definition(name, str(version), namespace))
 
 
 def definition(name: str = "order", content: str = "a", namespace: str = "default") -> StoredDefinition:

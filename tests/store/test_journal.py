@@ -14,7 +14,7 @@ from amends_server.journal import Journal
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import AlreadyExists, Append, Conflict, StoreError, Unavailable
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import append, key, records, start
+from tests.store.make import append, define, key, records, start
 
 WAIT_S = 10
 
@@ -65,6 +65,7 @@ class Told:
 async def store() -> GatedStore:
     made = GatedStore()
     await made.open()
+    await define(made)
     return made
 
 
@@ -216,6 +217,7 @@ async def test_a_cancelled_close_does_not_stop_the_writer(store: GatedStore) -> 
 async def test_many_sagas_over_sqlite(tmp_path: Path) -> None:
     store, told = SqliteStore(tmp_path / "amends.db"), Told()
     await store.open()
+    await define(store)
     journal = Journal(store)
     journal.start()
     for number in range(2_500):

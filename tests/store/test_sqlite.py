@@ -20,7 +20,7 @@ from amends_server.store.migration import Migration, load_migrations, migrate
 from amends_server.store.protocol import SagaFilter, StoreLocked, Unavailable
 from amends_server.store.queries import load_queries
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import NOW, append, birth, definition, key, records, start, written
+from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,11 +41,12 @@ WRITER = """
 import asyncio, sys
 from amends_server.journal import Journal
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import append, key, records, start
+from tests.store.make import append, define, key, records, start
 
 async def main():
     store = SqliteStore(sys.argv[1])
     await store.open()
+    await define(store)
     journal = Journal(store)
     journal.start()
 
@@ -144,6 +145,21 @@ async def test_a_second_opener_is_told_who_holds_the_file(tmp_path: Path) -> Non
     await store.close()
 
 
+async def test_a_second_opener_by_another_name(tmp_path: Path) -> None:
+    path, folder = tmp_path / "real" / "amends.db", tmp_path / "folder"
+    store = SqliteStore(path)
+    await store.open()
+    (tmp_path / "link.db").symlink_to(path)
+    folder.symlink_to(path.parent)
+    for name in (tmp_path / "link.db", folder / "amends.db", tmp_path / "real" / ".." / "real" / "amends.db"):
+        with pytest.raises(StoreLocked):
+            await SqliteStore(name).open()
+    await store.close()
+    linked = SqliteStore(tmp_path / "link.db")
+    await linked.open()
+    await linked.close()
+
+
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "amends.db"
     path.write_text("my shopping list, which is longer than a hundred bytes " * 20)
@@ -206,6 +222,7 @@ async def test_a_file_that_may_only_be_read() -> None:
 
 
 async def test_a_cancelled_caller_leaves_its_batch_whole_or_absent(sqlite_store: SqliteStore) -> None:
+    await define(sqlite_store)
     for number in range(40):
         batch = [start(key(f"{number}-{part}")) for part in range(30)]
         task = asyncio.create_task(sqlite_store.commit(batch))

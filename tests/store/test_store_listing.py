@@ -113,7 +113,8 @@ async def test_definitions_are_listed_by_name_newest_version_first_in_pages(stor
 async def test_a_definition_is_removed_only_when_no_saga_has_it(store: Store) -> None:
     used, _ = await store.put_definition(definition(content="a"))
     await store.put_definition(definition(content="b"))
-    await written(store, start(key(), birth(definition=(used.name, used.version))))
+    born = birth(definition=(used.name, used.version), digest=used.digest)
+    assert await store.commit([start(key(), born)]) == [None]
     with pytest.raises(InUse):
         await store.delete_definition("default", used.digest)
     await store.delete_definition("default", "order/b")

@@ -14,9 +14,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from amends_server.engine.state import SagaStatus
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import Append, Birth, Cursor, SagaFilter, SagaKey, Store, StoredSaga, StoreError
+from amends_server.store.protocol import (
+    Append,
+    Birth,
+    Cursor,
+    SagaFilter,
+    SagaKey,
+    Store,
+    StoredDefinition,
+    StoredSaga,
+    StoreError,
+)
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import append, definition, records
+from tests.store.make import append, define, definition, records
 
 # Few values, so that operations meet each other.
 KEYS = st.builds(SagaKey, st.sampled_from(["a", "b"]), st.sampled_from(["x", "y", "z"]))
@@ -42,22 +52,23 @@ class Plan:
     status: SagaStatus
     due: int | None
     name: str
-    version: int
+    wrong_version: bool
     create_time: int
     labels: dict[str, str]
+    epoch: int
 
-    def append_to(self, sequence: int) -> Append:
+    def append_to(self, sequence: int, version: int) -> Append:
         first = max(sequence + 1 + self.shift, 1)
         born = Birth(
             definition_name=self.name,
-            definition_version=self.version,
+            definition_version=version + self.wrong_version,
             definition_digest=f"{self.name}/1",
             fingerprint=b"f",
             create_time=self.create_time,
             labels=self.labels,
         )
         written = records(first, self.count, self.body)
-        return append(self.key, written, born=born, status=self.status, due=self.due)
+        return append(self.key, written, born=born, status=self.status, due=self.due, epoch=self.epoch)
 
 
 PLANS = st.builds(
@@ -69,9 +80,10 @@ PLANS = st.builds(
     status=st.sampled_from(SagaStatus),
     due=st.none() | TIMES,
     name=NAMES,
-    version=st.integers(1, 2),
+    wrong_version=st.sampled_from([False, False, False, True]),
     create_time=TIMES,
     labels=LABELS,
+    epoch=st.sampled_from([2, 2, 2, 1, 3]),
 )
 
 
@@ -99,6 +111,8 @@ class BothStores(RuleBasedStateMachine):
         self.sqlite = SqliteStore(Path(self.folder.name) / "amends.db")
         self.runner = asyncio.Runner()
         self.both(lambda store: store.open())
+        for name, namespace in (("order", "a"), ("order", "b"), ("refund", "a")):
+            self.both(lambda store, n=name, s=namespace: define(store, n, 1, s))  # type: ignore[misc]
 
     def teardown(self) -> None:
         self.runner.run(self.sqlite.close())
@@ -114,7 +128,7 @@ class BothStores(RuleBasedStateMachine):
         ends = {saga.key: saga.head.sequence for saga in self.everything(self.memory)}
         batch: list[Append] = []
         for plan in plans:
-            batch.append(plan.append_to(ends.get(plan.key, 0)))
+            batch.append(plan.append_to(ends.get(plan.key, 0), self.version_of(plan)))
             ends[plan.key] = max(ends.get(plan.key, 0), batch[-1].head.sequence)
 
         async def kinds(store: Store) -> list[type[StoreError] | None]:
@@ -183,6 +197,11 @@ class BothStores(RuleBasedStateMachine):
             stored = self.runner.run(self.sqlite.read_records(saga.key, 0, 999))
             assert stored == self.runner.run(self.memory.read_records(saga.key, 0, 999))
             assert [record.sequence for record in stored] == list(range(1, saga.head.sequence + 1))
+
+    def version_of(self, plan: Plan) -> int:
+        """Return the version of the plan's definition, 0 if it is not stored."""
+        found = self.runner.run(_answer(self.memory.get_definition(plan.key.namespace, digest=f"{plan.name}/1")))
+        return found.version if isinstance(found, StoredDefinition) else 0
 
     def everything(self, store: Store) -> list[StoredSaga]:
         pages = [self.runner.run(store.list_sagas(SagaFilter(namespace=name), None, 99)) for name in ("a", "b")]

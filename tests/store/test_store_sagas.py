@@ -14,8 +14,9 @@ from amends_server.store.protocol import (
     Store,
     StoredSaga,
     Unavailable,
+    Undefined,
 )
-from tests.store.make import NOW, append, birth, key, records, start, written
+from tests.store.make import NOW, append, birth, committed, define, definition, key, records, start, written
 
 
 async def test_a_saga_is_read_back_as_it_was_written(store: Store) -> None:
@@ -70,7 +71,7 @@ async def test_a_taken_key(store: Store) -> None:
 
 
 async def test_a_key_that_was_taken_in_the_same_batch(store: Store) -> None:
-    outcomes = await store.commit([start(key()), append(key(), records(1, body=b"other")), start(key("two"))])
+    outcomes = await committed(store, start(key()), append(key(), records(1, body=b"other")), start(key("two")))
     assert_refused(outcomes, None, AlreadyExists, None)
     assert await store.read_records(key(), 0, 10) == records(1)
 
@@ -116,6 +117,43 @@ async def test_i31_an_append_again_that_reaches_from_the_stored_into_the_same_ba
     await written(store, append(key(), records(3)), append(key(), records(2, 2)))
     assert_refused(await store.commit([append(key(), records(4)), append(key(), records(3, 2, b"no"))]), None, Conflict)
     assert await store.read_records(key(), 0, 10) == records(1, 4)
+
+
+async def test_i20_a_saga_is_born_only_if_its_definition_is_stored(store: Store) -> None:
+    await define(store)
+    there, gone = start(key("there")), start(key("gone"), birth(definition=("refund", 1)))
+    outcomes = await store.commit([gone, there, append(key("gone"), records(2))])
+    assert_refused(outcomes, Undefined, None, Conflict)
+    with pytest.raises(NotFound):
+        await store.get_saga(key("gone"))
+    assert_refused(await store.commit([start(key("there", "other"))]), Undefined)
+
+
+async def test_i33_a_definition_that_was_removed_and_came_back_is_another_version(store: Store) -> None:
+    await define(store)
+    await store.delete_definition("default", "order/1")
+    assert_refused(await store.commit([start(key())]), Undefined)
+    again, _ = await store.put_definition(definition(content="1"))
+    assert_refused(await store.commit([start(key())]), Undefined)
+    await written(store, start(key("two"), birth(definition=("order", again.version), digest=again.digest)))
+
+
+async def test_a_saga_that_is_there_needs_nobody_to_look_for_its_definition(store: Store) -> None:
+    await written(store, start(key()))
+    assert_refused(await store.commit([start(key()), append(key(), records(2))]), None, None)
+    other = append(key(), records(1, body=b"other"), born=birth(definition=("refund", 1)))
+    assert_refused(await store.commit([other]), AlreadyExists)
+
+
+async def test_i24_nobody_of_an_earlier_epoch_writes_to_a_saga(store: Store) -> None:
+    await written(store, start(key(), epoch=2), start(key("mine"), epoch=1))
+    stale = [append(key(), records(2), epoch=1), append(key("mine"), records(2), epoch=1)]
+    assert_refused(await store.commit([*stale, append(key(), records(2), epoch=2)]), Conflict, None, Conflict)
+    assert (await store.get_saga(key())).head.sequence == 1
+    await written(store, append(key(), records(2), epoch=2), append(key(), records(3), epoch=3))
+    assert_refused(await store.commit([append(key(), records(3), epoch=2)]), Conflict)  # though it is there as it is
+    assert_refused(await store.commit([start(key(), epoch=1)]), AlreadyExists)
+    assert (await store.get_saga(key())).head.epoch == 3
 
 
 async def test_an_empty_batch(store: Store) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from amends.v1 import definition_pb2
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc as pb_grpc
 from amends_server.catalogue import Catalogue, Entry
@@ -51,9 +50,9 @@ from amends_server.service.fields import (
     write_token,
 )
 from amends_server.service.filters import read_filter
-from amends_server.service.starts import read_start
+from amends_server.service.starts import Start, read_start
 from amends_server.status import refusals
-from amends_server.store.protocol import Cursor, InUse, NotFound, Store, StoredDefinition
+from amends_server.store.protocol import Cursor, InUse, NotFound, SagaKey, Store, StoredDefinition, Undefined
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -88,11 +87,14 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def RegisterDefinition(
         self, request: pb.RegisterDefinitionRequest, context: Context
     ) -> pb.RegisterDefinitionResponse:
-        entry, created, warnings = await self._register(
-            read_namespace(request.namespace), request.definition, "definition"
-        )
+        namespace = read_namespace(request.namespace)
+        definition, problems = read_definition(request.definition, "definition")
+        found = await self._check_participants(definition, "definition")
+        entry, created = await self._catalogue.register(self._stored(namespace, definition))
         return pb.RegisterDefinitionResponse(
-            definition=stored_definition_to_wire(entry.stored), diagnostics=problems_to_wire(warnings), created=created
+            definition=stored_definition_to_wire(entry.stored),
+            diagnostics=problems_to_wire([*problems, *found]),
+            created=created,
         )
 
     @refusals
@@ -148,12 +150,10 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         if not self.takes_starts:
             raise ShuttingDown()
         start = read_start(request, request.saga_id or new_id(self._clock.now()), self._payload_bytes_max)
-        entry, reference = await self._definition_of(start.key.namespace, request)
-        now = self._clock.now()
-        event = start.event(entry, now, principal(context), traceparent(context))
-        view, created = await self._runner.start(start.key, start.birth(entry, now), entry, event)
-        if not created and not start.repeats(view.birth, reference):
-            raise SagaAlreadyExists(start.key.namespace, start.key.saga_id)
+        try:
+            view, created = await self._start(start, request, context)
+        except Undefined:  # removed at this very moment: it is looked for again, or stored again if it is given inline
+            view, created = await self._start(start, request, context)
         if request.wait:
             view = await self._feed.settled(start.key)
         return pb.StartSagaResponse(saga=_to_wire(view), created=created)
@@ -215,15 +215,35 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         raise NotServed("OrchestratorService.Session")
         yield pb.OrchestratorServiceSessionResponse()
 
-    async def _definition_of(self, namespace: str, request: pb.StartSagaRequest) -> tuple[Entry, pb.DefinitionRef]:
+    async def _start(self, start: Start, request: pb.StartSagaRequest, context: Context) -> tuple[View, bool]:
+        """Start a saga, or return the one that was started with the same content; tell whether it is new."""
         match request.WhichOneof("definition_source"):
             case "definition":
-                return await self._find(namespace, request.definition), request.definition
+                entry, reference = await self._find(start.key.namespace, request.definition), request.definition
             case "inline_definition":
-                entry, _, _ = await self._register(namespace, request.inline_definition, "inline_definition")
-                return entry, pb.DefinitionRef(digest=entry.stored.digest)
+                definition, _ = read_definition(request.inline_definition, "inline_definition")
+                reference = pb.DefinitionRef(digest=digest_of(definition))
+                there = await self._started(start.key) if request.saga_id else None
+                if there is not None:  # its participants may be gone by now, and it is answered all the same (I19)
+                    return _same(there, start, reference), False
+                await self._check_participants(definition, "inline_definition")
+                entry, _ = await self._catalogue.register(self._stored(start.key.namespace, definition))
             case _:
                 raise BadField("definition", "Name a registered definition, or give one as inline_definition.")
+        now = self._clock.now()
+        event = start.event(entry, now, principal(context), traceparent(context))
+        try:
+            view, created = await self._runner.start(start.key, start.birth(entry, now), entry, event)
+        except Undefined:
+            self._catalogue.forget(start.key.namespace, entry.stored.digest)
+            raise
+        return (view if created else _same(view, start, reference)), created
+
+    async def _started(self, key: SagaKey) -> View | None:
+        try:
+            return await self._runner.read(key)
+        except NotFound:
+            return None
 
     async def _find(self, namespace: str, reference: pb.DefinitionRef) -> Entry:
         if not reference.name and not reference.digest:
@@ -236,15 +256,11 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         except NotFound:
             raise DefinitionNotFound(namespace, name=name, version=version, digest=digest) from None
 
-    async def _register(
-        self, namespace: str, message: definition_pb2.Definition, field: str
-    ) -> tuple[Entry, bool, list[Problem]]:
-        definition, problems = read_definition(message, field)
+    async def _check_participants(self, definition: Definition, field: str) -> list[Problem]:
         found = await self._participants.check(definition)
         if _errors(found):
             raise InvalidDefinition([_under(field, problem) for problem in found])
-        entry, created = await self._catalogue.register(self._stored(namespace, definition))
-        return entry, created, [*problems, *found]
+        return found
 
     def _stored(self, namespace: str, definition: Definition) -> StoredDefinition:
         return StoredDefinition(
@@ -255,6 +271,12 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             body=definition_body(definition),
             create_time=self._clock.now(),
         )
+
+
+def _same(view: View, start: Start, reference: pb.DefinitionRef) -> View:
+    if not start.repeats(view.birth, reference):
+        raise SagaAlreadyExists(start.key.namespace, start.key.saga_id)
+    return view
 
 
 def _to_wire(view: View) -> Any:

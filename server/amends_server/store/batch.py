@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from amends_server.store.protocol import AlreadyExists, Append, Conflict, NotFound, Record, SagaKey, StoreError
+from amends_server.store.protocol import (
+    AlreadyExists,
+    Append,
+    Birth,
+    Conflict,
+    NotFound,
+    Record,
+    SagaKey,
+    StoreError,
+    Undefined,
+)
+
+Place = tuple[int, int]
+"""Where a stored head stands: its sequence and its epoch, both 0 if there is no such saga."""
 
 
 @dataclass(slots=True)
@@ -13,6 +26,7 @@ class _Journal:
     """A journal as it will be after the batch: `stored` records are in the store, `added` ones come with the batch."""
 
     stored: int
+    epoch: int
     added: list[Record]
     refused: bool = False
 
@@ -24,15 +38,20 @@ class _Journal:
 class Batch:
     """Judges appends one after another against what is stored and what came before them in the batch.
 
-    `sequence_of` tells the stored head's sequence, 0 if there is no such saga; `read` returns the stored records of a
-    saga from one sequence to another, both included. `accepted` are the appends to write, in order.
+    `place_of` tells where a stored head stands; `read` returns the stored records of a saga from one sequence to
+    another, both included; `defines` tells whether a birth's definition is stored in that namespace under its digest
+    and with its version. `accepted` are the appends to write, in order.
     """
 
     def __init__(
-        self, sequence_of: Callable[[SagaKey], int], read: Callable[[SagaKey, int, int], Sequence[Record]]
+        self,
+        place_of: Callable[[SagaKey], Place],
+        read: Callable[[SagaKey, int, int], Sequence[Record]],
+        defines: Callable[[str, Birth], bool],
     ) -> None:
-        self._sequence_of = sequence_of
+        self._place_of = place_of
         self._read = read
+        self._defines = defines
         self._journals: dict[SagaKey, _Journal] = {}
         self.accepted: list[Append] = []
 
@@ -40,17 +59,24 @@ class Batch:
         """Accept the append (None), or say why it is refused."""
         journal = self._journals.get(append.key)
         if journal is None:
-            journal = self._journals[append.key] = _Journal(self._sequence_of(append.key), [])
+            journal = self._journals[append.key] = _Journal(*self._place_of(append.key), [])
         if journal.refused:
             return Conflict(f"An earlier append to {_name(append.key)} was refused.")
-        if append.records[0].sequence == journal.sequence + 1:
-            journal.added.extend(append.records)
-            self.accepted.append(append)
-            return None
-        if self._is_there(journal, append):
-            return None
-        journal.refused = True
-        return _refusal(journal, append)
+        refusal = self._refusal(journal, append)
+        if refusal is not None:
+            journal.refused = True
+        return refusal
+
+    def _refusal(self, journal: _Journal, append: Append) -> StoreError | None:
+        if append.head.epoch < journal.epoch:
+            return _stale(append)
+        if append.records[0].sequence != journal.sequence + 1:
+            return None if self._is_there(journal, append) else _misplaced(journal, append)
+        if append.birth is not None and not self._defines(append.key.namespace, append.birth):
+            return Undefined(f"The definition of {_name(append.key)} is not stored.")
+        journal.added.extend(append.records)
+        self.accepted.append(append)
+        return None
 
     def _is_there(self, journal: _Journal, append: Append) -> bool:
         first, last = append.records[0].sequence, append.records[-1].sequence
@@ -61,9 +87,19 @@ class Batch:
         return [*stored, *added] == list(append.records)
 
 
-def _refusal(journal: _Journal, append: Append) -> StoreError:
+def _stale(append: Append) -> StoreError:
     if append.birth is not None:
-        return AlreadyExists(f"There is {_name(append.key)} already, with other content.")
+        return _taken(append)
+    return Conflict(f"Somebody of a later epoch than {append.head.epoch} has written to {_name(append.key)}.")
+
+
+def _taken(append: Append) -> StoreError:
+    return AlreadyExists(f"There is {_name(append.key)} already, with other content.")
+
+
+def _misplaced(journal: _Journal, append: Append) -> StoreError:
+    if append.birth is not None:
+        return _taken(append)
     if journal.sequence == 0:
         return NotFound(f"There is no {_name(append.key)}.")
     first = append.records[0].sequence

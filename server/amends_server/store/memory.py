@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL
-from amends_server.store.batch import Batch
+from amends_server.store.batch import Batch, Place
 from amends_server.store.protocol import (
     Append,
     Birth,
@@ -63,7 +63,7 @@ class MemoryStore:
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         self._use()
-        batch = Batch(self._sequence_of, self._read)
+        batch = Batch(self._place_of, self._read, self._defines)
         outcomes = [batch.judge(append) for append in appends]
         for append in batch.accepted:
             self._write(append)
@@ -157,9 +157,13 @@ class MemoryStore:
         if not self._open:
             raise Unavailable("The store is closed.")
 
-    def _sequence_of(self, key: SagaKey) -> int:
+    def _place_of(self, key: SagaKey) -> Place:
         saga = self._sagas.get(key)
-        return 0 if saga is None else saga.head.sequence
+        return (0, 0) if saga is None else (saga.head.sequence, saga.head.epoch)
+
+    def _defines(self, namespace: str, birth: Birth) -> bool:
+        definition = self._definitions.get((namespace, birth.definition_digest))
+        return definition is not None and definition.version == birth.definition_version
 
     def _read(self, key: SagaKey, first: int, last: int) -> Sequence[Record]:
         saga = self._sagas.get(key)

@@ -30,6 +30,10 @@ class Conflict(StoreError):
     """What is stored is not what the writer expected, so nothing of its append was written."""
 
 
+class Undefined(StoreError):
+    """A saga cannot be born: the definition that it was to have is not stored (any more)."""
+
+
 class InUse(StoreError):
     """The thing cannot be removed while others need it."""
 
@@ -198,10 +202,11 @@ class Store(Protocol):
         """Write a batch in one transaction and say for each append whether it was written (None) or why not.
 
         Appends to the same saga come in order; a refused append takes the later ones to its saga with it, and leaves
-        those to others alone. Refusals: AlreadyExists for a birth under a taken key, Conflict for a head that is
-        elsewhere, NotFound for an append to no saga. An append that is already stored as it is (same records) is
-        accepted again. :raises Unavailable: if the transaction failed as a whole; whether it is durable is then
-        unknown.
+        those to others alone. Refusals: AlreadyExists for a birth under a taken key, Undefined for one whose definition
+        is not stored under that digest with that version, Conflict for a head that is elsewhere or was written by a
+        later epoch than the append's (I24), NotFound for an append to no saga. An append that is already stored as it
+        is (same records) is accepted again. :raises Unavailable: if the transaction failed as a whole; whether it is
+        durable is then unknown.
         """
         ...
 

@@ -9,10 +9,11 @@ from heapq import merge
 from itertools import islice
 
 from amends_server.engine.policy import Time
-from amends_server.store.batch import Batch
+from amends_server.store.batch import Batch, Place
 from amends_server.store.bulk import execute_rows, select_rows
 from amends_server.store.protocol import (
     Append,
+    Birth,
     Cursor,
     NotFound,
     Record,
@@ -48,7 +49,7 @@ def commit(appends: Sequence[Append], db: sqlite3.Connection) -> list[StoreError
     def read(key: SagaKey, first: int, last: int) -> list[Record]:
         return read_records(key, first, last, db)
 
-    batch = Batch(references.sequence_of, read)
+    batch = Batch(references.place_of, read, references.defines)
     outcomes = [batch.judge(append) for append in appends]
     if batch.accepted:
         _write(batch.accepted, references, db)
@@ -56,19 +57,23 @@ def commit(appends: Sequence[Append], db: sqlite3.Connection) -> list[StoreError
 
 
 class _References:
-    """The short references of the sagas in a batch, and how long their journals are in the store."""
+    """What the store has of a batch's sagas: their short references, where their heads stand, their definitions."""
 
     def __init__(self, appends: Sequence[Append], db: sqlite3.Connection) -> None:
         self._db = db
         self._born: dict[SagaKey, int] = {}
-        self._stored: dict[SagaKey, tuple[int, int]] = {}
+        self._stored: dict[SagaKey, tuple[int, int, int]] = {}
         keys = list(dict.fromkeys(append.key for append in appends))
         wanted = [(place, key.namespace, key.saga_id) for place, key in enumerate(keys)]
         for found in select_rows(db, SQL["find_sagas"], wanted):
-            self._stored.update({keys[place]: (saga, sequence) for place, saga, sequence in json.loads(found)})
+            self._stored.update({keys[place]: (saga, *head) for place, saga, *head in json.loads(found)})
+        self._definitions = _definitions(appends, db)
 
-    def sequence_of(self, key: SagaKey) -> int:
-        return self._stored[key][1] if key in self._stored else 0
+    def place_of(self, key: SagaKey) -> Place:
+        return self._stored[key][1:] if key in self._stored else (0, 0)
+
+    def defines(self, namespace: str, birth: Birth) -> bool:
+        return (namespace, birth.definition_digest, birth.definition_version) in self._definitions
 
     def give(self, born: Iterable[SagaKey]) -> None:
         """Give new references: only this connection writes, so that the next numbers are free."""
@@ -79,7 +84,17 @@ class _References:
         return self._born[key] if key in self._born else self._stored[key][0]
 
     def stored(self, key: SagaKey) -> tuple[int, int]:
-        return self._stored[key]
+        return self._stored[key][:2]
+
+
+def _definitions(appends: Sequence[Append], db: sqlite3.Connection) -> set[tuple[str, str, int]]:
+    """Return those of the definitions that births name which are stored: namespace, digest and version."""
+    births = ((append.key.namespace, append.birth.definition_digest) for append in appends if append.birth is not None)
+    return {
+        (namespace, digest, version)
+        for found in select_rows(db, SQL["find_definitions"], list(dict.fromkeys(births)))
+        for namespace, digest, version in json.loads(found)
+    }
 
 
 def _write(accepted: list[Append], references: _References, db: sqlite3.Connection) -> None:

@@ -72,7 +72,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | Path, address: str = "") -> None:
-        self._path = Path(path).absolute()
+        self._path = Path(path).resolve()  # a file has one lock, under whatever name it is opened
         self._address = address
         self._lock: LockFile | None = None
         self._connections: _Connections | None = None

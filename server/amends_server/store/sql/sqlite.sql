@@ -7,8 +7,13 @@ update meta set value = value + 1 where name = ? returning value
 
 -- name: find_sagas
 with wanted (place, namespace, saga_id) as (values {rows})
-select json_group_array(json_array(wanted.place, saga.saga, saga.sequence))
+select json_group_array(json_array(wanted.place, saga.saga, saga.sequence, saga.epoch))
 from wanted cross join saga on saga.namespace = wanted.namespace and saga.saga_id = wanted.saga_id
+
+-- name: find_definitions
+with wanted (namespace, digest) as (values {rows})
+select json_group_array(json_array(wanted.namespace, wanted.digest, definition.version))
+from wanted cross join definition on definition.namespace = wanted.namespace and definition.digest = wanted.digest
 
 -- name: last_saga
 select coalesce(max(saga), 0) from saga
@@ -30,7 +35,7 @@ with new (sequence, epoch, status, paused, due_time, update_time, end_time, saga
 update saga set
     sequence = new.sequence, epoch = new.epoch, status = new.status, paused = new.paused, due_time = new.due_time,
     update_time = new.update_time, end_time = new.end_time
-from new where saga.saga = new.saga and saga.sequence = new.old_sequence
+from new where saga.saga = new.saga and saga.sequence = new.old_sequence and saga.epoch <= new.epoch
 
 -- name: read_events
 select sequence, kind, body from event
