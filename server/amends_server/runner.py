@@ -31,16 +31,7 @@ from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.mending import Mender
 from amends_server.reader import Reader, View
-from amends_server.store.protocol import (
-    AlreadyExists,
-    Append,
-    Birth,
-    NotFound,
-    SagaKey,
-    StoreError,
-    Unavailable,
-    Undefined,
-)
+from amends_server.store.protocol import AlreadyExists, Append, Birth, NotFound, SagaKey, StoreError, Unavailable
 from amends_server.tasks import Tasks
 from amends_server.transport.requests import Origin
 
@@ -377,7 +368,7 @@ class Runner:
         self._note_settled(saga)
         if self._active.get(saga.key) is not saga:
             return
-        if isinstance(error, AlreadyExists | Undefined):  # the start was refused for good: this saga never was
+        if saga.durable is None and not isinstance(error, Unavailable):  # a start that was refused: this saga never was
             del self._active[saga.key]
         else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
