@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from google.protobuf import timestamp_pb2
 
+from amends._starts import Ending
 from amends.builder import Saga
 from amends.connection import Connection, pages
 from amends.errors import AmendsError, NotFound
@@ -61,7 +62,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._connection.channel.close()
+        await self._connection.close()
         self._open = None
 
     def __repr__(self) -> str:
@@ -118,12 +119,11 @@ class Client:
         )
         if isinstance(saga, str):
             request.definition.name = saga
-            await self._connection.repeatable(self._connection.orchestrator.StartSaga, request)
+            ending = await self._connection.start(request)
         else:
-            await self._start_registered(request, saga.definition())
-        handle = SagaHandle[Any](
-            self._connection, request.saga_id, object if isinstance(saga, str) else saga.output_type
-        )
+            ending = await self._start_registered(request, saga.definition())
+        output_type = object if isinstance(saga, str) else saga.output_type
+        handle = SagaHandle[Any](self._connection, request.saga_id, output_type, ending)
         if wait:
             await handle.wait()
         return handle
@@ -292,18 +292,18 @@ class Client:
 
     async def _start_registered(
         self, request: orchestrator_pb2.StartSagaRequest, definition: definition_pb2.Definition
-    ) -> None:
+    ) -> Ending | None:
         key = definition.SerializeToString(deterministic=True)
         known = self._digests.get(key)
         request.definition.digest = known or await self._registered(key, definition)
         try:
-            await self._connection.repeatable(self._connection.orchestrator.StartSaga, request)
+            return await self._connection.start(request)
         except NotFound as error:
             if error.reason != _DEFINITION_NOT_FOUND:
                 raise
             # it was removed, or the orchestrator has another store now
             request.definition.digest = await self._registered(key, definition)
-            await self._connection.repeatable(self._connection.orchestrator.StartSaga, request)
+            return await self._connection.start(request)
 
     async def _registered(self, key: bytes, definition: definition_pb2.Definition) -> str:
         digest = (await self.register(definition)).definition.digest

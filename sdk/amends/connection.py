@@ -9,9 +9,10 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import tenacity
 
+from amends._starts import Ending, NoSessions, Starts
 from amends.errors import AmendsError, Cancelled, RpcError, Unavailable
 from amends.statuses import exception_of, undecodable
-from amends.v1 import operator_pb2_grpc, orchestrator_pb2_grpc
+from amends.v1 import operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
 T = TypeVar("T")
 Request = TypeVar("Request")
@@ -52,6 +53,7 @@ class Connection:
     channel: grpc.aio.Channel
     orchestrator: orchestrator_pb2_grpc.OrchestratorServiceStub
     operator: operator_pb2_grpc.OperatorServiceStub
+    starts: Starts
     namespace: str
     timeout_s: float
     retry_s: float
@@ -59,14 +61,39 @@ class Connection:
     @classmethod
     def open(cls, target: str, *, namespace: str, timeout_s: float, retry_s: float) -> Self:
         channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
         return cls(
             channel,
-            orchestrator_pb2_grpc.OrchestratorServiceStub(channel),
+            orchestrator,
             operator_pb2_grpc.OperatorServiceStub(channel),
+            Starts(orchestrator, timeout_s),
             namespace,
             timeout_s,
             retry_s,
         )
+
+    async def close(self) -> None:
+        await self.starts.close()
+        await self.channel.close()
+
+    async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
+        """Start a saga; return where its end will be told, None if that has to be asked for.
+
+        :raises RpcError: if it does not succeed.
+        """
+        try:
+            return await self._start(request)
+        except PASSING:  # the same id makes a repetition harmless
+            return await self.retrying(lambda: self._start(request))
+
+    async def _start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
+        if self.starts.takes(request):
+            try:
+                return await self.starts.start(request)
+            except NoSessions:
+                pass
+        await self.once(self.orchestrator.StartSaga, request)
+        return None
 
     async def once(
         self,

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Generic, TypeVar, assert_never, cast
 
+from amends._starts import Ending
 from amends.connection import Connection
 from amends.errors import Compensated, DeadlineExceeded, Failed, SagaError, Stuck
 from amends.events import Event
 from amends.feed import Feed
-from amends.v1 import orchestrator_pb2
+from amends.payloads import decode
+from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, SagaView
 
 Out = TypeVar("Out")
@@ -21,14 +23,20 @@ WAIT_S = 30.0
 # An orchestrator that does not wait, or is about to go, answers at once: then it is not asked all the time.
 ASK_AGAIN_S = 0.1
 
+_FINAL = (saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED, saga_pb2.SAGA_STATUS_FAILED)
+_SETTLED = (*_FINAL, saga_pb2.SAGA_STATUS_STUCK)
+
 
 class SagaHandle(Generic[Out]):
     """A saga that was started, by its id. Handles are made by `Client.start` and `Client.saga`."""
 
-    def __init__(self, connection: Connection, saga_id: str, output_type: type[Out] | None) -> None:
+    def __init__(
+        self, connection: Connection, saga_id: str, output_type: type[Out] | None, ending: Ending | None = None
+    ) -> None:
         self._connection = connection
         self._id = saga_id
         self._output_type = output_type
+        self._ending = ending
 
     @property
     def id(self) -> str:
@@ -54,11 +62,7 @@ class SagaHandle(Generic[Out]):
         :raises NotFound: if there is none of that id.
         :raises Unavailable: if the orchestrator is gone for longer than the client retries.
         """
-        while True:
-            view = await self._wait_once()
-            if view.status.is_settled:
-                return view
-            await asyncio.sleep(ASK_AGAIN_S)
+        return SagaView.of(await self._settled())
 
     async def result(self) -> Out:
         """What the saga resulted in, once it has ended.
@@ -68,7 +72,10 @@ class SagaHandle(Generic[Out]):
         :raises Failed: if an operator gave it up.
         :raises PayloadError: if the result is not of the declared type.
         """
-        view = await self.wait()
+        saga = await self._settled()
+        if saga.status == saga_pb2.SAGA_STATUS_COMPLETED and self._output_type is not None:
+            return decode(saga.output, self._output_type)
+        view = SagaView.of(saga)
         match view.status:
             case SagaStatus.COMPLETED:
                 return self._output(view)
@@ -112,13 +119,29 @@ class SagaHandle(Generic[Out]):
     def __repr__(self) -> str:
         return f"<saga {self.namespace}/{self._id}>"
 
-    async def _wait_once(self) -> SagaView:
+    async def _settled(self) -> saga_pb2.Saga:
+        """The saga once it is final or STUCK: as the session of its start reports it, or else asked for by its id."""
+        ending = self._ending
+        if ending is not None and not ending.lost:
+            pending = ending.saga is None
+            saga = await ending.wait() if pending else ending.saga
+            if saga is not None and (pending or saga.status in _FINAL):  # one that was STUCK before may have gone on
+                return saga
+        while True:
+            saga = await self._connection.retrying(self._ask)
+            if saga.status in _SETTLED:
+                return saga
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _ask(self) -> saga_pb2.Saga:
+        """The saga when it has settled, or when one call has lasted long enough."""
+        get = self._connection.orchestrator.GetSaga
         request = orchestrator_pb2.GetSagaRequest(namespace=self.namespace, saga_id=self._id, wait=True)
         try:
-            response = await self._connection.repeatable(self._connection.orchestrator.GetSaga, request, WAIT_S)
+            return (await self._connection.once(get, request, WAIT_S)).saga
         except DeadlineExceeded:
-            return await self.status()
-        return SagaView.of(response.saga)
+            request.wait = False
+            return (await self._connection.once(get, request)).saga
 
     def _output(self, view: SagaView) -> Out:
         if self._output_type is not None:

@@ -35,10 +35,15 @@ EXCEPTIONS: Mapping[grpc.StatusCode, type[errors.RpcError]] = {
 
 def exception_of(error: grpc.aio.AioRpcError) -> errors.RpcError:
     """The exception for a call that did not end with OK."""
-    info, violations = _details(error)
-    return EXCEPTIONS.get(error.code(), errors.Unknown)(
-        _message(error, violations),
-        code=error.code(),
+    return exception_of_status(error.code(), error.details() or "", _status(error))
+
+
+def exception_of_status(code: grpc.StatusCode, message: str, status: status_pb2.Status) -> errors.RpcError:
+    """The exception for a status other than OK and its details."""
+    info, violations = _details(status)
+    return EXCEPTIONS.get(code, errors.Unknown)(
+        "; ".join([message or code.name, *(f"{each.field}: {each.description}" for each in violations)]),
+        code=code,
         reason=info.reason,
         metadata=info.metadata,
         violations=violations,
@@ -50,14 +55,9 @@ def undecodable() -> errors.Unknown:
     return errors.Unknown("The answer of the orchestrator cannot be decoded.", code=grpc.StatusCode.UNKNOWN)
 
 
-def _message(error: grpc.aio.AioRpcError, violations: list[errors.Violation]) -> str:
-    text = error.details() or error.code().name
-    return "; ".join([text, *(f"{each.field}: {each.description}" for each in violations)])
-
-
-def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, list[errors.Violation]]:
+def _details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, list[errors.Violation]]:
     info, violations = error_details_pb2.ErrorInfo(), list[errors.Violation]()
-    for detail in _status(error).details:
+    for detail in status.details:
         bad_request = error_details_pb2.BadRequest()
         if not detail.Unpack(info) and detail.Unpack(bad_request):
             violations += [errors.Violation(each.field, each.description) for each in bad_request.field_violations]

@@ -6,25 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from amends_server.codec import encode
 from amends_server.engine.commands import Settle, Verdict
-from amends_server.engine.due import OwedCall, due
+from amends_server.engine.decide import Decision
+from amends_server.engine.due import Due, OwedCall, due
 from amends_server.engine.graph import Graph
 from amends_server.engine.state import State
-from amends_server.store.protocol import Birth, Head, SagaKey
+from amends_server.store.protocol import Append, Birth, Head, SagaKey
 from amends_server.transport.requests import Origin
-
-
-def head_of(state: State, epoch: int) -> Head:
-    """Return the changing part of a saga's row."""
-    return Head(
-        sequence=state.sequence,
-        epoch=epoch,
-        status=state.status,
-        paused=state.paused,
-        due_time=due(state).next_time,
-        update_time=state.update_time,
-        end_time=state.update_time if state.final else None,
-    )
 
 
 def make_active(key: SagaKey, birth: Birth, graph: Graph, state: State, epoch: int) -> ActiveSaga:
@@ -36,6 +25,10 @@ def make_active(key: SagaKey, birth: Birth, graph: Graph, state: State, epoch: i
         epoch=epoch,
     )
     return ActiveSaga(key=key, birth=birth, graph=graph, origin=origin, state=state)
+
+
+Follower = Callable[[State | Exception], None]
+"""Called with the durable state that was waited for, or with why there is none."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -58,9 +51,32 @@ class ActiveSaga:
     calls: set[OwedCall] = field(default_factory=set[OwedCall])
     unrecorded: list[Settle] = field(default_factory=list[Settle])
     timer: asyncio.TimerHandle | None = None
-    _followers: list[tuple[int, asyncio.Future[State]]] = field(
-        default_factory=list[tuple[int, "asyncio.Future[State]"]]
-    )
+    _due: tuple[State, Due] | None = None
+    _followers: list[tuple[int, Follower]] = field(default_factory=list[tuple[int, "Follower"]])
+
+    def take(self, decision: Decision, birth: Birth | None = None) -> Append:
+        """Take a decision for the saga's state, and return what is to be written of it; of a start with the birth."""
+        state = decision.state
+        first = state.sequence - len(decision.events) + 1
+        head = Head(
+            sequence=state.sequence,
+            epoch=self.origin.epoch,
+            status=state.status,
+            paused=state.paused,
+            due_time=self.due(state).next_time,
+            update_time=state.update_time,
+            end_time=state.update_time if state.final else None,
+        )
+        self.state = state
+        self.appending += 1
+        records = [encode(event, first + i) for i, event in enumerate(decision.events)]
+        return Append(key=self.key, records=records, head=head, birth=birth)
+
+    def due(self, state: State) -> Due:
+        """Return what is owed in one of the saga's states; asked for again and again between two events."""
+        if self._due is None or self._due[0] is not state:
+            self._due = (state, due(state))
+        return self._due[1]
 
     @property
     def idle(self) -> bool:
@@ -70,34 +86,53 @@ class ActiveSaga:
     def follow(self, sequence: int) -> asyncio.Future[State]:
         """Return a future of the durable state that has that many events or more."""
         future: asyncio.Future[State] = asyncio.get_running_loop().create_future()
-        if self.durable is not None and self.durable.sequence >= sequence:
-            future.set_result(self.durable)
-        else:
-            self._followers.append((sequence, future))
+
+        def tell(outcome: State | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.call_back(sequence, tell)
         return future
+
+    def call_back(self, sequence: int, follower: Follower) -> None:
+        """Have somebody called once that many events are durable, or it is known that they will not be."""
+        if self.durable is not None and self.durable.sequence >= sequence:
+            follower(self.durable)
+        else:
+            self._followers.append((sequence, follower))
 
     def advance(self, durable: State) -> None:
         """Note that a state is durable, and tell those who wait for it."""
         self.durable = durable
         if self._followers:
             waiting, self._followers = self._followers, []
-            for sequence, future in waiting:
+            for sequence, follower in waiting:
                 if sequence > durable.sequence:
-                    self._followers.append((sequence, future))
-                elif not future.done():
-                    future.set_result(durable)
+                    self._followers.append((sequence, follower))
+                else:
+                    follower(durable)
 
     def distrust(self, error: Exception) -> None:
         """Note that `state` is not to be built on any more, and tell those who wait."""
         self.state = None
         waiting, self._followers = self._followers, []
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(error)
+        for _, follower in waiting:
+            follower(error)
 
     def settle(self, owed: OwedCall, verdict: Verdict) -> Settle:
         """Return the command that records how a call of this saga ended."""
         return Settle(self.graph.nodes[owed.index].step.id, owed.compensation, owed.attempt, verdict)
+
+    def still_open(self, settles: list[Settle]) -> list[Settle]:
+        """Return those of the outcomes that are waited for."""
+        assert self.state is not None, "a saga that was read again"
+        steps = self.graph.nodes
+        waited = {(steps[o.index].step.id, o.compensation, o.attempt) for o in self.due(self.state).calls}
+        return [settle for settle in settles if (settle.step, settle.compensation, settle.attempt) in waited]
 
     def arm(self, delay_s: float, ring: Callable[[], None]) -> None:
         """Call back after that time, unless disarmed."""

@@ -89,6 +89,7 @@ class Server:
             participants=self.participants,
             runner=self._runner,
             feed=Feed(store, reader, self._runner, self._hub),
+            hub=self._hub,
             clock=clock,
             payload_bytes_max=settings.payload_bytes_max,
         )
@@ -139,6 +140,7 @@ class Server:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._runner.settle_calls()
         self._hub.close()
+        self._orchestrator.end_sessions()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
         await self._runner.close()

@@ -33,12 +33,18 @@ class Catalogue:
 
         :raises amends_server.store.protocol.NotFound: if there is none.
         """
-        kept = self._kept.get((namespace, digest)) if digest else None
+        kept = self.kept(namespace, digest)
         if kept is not None:
-            self._kept.move_to_end((namespace, digest))
             return kept
         stored = await self._store.get_definition(namespace, name=name, version=version, digest=digest)
         return self._keep(stored)
+
+    def kept(self, namespace: str, digest: str) -> Entry | None:
+        """Return a definition if it is in memory."""
+        entry = self._kept.get((namespace, digest))
+        if entry is not None:
+            self._kept.move_to_end((namespace, digest))
+        return entry
 
     async def register(self, definition: StoredDefinition) -> tuple[Entry, bool]:
         """Store a definition that was checked; say whether it is new."""

@@ -49,6 +49,12 @@ PAGE_TOKEN_LENGTH_MAX = 1_000
 SAGAS_ACTIVE_MAX = 10_000
 """Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
 
+KEEP_S = 60
+"""A saga whose next retry or deadline is further off is dropped from memory, and found again by its due time."""
+
+KEEP_CROWDED_S = 2
+"""The same when memory is half full: just longer than the scans of due times are apart."""
+
 CALLS_IN_FLIGHT_MAX = 256
 """Calls at a participant at the same time, if its setting does not say: more only makes it slower."""
 

@@ -142,6 +142,16 @@ class ShuttingDown(ServiceError):
         super().__init__("The server is shutting down: try again, it goes on where it was after its restart.")
 
 
+class NotWaitedFor(ServiceError):
+    """A session does not report the end of a saga, because it waits for too many or the saga is too large."""
+
+    def __init__(self, namespace: str, saga_id: str) -> None:
+        super().__init__(
+            f"The end of saga `{saga_id}` in namespace `{namespace}` is not reported here: ask for it with GetSaga.",
+            {"namespace": namespace, "saga_id": saga_id},
+        )
+
+
 class EventsNotKept(ServiceError):
     """A saga has no such events."""
 

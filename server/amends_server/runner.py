@@ -8,41 +8,35 @@ Decisions are made at once on the state in memory and go to the journal in their
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 
-from amends_server.active import ActiveSaga, head_of, make_active
+from amends_server.active import ActiveSaga, Follower, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
-from amends_server.codec import encode
+from amends_server.config import KEEP_CROWDED_S, KEEP_S
 from amends_server.engine.commands import Command, Recover, Refused, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
-from amends_server.engine.due import CallOrder, OwedCall, due, order_call
+from amends_server.engine.due import CallOrder, OwedCall, order_call
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
 from amends_server.errors import Overloaded, SagaHalted, ServiceError, ShuttingDown
+from amends_server.halted import HaltedSagas
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.mending import Mender
 from amends_server.reader import Reader, View
-from amends_server.store.protocol import AlreadyExists, Append, Birth, NotFound, SagaKey, StoreError, Unavailable
+from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, StoreError, Unavailable
 from amends_server.tasks import Tasks
 from amends_server.transport.requests import Origin
 
 Send = Callable[[str, CallOrder, Origin, Callable[[Verdict], None]], None]
 """Sends an attempt to the participant of that name, and calls back, later, with what it told."""
-
-KEEP_US = 60 * SECOND_US
-"""A saga whose next retry or deadline is further off is dropped from memory, and found again by its due time."""
-
-KEEP_CROWDED_US = 2 * SECOND_US
-"""The same when memory is half full: just longer than the scans of due times are apart."""
 
 NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
 
@@ -72,7 +66,7 @@ class Runner:
         self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
         self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
-        self._halted: dict[SagaKey, str] = {}
+        self._halted = HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
         self._late = Tasks()
         self._holding = False
@@ -85,20 +79,16 @@ class Runner:
         """Sagas in memory."""
         return len(self._active)
 
-    @property
-    def _has_room(self) -> bool:
-        return len(self._active) < self._active_max
-
     async def room(self) -> None:
         """Wait until there are fewer sagas in memory than may be."""
-        while not self._has_room:
+        while self.active_count >= self._active_max:
             self._dropped.clear()
             await self._dropped.wait()
 
     @property
     def halted(self) -> Mapping[SagaKey, str]:
         """Sagas that this process cannot carry on, and why: corrupt records, or bugs."""
-        return self._halted
+        return self._halted.why
 
     async def start(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted) -> tuple[View, bool]:
         """Start a saga, and return it when its start is durable. False: one of that name was there before.
@@ -115,16 +105,31 @@ class Runner:
             return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
         if self._holding:
             raise ShuttingDown()
-        if not self._has_room:
+        if self.active_count >= self._active_max:
             return await self._read_or(key, Overloaded("sagas running", self._active_max)), False
+        told: asyncio.Future[State | Exception] = asyncio.get_running_loop().create_future()
+        begun = self.begin(key, birth, entry, started, told.set_result)
+        assert begun, "nothing is in its way any more"
+        outcome = await asyncio.shield(told)
+        if isinstance(outcome, State):
+            return View(key, birth, outcome), True
+        if isinstance(outcome, AlreadyExists):
+            return await self.read(key), False
+        raise outcome
+
+    def begin(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted, told: Follower) -> bool:
+        """Start a saga at once; `told` is called when its start is durable, or with why it is not.
+
+        False, and nothing done, if something may be in its way: `start` knows what to do.
+        """
+        if key in self._active or key in self._loading or self._holding or self.active_count >= self._active_max:
+            return False
         decision = start(entry.graph, started)
         saga = make_active(key, birth, entry.graph, decision.state, self._epoch)
+        saga.call_back(1, told)
         self._record(saga, decision, None, birth)
         self._active[key] = saga
-        try:
-            return View(key, birth, await saga.follow(1)), True
-        except AlreadyExists:
-            return await self.read(key), False
+        return True
 
     async def _read_or(self, key: SagaKey, instead: Exception) -> View:
         try:
@@ -173,13 +178,12 @@ class Runner:
 
         :raises SagaHalted: if this process cannot carry it on.
         """
-        if key in self._halted:
-            raise SagaHalted(key.namespace, key.saga_id, self._halted[key])
+        self._halted.check(key)
 
     def runs(self, key: SagaKey) -> bool:
         """Tell whether the saga is in memory, and more than a wish, or known to be beyond repair."""
         saga = self._active.get(key)
-        return (saga is not None and saga.durable is not None) or key in self._halted
+        return (saga is not None and saga.durable is not None) or key in self._halted.why
 
     def hold(self) -> None:
         """From now on record outcomes and dispatch nothing: the process is about to end."""
@@ -207,11 +211,7 @@ class Runner:
         return decision.state
 
     def _record(self, saga: ActiveSaga, decision: Decision, settle: Settle | None, birth: Birth | None = None) -> None:
-        first = decision.state.sequence - len(decision.events) + 1
-        records = [encode(event, first + i) for i, event in enumerate(decision.events)]
-        saga.state = decision.state
-        saga.appending += 1
-        append = Append(key=saga.key, records=records, head=head_of(decision.state, self._epoch), birth=birth)
+        append = saga.take(decision, birth)
         self._journal.append(append, partial(self._recorded, saga, decision.state, settle))
 
     def _recorded(self, saga: ActiveSaga, state: State, settle: Settle | None, error: StoreError | None) -> None:
@@ -220,15 +220,15 @@ class Runner:
             self._break(saga, settle, error)
             return
         saga.advance(state)
-        self._hub.publish(saga.key)
+        self._hub.publish(saga.key, state)
         self._guard(saga, partial(self._send_owed, saga, state))
 
     def _send_owed(self, saga: ActiveSaga, durable: State) -> None:
         """Send the calls whose intent is durable by now, but for those that are out or were answered already."""
-        owed_calls = due(durable).calls
+        owed_calls = saga.due(durable).calls
         if saga.state is None or not owed_calls:
             return
-        still_open = owed_calls if saga.state is durable else due(saga.state).calls
+        still_open = owed_calls if saga.state is durable else saga.due(saga.state).calls
         for owed in owed_calls:
             if owed in still_open and owed not in saga.calls:
                 self._send_one(saga, durable, owed)
@@ -270,21 +270,20 @@ class Runner:
         self._rest(saga)
 
     def _halt(self, key: SagaKey, bug: Exception) -> None:
-        self._halted[key] = type(bug).__name__
+        self._halted.add(key, bug)
         self._active.pop(key, None)
-        stack = "".join(traceback.format_tb(bug.__traceback__))  # without the text, which may quote payloads (I46)
-        error = type(bug).__name__
-        log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=error, stack=stack)
-        self._hub.publish(key)  # so that nobody waits for it any longer
+        self._hub.publish(key, None)  # so that nobody waits for it any longer
 
     # Rest and wake
 
     def _rest(self, saga: ActiveSaga) -> None:
         """Drop a saga that nothing in this process waits for; have one that is due soon wake up."""
+        if saga.appending:  # then it comes to rest when that is over
+            return
         self._note_settled(saga)
         if saga.state is None or self._active.get(saga.key) is not saga:
             return
-        due_time = due(saga.state).next_time
+        due_time = saga.due(saga.state).next_time
         delay_us = None if due_time is None else max(0, due_time - self._clock.now())
         saga.disarm()
         if delay_us is not None and delay_us <= self._keep_us and not self._holding:
@@ -295,7 +294,8 @@ class Runner:
 
     @property
     def _keep_us(self) -> int:
-        return KEEP_US if 2 * len(self._active) < self._active_max else KEEP_CROWDED_US
+        crowded = 2 * self.active_count >= self._active_max
+        return (KEEP_CROWDED_S if crowded else KEEP_S) * SECOND_US
 
     def _note_settled(self, saga: ActiveSaga) -> None:
         if not saga.calls and not saga.appending:
@@ -351,7 +351,7 @@ class Runner:
             raise
         except Exception as bug:
             self._halt(key, bug)
-            raise SagaHalted(key.namespace, key.saga_id, self._halted[key]) from bug
+            raise SagaHalted(key.namespace, key.saga_id, type(bug).__name__) from bug
         saga = make_active(key, row.birth, entry.graph, state, self._epoch)
         saga.durable = state
         self._active[key] = saga
@@ -384,7 +384,7 @@ class Runner:
         """Go on with a saga that was read again."""
         saga.state = state
         saga.advance(state)
-        self._hub.publish(saga.key)
+        self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
         if epoch != self._epoch:  # nothing of this process was recorded yet: what is open was sent by the last one
             self._guard(saga, partial(self._decide, saga, Recover()))
@@ -393,8 +393,6 @@ class Runner:
 
     def _go_on(self, saga: ActiveSaga, state: State, unrecorded: list[Settle]) -> None:
         """Record outcomes that are not in the journal yet; what is open besides was never sent, and is sent now."""
-        still_open = {(state.graph.nodes[o.index].step.id, o.compensation, o.attempt) for o in due(state).calls}
-        for settle in unrecorded:
-            if (settle.step, settle.compensation, settle.attempt) in still_open:
-                self._decide(saga, settle)
+        for settle in saga.still_open(unrecorded):
+            self._decide(saga, settle)
         self._send_owed(saga, state)

@@ -71,6 +71,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     errors.AddressNotAllowed: Refusal(_C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
     errors.Overloaded: Refusal(_C.RESOURCE_EXHAUSTED, "OVERLOADED", retry=True),
     errors.ShuttingDown: Refusal(_C.UNAVAILABLE, "SHUTTING_DOWN", retry=True),
+    errors.NotWaitedFor: Refusal(_C.ABORTED, "NOT_WAITED_FOR"),
     errors.EventsNotKept: Refusal(_C.OUT_OF_RANGE, "EVENTS_NOT_KEPT"),
     errors.NotServed: Refusal(_C.UNIMPLEMENTED, "NOT_SERVED"),
     errors.SagaHalted: Refusal(
@@ -191,13 +192,18 @@ async def _answer(context: Context, method: str, request: object, error: BaseExc
             raise error
         # Something that the handler waited for was cancelled. Passed on, it would leave the caller without an answer.
         error = errors.ShuttingDown()
+    await abort(context, error, report(method, request, error))
+
+
+def report(method: str, request: object, error: BaseException) -> dict[str, str]:
+    """Log what an operator should know of an exception; return what its request was about."""
     about = {name: value for name in ("namespace", "saga_id") if (value := str(getattr(request, name, "")))}
     if _refusal(error) is _INTERNAL:
         stack = "".join(traceback.format_tb(error.__traceback__))
         log.error("request_broke", method=method, error=type(error).__name__, stack=stack, **about)
     elif isinstance(error, store.StoreError):
         log.warning("store_refused", method=method, error=type(error).__name__, message=str(error), **about)
-    await abort(context, error, about)
+    return about
 
 
 def _refusal(error: BaseException) -> Refusal:

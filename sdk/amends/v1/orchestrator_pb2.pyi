@@ -954,7 +954,9 @@ class SessionOutcome(_message.Message):
     """A serialised google.rpc.Status with the details of a refusal."""
     @_builtins.property
     def saga(self) -> _saga_pb2.Saga:
-        """The saga, once the start is acknowledged, and again when it has ended or is STUCK."""
+        """The saga, once the start is acknowledged: its name, status and sequence. With `wait`, a second outcome follows
+        when it has ended or is STUCK, with the whole saga; ABORTED instead of it means that GetSaga has to be asked.
+        """
 
     def __init__(
         self,

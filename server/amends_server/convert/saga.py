@@ -16,9 +16,10 @@ from amends_server.engine.state import CallState, SagaStatus, State, StepState, 
 from amends_server.store.protocol import StoredSaga
 
 
-def saga_to_wire(state: State, definition_version: int) -> pb.Saga:
-    """Return the whole view of a saga, steps and data included."""
-    message = _head(state, definition_version)
+def saga_to_wire(state: State, definition_version: int, to: pb.Saga | None = None) -> pb.Saga:
+    """Return the whole view of a saga, steps and data included; written into `to` if that is given."""
+    message = pb.Saga() if to is None else to
+    _set_head(message, state, definition_version)
     if state.cause is not None:
         set_cause(message.cause, state.cause)
     if state.stuck is not None:
@@ -86,19 +87,18 @@ def _json_text(output: Payload | None) -> str | None:
     return output.text if isinstance(output, Json) else None
 
 
-def _head(state: State, definition_version: int) -> pb.Saga:
+def _set_head(message: pb.Saga, state: State, definition_version: int) -> None:
     started = state.started
-    message = pb.Saga(
-        namespace=started.namespace,
-        saga_id=started.saga_id,
-        definition=state.graph.definition.name,
-        definition_version=definition_version,
-        definition_digest=started.definition_digest,
-        status=SAGA_STATUS_TO_WIRE[state.status],
-        paused=state.paused,
-        labels=started.labels,
-        sequence=state.sequence,
-    )
+    message.namespace = started.namespace
+    message.saga_id = started.saga_id
+    message.definition = state.graph.definition.name
+    message.definition_version = definition_version
+    message.definition_digest = started.definition_digest
+    message.status = SAGA_STATUS_TO_WIRE[state.status]
+    message.paused = state.paused
+    message.sequence = state.sequence
+    if started.labels:
+        message.labels.update(started.labels)
     set_time(message.create_time, started.time)
     set_time(message.update_time, state.update_time)
     if state.ending is not None:
@@ -108,7 +108,6 @@ def _head(state: State, definition_version: int) -> pb.Saga:
     next_time = due(state).next_time
     if next_time is not None:
         set_time(message.due_time, next_time)
-    return message
 
 
 def _set_stuck(to: pb.Stuck, state: State, stuck: StuckState) -> None:

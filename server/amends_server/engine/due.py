@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from amends_server.engine.context import step_input
 from amends_server.engine.events import Cause
@@ -22,8 +23,7 @@ class OwedCall:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """The calls that are owed now, and the time of the next retry or deadline; None if only an answer leads on."""
 
     calls: tuple[OwedCall, ...]

@@ -39,7 +39,6 @@ unknown outcome blocks both ways. Retriable steps come after all that can be und
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 
 from amends_server.engine.events import (
@@ -70,6 +69,7 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
+from amends_server.engine.replace import replace
 from amends_server.engine.state import BLOCKED, DONE, CallState, SagaStatus, State, StepState, StepStatus, StuckState
 
 

@@ -22,6 +22,8 @@ from amends_server.engine.policy import Time
 class SagaStatus(Enum):
     """Where a saga stands."""
 
+    __hash__ = object.__hash__  # by identity, as members are equal: sets and dicts of them are asked all the time
+
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -37,6 +39,8 @@ FINAL = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAIL
 
 class StepStatus(Enum):
     """Where a step stands."""
+
+    __hash__ = object.__hash__  # by identity, as members are equal: sets and dicts of them are asked all the time
 
     PENDING = "pending"
     RUNNING = "running"
@@ -97,7 +101,8 @@ class StepState:
     @property
     def active(self) -> bool:
         """True while one of the step's calls is open or due."""
-        return self.action.active or self.compensation.active
+        action, undo = self.action, self.compensation
+        return action.open or undo.open or action.due_time is not None or undo.due_time is not None
 
     @property
     def clear(self) -> bool:

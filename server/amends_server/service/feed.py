@@ -80,14 +80,25 @@ class Feed:
         :raises ShuttingDown: if the process is about to end before that.
         :raises SagaHalted: if it will get nowhere in this process.
         """
-        with self._hub.watch(key) as grown:
-            while True:
-                grown.clear()
-                self._runner.check(key)
-                view = await self._runner.read(key)
-                if view.state.final or view.state.stuck is not None:
-                    return view
-                await self._more(grown)
+        future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
+
+        def settled(state: State | None) -> None:
+            if not future.done():
+                future.set_result(state)
+
+        self._hub.wait(key, settled)
+        try:
+            self._runner.check(key)
+            view = await self._runner.read(key)
+            if view.state.final or view.state.stuck is not None:
+                return view
+            state = await future
+        finally:
+            self._hub.leave(key, settled)
+        if state is None:
+            self._runner.check(key)
+            raise ShuttingDown()
+        return View(key, view.birth, state)
 
     async def _more(self, grown: asyncio.Event) -> None:
         if self._hub.closed:  # said by us, or the transport would cut the call off with a status that says nothing

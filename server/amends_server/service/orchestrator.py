@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -34,6 +35,7 @@ from amends_server.errors import (
     SagaNotFound,
     ShuttingDown,
 )
+from amends_server.hub import Hub
 from amends_server.ids import new_id
 from amends_server.participants import Participants
 from amends_server.reader import View
@@ -46,10 +48,10 @@ from amends_server.service.fields import (
     read_page_size,
     read_reason,
     read_token,
-    traceparent,
     write_token,
 )
 from amends_server.service.filters import read_filter
+from amends_server.service.session import Session, Starter, Told
 from amends_server.service.starts import Start, read_start
 from amends_server.status import refusals
 from amends_server.store.protocol import Cursor, InUse, NotFound, SagaKey, Store, StoredDefinition, Undefined
@@ -69,6 +71,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         participants: Participants,
         runner: Runner,
         feed: Feed,
+        hub: Hub,
         clock: Clock,
         payload_bytes_max: int,
     ) -> None:
@@ -77,6 +80,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self._participants = participants
         self._runner = runner
         self._feed = feed
+        self._hub = hub
+        self._sessions: set[Session] = set()
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self.takes_starts = True
@@ -147,16 +152,31 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
 
     @refusals
     async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
+        view, created = await self._start(request, Starter.of(context))
+        if request.wait:
+            view = await self._feed.settled(view.key)
+        return pb.StartSagaResponse(saga=_to_wire(view), created=created)
+
+    async def _start(self, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
+        """Start a saga, and return it when that is durable. False: it was there before."""
         if not self.takes_starts:
             raise ShuttingDown()
         start = read_start(request, request.saga_id or new_id(self._clock.now()), self._payload_bytes_max)
         try:
-            view, created = await self._start(start, request, context)
+            return await self._start_one(start, request, starter)
         except Undefined:  # removed at this very moment: it is looked for again, or stored again if it is given inline
-            view, created = await self._start(start, request, context)
-        if request.wait:
-            view = await self._feed.settled(start.key)
-        return pb.StartSagaResponse(saga=_to_wire(view), created=created)
+            return await self._start_one(start, request, starter)
+
+    def _begin(self, request: pb.StartSagaRequest, starter: Starter, told: Told) -> bool:
+        """Start a saga without waiting for anything. False, and nothing done, where only `_start` can do it."""
+        entry = self._catalogue.kept(read_namespace(request.namespace), request.definition.digest)
+        if entry is None or not self.takes_starts or not request.saga_id:
+            return False
+        start, now = read_start(request, request.saga_id, self._payload_bytes_max), self._clock.now()
+        event = start.event(entry, now, starter.principal, starter.traceparent)
+        return self._runner.begin(
+            start.key, birth := start.birth(entry, now), entry, event, partial(told, start.key, birth)
+        )
 
     @refusals
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
@@ -208,14 +228,22 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Context) -> pb.CompleteStepResponse:
         raise NotServed("CompleteStep")
 
-    @refusals
-    async def Session(
+    async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[pb.OrchestratorServiceSessionRequest], context: Context
-    ) -> AsyncGenerator[pb.OrchestratorServiceSessionResponse, None]:
-        raise NotServed("OrchestratorService.Session")
-        yield pb.OrchestratorServiceSessionResponse()
+    ) -> None:
+        session = Session(context, starter=Starter.of(context), begin=self._begin, start=self._start, hub=self._hub)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
 
-    async def _start(self, start: Start, request: pb.StartSagaRequest, context: Context) -> tuple[View, bool]:
+    def end_sessions(self) -> None:
+        """Have sessions report what is known, and end."""
+        for session in self._sessions:
+            session.drain()
+
+    async def _start_one(self, start: Start, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
         """Start a saga, or return the one that was started with the same content; tell whether it is new."""
         match request.WhichOneof("definition_source"):
             case "definition":
@@ -231,7 +259,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             case _:
                 raise BadField("definition", "Name a registered definition, or give one as inline_definition.")
         now = self._clock.now()
-        event = start.event(entry, now, principal(context), traceparent(context))
+        event = start.event(entry, now, starter.principal, starter.traceparent)
         try:
             view, created = await self._runner.start(start.key, start.birth(entry, now), entry, event)
         except Undefined:

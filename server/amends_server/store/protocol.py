@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL, SagaStatus
@@ -46,16 +46,14 @@ class StoreLocked(StoreError):
     """Somebody else owns the store."""
 
 
-@dataclass(frozen=True, slots=True)
-class SagaKey:
+class SagaKey(NamedTuple):
     """The name of a saga."""
 
     namespace: str
     saga_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An event as stored: its place in the journal (from 1), a short name of its kind, and its bytes."""
 
     sequence: int

@@ -1,0 +1,233 @@
+"""Starts in a session: a client's starts and the ends of its sagas share one stream, in batches.
+
+What gathers while one message is written goes into the next. A start is over when the orchestrator has acknowledged it,
+or refused it, or the stream has broken; then whether it took effect is unknown, and whoever waits may send it again
+under the same id. The end of a saga is reported on the same stream; when that breaks, it has to be asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from amends.errors import AmendsError, DeadlineExceeded, Unavailable
+from amends.statuses import exception_of_status
+from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
+
+OUTCOMES_MAX = 4096  # that the orchestrator may send before the first of them is dealt with
+BATCH_BYTES_MAX = 1 << 20  # of starts in one message: below what an orchestrator takes
+START_BYTES_MAX = 1 << 20  # larger ones go by themselves, for only then can they be refused by themselves
+
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class NoSessions(Exception):
+    """The orchestrator serves no sessions. Nothing was sent."""
+
+
+class Ending:
+    """The end of a saga, as it is reported once. `saga` is None until then; `lost`: it will not be reported."""
+
+    __slots__ = ("_waiters", "lost", "saga")
+
+    def __init__(self) -> None:
+        self.saga: saga_pb2.Saga | None = None
+        self.lost = False
+        self._waiters: list[asyncio.Future[saga_pb2.Saga | None]] = []
+
+    async def wait(self) -> saga_pb2.Saga | None:
+        """The saga when it has settled; None if that has to be asked for."""
+        waiter: asyncio.Future[saga_pb2.Saga | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return await waiter
+
+    def resolve(self, saga: saga_pb2.Saga | None) -> None:
+        self.saga, self.lost = saga, saga is None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(saga)
+
+
+class _Start:
+    """A start on its way. `acknowledged` is done once it is answered."""
+
+    __slots__ = ("acknowledged", "ending", "request")
+
+    def __init__(self, request: orchestrator_pb2.StartSagaRequest) -> None:
+        self.request = request
+        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ending = Ending()
+
+    def fail(self, error: Exception) -> None:
+        if not self.acknowledged.done():
+            self.acknowledged.set_exception(error)
+            self.acknowledged.exception()  # nobody may be waiting any more
+        self.ending.resolve(None)
+
+
+class Starts:
+    """The session of a client. It is opened by the first start, and again by the first one after it broke."""
+
+    def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub, timeout_s: float) -> None:
+        self._stub = stub
+        self._timeout_s = timeout_s
+        self._session: _Session | None = None
+        self._served = True
+
+    def takes(self, request: orchestrator_pb2.StartSagaRequest) -> bool:
+        """Whether the start can go in a session, as far as is known."""
+        return self._served and request.ByteSize() <= START_BYTES_MAX
+
+    async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending:
+        """Start a saga, and return where its end will be told once the start is acknowledged.
+
+        :raises NoSessions: if this has to be done by StartSaga.
+        :raises RpcError: if it does not succeed.
+        """
+        if self._session is None or self._session.over:
+            self._session = _Session(self._stub)
+        start = _Start(request)
+        self._session.send(start)
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, _expire, start)
+        try:
+            await start.acknowledged
+        except NoSessions:
+            self._served = False
+            raise
+        finally:
+            timer.cancel()
+        return start.ending
+
+    async def close(self) -> None:
+        """End the session. What waits for it gets an AmendsError."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def _expire(start: _Start) -> None:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    start.fail(DeadlineExceeded("The start was not acknowledged in time.", code=code))
+
+
+class _Session:
+    """One stream."""
+
+    def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub) -> None:
+        self.over = False
+        self._open: dict[int, _Start] = {}
+        self._queue: deque[int] = deque()
+        self._last_id = 0
+        self._begun = False
+        self._start_credits = 0
+        self._result_credits_owed = OUTCOMES_MAX
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._stream = stub.Session()
+        self._running = asyncio.create_task(self._run())
+
+    def send(self, start: _Start) -> None:
+        self._last_id += 1
+        self._open[self._last_id] = start
+        self._queue.append(self._last_id)
+        self._wake.set()
+
+    async def close(self) -> None:
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        self._fail(AmendsError("The client is closed."))
+
+    async def _run(self) -> None:
+        writer = asyncio.create_task(self._write())
+        try:
+            code, details = await self._read()
+        finally:
+            self.over = True
+            writer.cancel()
+            self._stream.cancel()
+            await asyncio.wait([writer])
+        if not self._begun and code is not grpc.StatusCode.UNAVAILABLE:
+            self._fail(NoSessions())
+        else:
+            self._fail(Unavailable(f"The session ended: {code.name} {details}", code=grpc.StatusCode.UNAVAILABLE))
+
+    def _fail(self, error: Exception) -> None:
+        starts, self._open = self._open, {}
+        for start in starts.values():
+            start.fail(error)
+
+    async def _write(self) -> None:
+        with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):  # `_read` knows why
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (batch := self._batch()) is not None:
+                    await self._stream.write(batch)
+
+    async def _read(self) -> tuple[grpc.StatusCode, str]:
+        """Take what comes until the end of the stream, and return how it ended."""
+        try:
+            while isinstance(
+                response := await self._stream.read(), orchestrator_pb2.OrchestratorServiceSessionResponse
+            ):
+                self._take(response)
+            if response is None:
+                return grpc.StatusCode.INTERNAL, "an answer cannot be decoded"
+        except grpc.aio.AioRpcError as error:
+            return error.code(), error.details() or ""
+        except grpc.aio.UsageError as error:  # the channel was closed under the stream
+            return grpc.StatusCode.CANCELLED, str(error)
+        return await self._stream.code(), await self._stream.details() or ""
+
+    def _batch(self) -> orchestrator_pb2.OrchestratorServiceSessionRequest | None:
+        """A message of what may be sent now; None if there is nothing worth one."""
+        message = orchestrator_pb2.OrchestratorServiceSessionRequest()
+        size = 0
+        while self._queue and self._start_credits > 0 and size < BATCH_BYTES_MAX:
+            start_id = self._queue.popleft()
+            start = self._open.get(start_id)
+            if start is not None and not start.acknowledged.done():  # else nobody waits for it any more
+                each = message.starts.add(id=start_id, start=start.request)
+                each.start.wait = True
+                size += each.ByteSize()
+                self._start_credits -= 1
+            else:
+                self._open.pop(start_id, None)
+        if not message.starts and self._result_credits_owed < OUTCOMES_MAX // 2:
+            return None
+        message.result_credits, self._result_credits_owed = self._result_credits_owed, 0
+        return message
+
+    def _take(self, response: orchestrator_pb2.OrchestratorServiceSessionResponse) -> None:
+        self._begun = True
+        self._start_credits += response.start_credits
+        self._result_credits_owed += len(response.outcomes)
+        for outcome in response.outcomes:
+            self._take_outcome(outcome)
+        self._wake.set()
+
+    def _take_outcome(self, outcome: orchestrator_pb2.SessionOutcome) -> None:
+        start = self._open.get(outcome.id)
+        if start is None:
+            return
+        if outcome.status_code != 0:
+            del self._open[outcome.id]
+            start.fail(_error(outcome))
+        elif not start.acknowledged.done():
+            start.acknowledged.set_result(None)
+        elif outcome.saga.steps:  # only an acknowledgement has none: one that nobody waited for any more
+            del self._open[outcome.id]
+            start.ending.resolve(outcome.saga)
+
+
+def _error(outcome: orchestrator_pb2.SessionOutcome) -> Exception:
+    status = status_pb2.Status(code=outcome.status_code)
+    with suppress(DecodeError):  # the code says enough to go on
+        status.ParseFromString(outcome.status_details)
+    code = _STATUS_CODES.get(outcome.status_code, grpc.StatusCode.UNKNOWN)
+    return exception_of_status(code, status.message, status)

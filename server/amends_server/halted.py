@@ -1,0 +1,39 @@
+"""Sagas that this process cannot carry on: a record that it cannot read, or a bug. Others go on (I34)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+
+import structlog
+
+from amends_server.errors import SagaHalted
+from amends_server.store.protocol import SagaKey
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class HaltedSagas:
+    """Which they are, and why."""
+
+    def __init__(self) -> None:
+        self._why: dict[SagaKey, str] = {}
+
+    @property
+    def why(self) -> Mapping[SagaKey, str]:
+        """The names of the exceptions."""
+        return self._why
+
+    def add(self, key: SagaKey, bug: Exception) -> None:
+        """Note a saga, and log why."""
+        self._why[key] = type(bug).__name__
+        stack = "".join(traceback.format_tb(bug.__traceback__))  # without the text, which may quote payloads (I46)
+        log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=type(bug).__name__, stack=stack)
+
+    def check(self, key: SagaKey) -> None:
+        """Do nothing for a saga that may get on.
+
+        :raises SagaHalted: if this process cannot carry it on.
+        """
+        if key in self._why:
+            raise SagaHalted(key.namespace, key.saga_id, self._why[key])

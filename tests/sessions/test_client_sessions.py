@@ -1,0 +1,254 @@
+"""Sessions between clients and the orchestrator, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from amends import Client, Participant, Refused, Saga
+from amends.errors import AlreadyExists, Compensated, NotFound, ResourceExhausted, RpcError, Stuck
+from amends.payloads import encode
+from amends.serve import serving as serving_participant
+from amends.v1 import orchestrator_pb2 as pb
+from amends.v1 import orchestrator_pb2_grpc, saga_pb2
+from amends_server.app import Server, serving
+from amends_server.config import load_settings
+from amends_server.service.session import STARTS_MAX
+
+WAIT_S = 10.0
+kit = Participant("kit")
+gate = asyncio.Event()
+called: list[str] = []
+mended = False
+
+
+@kit.action
+async def echo(request: object) -> object:
+    return request
+
+
+@kit.action
+async def held(request: object) -> object:
+    called.append(str(request))
+    await gate.wait()
+    return request
+
+
+@kit.action
+async def refuse(request: object) -> object:
+    raise Refused("NO", "never")
+
+
+@echo.compensation
+async def unecho(request: object, done: object | None) -> None:
+    if request == "broken" and not mended:
+        raise Refused("BROKEN", "cannot be undone yet")
+
+
+@held.compensation
+async def unheld(request: object, done: object | None) -> None: ...
+
+
+@refuse.compensation
+async def unrefuse(request: object, done: object | None) -> None: ...
+
+
+def saga_of(name: str, *actions: Any) -> Saga[Any, Any]:
+    saga: Saga[Any, Any] = Saga(name)
+    for action in actions:
+        saga.step(action)
+    return saga
+
+
+ECHO, HELD, REFUSED = saga_of("echo", echo), saga_of("held", held), saga_of("refused", echo, refuse)
+
+Stream = grpc.aio.StreamStreamCall[pb.OrchestratorServiceSessionRequest, pb.OrchestratorServiceSessionResponse]
+
+
+@pytest.fixture(autouse=True)
+async def participant(server: Server) -> AsyncIterator[None]:
+    global gate, mended
+    gate, mended = asyncio.Event(), False
+    called.clear()
+    async with serving_participant(kit, orchestrator=server.address):
+        yield
+
+
+@pytest.fixture
+async def stream(server: Server) -> AsyncIterator[Stream]:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        opened = orchestrator_pb2_grpc.OrchestratorServiceStub(channel).Session()
+        yield opened
+        opened.cancel()
+
+
+async def test_a_thousand_results_are_waited_for_at_once(client: Client) -> None:
+    async def one(number: int) -> object:
+        return await (await client.start(ECHO, {"n": number}, id=f"s{number}")).result()
+
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*(one(number) for number in range(1000)))
+    assert results == [{"echo": {"n": number}} for number in range(1000)]
+
+
+async def test_failures_raise_what_they_raise_without_sessions(client: Client) -> None:
+    saga = await client.start(REFUSED, 1)
+    with pytest.raises(Compensated, match="NO: never") as caught:
+        await saga.result()
+    assert [step.status for step in caught.value.steps] == ["COMPENSATED", "FAILED"]
+
+
+async def test_a_stuck_saga_that_is_mended_has_a_result_after_all(client: Client) -> None:
+    global mended
+    saga = await client.start(REFUSED, "broken")
+    with pytest.raises(Stuck):
+        await saga.result()
+    mended = True
+    await client.retry(saga.id, reason="mended")
+    with pytest.raises(Compensated):
+        await asyncio.wait_for(saga.result(), WAIT_S)
+
+
+async def test_a07_repeated_starts_are_one_saga_and_other_content_is_refused(client: Client) -> None:
+    first, second = await asyncio.gather(*(client.start(HELD, "x", id="same") for _ in range(2)))
+    with pytest.raises(AlreadyExists) as caught:
+        await client.start(HELD, "y", id="same")
+    assert caught.value.reason == "SAGA_ALREADY_EXISTS"
+    gate.set()
+    assert await first.result() == await second.result() == {"held": "x"}
+    third = await client.start(HELD, "x", id="same")
+    assert await third.result() == {"held": "x"}
+    assert called == ["x"]
+
+
+async def test_refusals_carry_the_same_details_as_single_calls(client: Client, server: Server, stream: Stream) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        for request in (
+            pb.StartSagaRequest(saga_id="a b", definition=pb.DefinitionRef(name="echo")),
+            pb.StartSagaRequest(saga_id="a", definition=pb.DefinitionRef(name="nothing")),
+            pb.StartSagaRequest(saga_id="a", definition=pb.DefinitionRef(digest="sha256:0")),
+            pb.StartSagaRequest(saga_id="a"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.StartSaga(request)
+            single = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
+            (outcome,) = await outcomes(stream, 1, request)
+            assert outcome.status_code == caught.value.code().value[0]
+            assert details(outcome.status_details) == details(single)
+
+
+async def test_the_sdk_maps_refusals_of_a_session(client: Client) -> None:
+    with pytest.raises(NotFound) as caught:
+        await client.start("nothing", 1)
+    assert caught.value.reason == "DEFINITION_NOT_FOUND"
+    with pytest.raises(RpcError) as invalid:
+        await client.start(ECHO, 1, id="a b")
+    assert [violation.field for violation in invalid.value.violations] == ["saga_id"]
+
+
+async def test_a_start_too_large_for_a_session_is_refused_alone(client: Client) -> None:
+    with pytest.raises(ResourceExhausted):
+        await client.start(ECHO, "x" * (2 << 20))
+    assert await (await client.start(ECHO, 1)).result() == {"echo": 1}
+
+
+async def test_outcomes_wait_for_credits(client: Client, stream: Stream) -> None:
+    digest = (await client.register(ECHO)).definition.digest
+    assert (await read(stream)).start_credits == STARTS_MAX
+    await stream.write(batch(*(start(f"s{i}", digest) for i in range(10))))
+    for i in range(10):  # all are started and over, though nobody takes their outcomes
+        while not await is_final(client, f"s{i}"):  # noqa: ASYNC110 – there is nothing here to wait with
+            await asyncio.sleep(0.01)
+    await stream.write(pb.OrchestratorServiceSessionRequest(result_credits=3))
+    got = (await read(stream)).outcomes
+    assert len(got) == 3
+    await stream.write(pb.OrchestratorServiceSessionRequest(result_credits=17))
+    found = [*got, *await outcomes(stream, 17)]
+    assert sorted(each.saga.saga_id for each in found) == sorted([f"s{i}" for i in range(10)] * 2)
+    assert {each.saga.status for each in found if each.saga.steps} == {saga_pb2.SAGA_STATUS_COMPLETED}
+
+
+async def test_without_wait_only_the_start_is_told(client: Client, stream: Stream) -> None:
+    digest = (await client.register(ECHO)).definition.digest
+    quiet = start("quiet", digest)
+    quiet.wait = False
+    (acknowledged,) = await outcomes(stream, 1, quiet)
+    assert (acknowledged.saga.saga_id, len(acknowledged.saga.steps)) == ("quiet", 0)
+    found = await outcomes(stream, 2, start("loud", digest))
+    assert [each.saga.saga_id for each in found] == ["loud", "loud"]
+
+
+async def test_a_stop_reports_what_is_known_and_a_restart_goes_on(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'restarted.db'}"
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(AsyncExitStack())
+        address = (await first.enter_async_context(serving(load_settings(listen="127.0.0.1:0", store=store)))).address
+        await stack.enter_async_context(serving_participant(kit, orchestrator=address))
+        client = await stack.enter_async_context(Client(address))
+        sagas = [await client.start(saga_of("two", held, echo), i, id=f"s{i}") for i in range(20)]
+        waiting = [asyncio.create_task(saga.result()) for saga in sagas]
+        while len(called) < len(sagas):  # noqa: ASYNC110 – handlers are counted where they run
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.2, gate.set)  # while it is being stopped
+        await first.aclose()
+        assert not any(task.done() for task in waiting), "nothing new is dispatched on the way out"
+        await stack.enter_async_context(serving(load_settings(listen=address, store=store)))
+        done = await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
+    assert done == [{"held": i, "echo": i} for i in range(20)]
+    assert sorted(called) == sorted(str(i) for i in range(20)), "what was answered on the way out is not asked again"
+
+
+async def is_final(client: Client, saga_id: str) -> bool:
+    try:
+        return (await client.get(saga_id)).status.is_final
+    except NotFound:
+        return False
+
+
+def start(saga_id: str, digest: str) -> pb.StartSagaRequest:
+    return pb.StartSagaRequest(saga_id=saga_id, definition=pb.DefinitionRef(digest=digest), input=encode(1), wait=True)
+
+
+def batch(*requests: pb.StartSagaRequest, result_credits: int = 0) -> pb.OrchestratorServiceSessionRequest:
+    starts = [pb.SessionStart(id=i, start=request) for i, request in enumerate(requests)]
+    return pb.OrchestratorServiceSessionRequest(starts=starts, result_credits=result_credits)
+
+
+async def read(stream: Stream) -> pb.OrchestratorServiceSessionResponse:
+    response = await asyncio.wait_for(stream.read(), WAIT_S)
+    assert isinstance(response, pb.OrchestratorServiceSessionResponse)
+    return response
+
+
+async def outcomes(stream: Stream, count: int, *requests: pb.StartSagaRequest) -> list[pb.SessionOutcome]:
+    """Send starts, and return the next outcomes."""
+    if requests:
+        await stream.write(batch(*requests, result_credits=count))
+    found: list[pb.SessionOutcome] = []
+    while len(found) < count:
+        found += (await read(stream)).outcomes
+    assert len(found) == count
+    return found
+
+
+def details(serialized: bytes | str) -> tuple[Any, ...]:
+    assert isinstance(serialized, bytes)
+    status = status_pb2.Status.FromString(serialized)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        detail.Unpack(info)
+    return (
+        status.code,
+        status.message,
+        info.reason,
+        dict(info.metadata),
+        [detail.type_url for detail in status.details],
+    )
