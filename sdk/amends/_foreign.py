@@ -75,7 +75,32 @@ def schema_of_foreign(kind: type) -> dict[str, object]:
     """The `schema_hook` of msgspec."""
     if is_model(kind):
         return kind.model_json_schema()
-    return {"type": "object"} if is_message(kind) else {}
+    # any JSON, for some messages are a text there
+    return {"title": kind.DESCRIPTOR.full_name} if is_message(kind) else {}
+
+
+def with_definitions_on_top(schema: dict[str, object]) -> dict[str, object]:
+    """Put the definitions that models bring along to where references look for them: at the root of the schema.
+
+    :raises ValueError: two models of one name differ.
+    """
+    found: dict[str, object] = {}
+    rest = cast("dict[str, object]", _without_definitions(schema, found))
+    return {**rest, "$defs": found} if found else rest
+
+
+def _without_definitions(value: object, found: dict[str, object]) -> object:
+    if isinstance(value, list):
+        return [_without_definitions(each, found) for each in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, object]", value)
+    definitions = cast("dict[str, object]", fields.get("$defs", {}))
+    for name, definition in definitions.items():
+        plain = _without_definitions(definition, found)
+        if found.setdefault(name, plain) != plain:
+            raise ValueError(f"two models are called {name}")
+    return {name: _without_definitions(each, found) for name, each in fields.items() if name != "$defs"}
 
 
 def _model_findings(error: ValueError) -> str:

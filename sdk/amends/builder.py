@@ -22,8 +22,9 @@ from amends.policies import (
     Retry,
     duration_message,
 )
-from amends.references import Origin, Reference
+from amends.references import Reference
 from amends.templates import template_of
+from amends.terms import root
 from amends.v1 import definition_pb2
 
 In = TypeVar("In")
@@ -92,8 +93,8 @@ class Step(Generic[Result]):
     @property
     def output(self) -> Result:
         """What the action answers: to a type checker the value, in fact a reference to it."""
-        origin = Origin(self._saga, f"steps.{self._id}.output", self._id, self._output_type)
-        return cast("Result", Reference(origin))
+        term = root(self._saga, f"steps.{self._id}.output", self._output_type, step=self._id)
+        return cast("Result", Reference(term))
 
     def belongs_to(self, saga: object) -> bool:
         """Whether the step was made by this saga."""
@@ -172,7 +173,7 @@ class Saga(Generic[In, Out]):
     @property
     def input(self) -> In:
         """What the saga is started with: to a type checker the value, in fact a reference to it."""
-        return cast("In", Reference(Origin(self, "input", None, self._input_type)))
+        return cast("In", Reference(root(self, "input", self._input_type)))
 
     @property
     def output_type(self) -> type[Out] | None:
@@ -188,10 +189,10 @@ class Saga(Generic[In, Out]):
     def step(self, action: Action[Any, Any] | str, request: object = _ABSENT, **options: Unpack[Options]) -> Step[Any]:
         """Add a step that calls an action with a request; without a request, with the saga's input.
 
-        In the request, and in the arguments of a compensation, `saga.input`, the outputs of earlier steps, and parts of
-        these may stand wherever a value of their type may. An action of which there is no code here is given as
-        `"participant/action"`; then nothing is known of its types, and it is taken to have a compensation. Write a
-        TypedDict as a call, `Parcel(weight=…)`: mypy cannot tell that a dict in braces is one.
+        In the request, and in the arguments of a compensation, `saga.input`, the outputs of earlier steps, parts of
+        these, and expressions over them may stand wherever a value of their type may. An action of which there is no
+        code here is given as `"participant/action"`; then nothing is known of its types, and it is taken to have a
+        compensation. Write a TypedDict as a call, `Parcel(weight=…)`: mypy cannot tell that a dict in braces is one.
 
         :raises DefinitionError: if the step cannot work: a second one of that id, a request that uses the output of a
             step that does not run before, a compensatable step with nothing said of its compensation.

@@ -22,6 +22,7 @@ from amends._foreign import (
     schema_of_foreign,
     to_builtins,
     validated_model,
+    with_definitions_on_top,
 )
 from amends.errors import PayloadError
 from amends.v1 import payload_pb2
@@ -81,9 +82,9 @@ def json_schema(type: object) -> str:
         return ""
     try:
         schema = msgspec.json.schema(type, schema_hook=schema_of_foreign)
-    except _MISFITS:
+    except (*_MISFITS, NameError):  # the annotations of a type may name what only type checkers import
         return ""
-    return json.dumps(schema) if schema else ""
+    return json.dumps(with_definitions_on_top(schema)) if schema else ""
 
 
 @lru_cache(_CACHED_TYPES_MAX)

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from amends.errors import ReferenceUseError
-from amends.shapes import Child, attribute, item
+from amends.operators import calculated, compared, inverted, joined, negated
+from amends.shapes import attribute, item
+from amends.terms import Held, Term, held
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_ALLOWED = 'It can be put into a request as it is, or a field of it (.name), a key (["key"]) or an item ([0]).'
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value comes from. `path` is for the wire; `step` the step that gives it, None for the saga's input."""
-
-    owner: object
-    path: str
-    step: str | None
-    type: object
+_ALLOWED = (
+    "It can be put into a request; so can a field of it (.name), a key (['key']), an item ([0]), and what is made of "
+    "it with + - * / // %, == != < <= > >=, & | and the functions of amends.expressions."
+)
+_CONDITION = (
+    "For `and`, `or` and `not` write &, | and not_(…), with brackets around comparisons; for `x if c else y` write "
+    "if_else(c, x, y); for `in` write contains(…)."
+)
 
 
-class Reference:
-    """Stands for a value of a saga: its input, the output of a step, or a part of these.
+class Reference(Held):
+    """Stands for a value of a saga: its input, the output of a step, a part of these, or what is calculated from them.
 
-    To a type checker it is the value itself, so it has no attributes of its own but the parts of the value. Whatever
-    would need the value now raises ReferenceUseError.
+    To a type checker it is the value itself, so it has no attributes of its own but the parts of the value. Operators
+    on it give further references. Whatever would need the value now raises ReferenceUseError.
     """
 
-    __slots__ = ("__amends_origin__",)
-
-    def __init__(self, origin: Origin) -> None:
-        self.__amends_origin__ = origin
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Reference:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)  # asked for by Python's own protocols, such as copying
-        origin = self.__amends_origin__
-        return _part(origin, attribute(origin.type, name, of=origin.path))
+        term = held(self)
+        return Reference(term.part(attribute(term.type, name, of=term.text)))
 
     def __getitem__(self, key: object) -> Reference:
-        origin = self.__amends_origin__
-        return _part(origin, item(origin.type, key, of=origin.path))
+        term = held(self)
+        return Reference(term.part(item(term.type, key, of=term.text)))
 
     def __repr__(self) -> str:
-        return f"<reference ${{{self.__amends_origin__.path}}}>"
+        return f"<reference ${{{held(self).text}}}>"
 
     def __copy__(self) -> Reference:
         return self
@@ -56,45 +48,63 @@ class Reference:
     def __deepcopy__(self, memo: object) -> Reference:
         return self
 
+    def __neg__(self) -> Reference:
+        return Reference(negated(self))
 
-def origin_of(reference: Reference) -> Origin:
-    """Where the value of a reference comes from."""
-    return reference.__amends_origin__
-
-
-def _part(origin: Origin, child: Child) -> Reference:
-    return Reference(Origin(origin.owner, origin.path + _segment(child.key), origin.step, child.type))
+    def __invert__(self) -> Reference:
+        return Reference(inverted(self))
 
 
-def _segment(key: str | int) -> str:
-    if isinstance(key, int):
-        return f"[{key}]"
-    return f".{key}" if _NAME.fullmatch(key) else f"[{json.dumps(key, ensure_ascii=False)}]"
+Infix = Callable[[str, object, object], Term]
 
 
-def _refusing(use: str) -> Callable[..., NoReturn]:
+def _operator(make: Infix, symbol: str) -> Callable[[Reference, object], Reference]:
+    def operate(self: Reference, other: object) -> Reference:
+        return Reference(make(symbol, self, other))
+
+    return operate
+
+
+def _reflected(make: Infix, symbol: str) -> Callable[[Reference, object], Reference]:
+    def operate(self: Reference, other: object) -> Reference:
+        return Reference(make(symbol, other, self))
+
+    return operate
+
+
+def _refusing(use: str, hint: str = _ALLOWED) -> Callable[..., NoReturn]:
     def refuse(self: Reference, *_: object) -> NoReturn:
-        raise ReferenceUseError(f"{self!r} cannot be {use}: its value is known only while a saga runs. {_ALLOWED}")
+        raise ReferenceUseError(f"{self!r} cannot be {use}: its value is known only while a saga runs. {hint}")
 
     return refuse
 
 
+_CALCULATED: Mapping[str, str] = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%"}
+_COMPARED: Mapping[str, str] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_JOINED: Mapping[str, str] = {"and": "&", "or": "|"}
 _REFUSED: Mapping[str, str] = {
-    "bool": "tested for truth",
-    "eq ne lt le gt ge": "compared",
-    "str format bytes": "turned into text",
-    "iter len contains reversed next": "gone through",
+    "str format bytes": "turned into text like this (write text(…), and join texts with +)",
+    "iter len reversed next": "gone through or counted like this (write length(…))",
     "call": "called",
     "int float complex index round trunc floor ceil": "turned into a number",
-    "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or": "calculated with",
-    "radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror": "calculated with",
-    "iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior": "calculated with",
-    "neg pos abs invert": "calculated with",
+    "matmul divmod pow lshift rshift xor": "calculated with like this",
+    "rmatmul rdivmod rpow rlshift rrshift rxor": "calculated with like this",
+    "pos abs": "calculated with like this",
     "setitem delitem": "changed",
     "await": "awaited",
     "enter aenter aiter": "used like that",
 }
 
+for _name, _symbol in _CALCULATED.items():
+    setattr(Reference, f"__{_name}__", _operator(calculated, _symbol))
+    setattr(Reference, f"__r{_name}__", _reflected(calculated, _symbol))
+for _name, _symbol in _COMPARED.items():
+    setattr(Reference, f"__{_name}__", _operator(compared, _symbol))
+for _name, _symbol in _JOINED.items():
+    setattr(Reference, f"__{_name}__", _operator(joined, _symbol))
+    setattr(Reference, f"__r{_name}__", _reflected(joined, _symbol))
 for _names, _use in _REFUSED.items():
     for _each in _names.split():
         setattr(Reference, f"__{_each}__", _refusing(_use))
+for _each, _use in {"bool": "tested for truth", "contains": "looked into with `in`"}.items():
+    setattr(Reference, f"__{_each}__", _refusing(_use, _CONDITION))

@@ -49,10 +49,10 @@ def attribute(owner: object, name: str, *, of: str) -> Child:
 
     :raises UnknownFieldError: if the type has no such field.
     """
-    members = _members(owner)
-    if any(_is_untyped(member) for member in members):
+    kinds = members(owner)
+    if any(is_untyped(member) for member in kinds):
         return Child(name, Any)
-    known = [_attributes(member, of) for member in members]
+    known = [_attributes(member, of) for member in kinds]
     found = [fields[name] for fields in known if name in fields]
     if found:
         return found[0]
@@ -67,21 +67,27 @@ def item(owner: object, key: object, *, of: str) -> Child:
     """
     if isinstance(key, bool) or not isinstance(key, str | int) or (isinstance(key, int) and key < 0):
         raise ReferenceUseError(f"{of}[{key!r}]: a key must be a text, an index a whole number from 0.")
-    members = _members(owner)
-    if any(_is_untyped(member) for member in members):
+    kinds = members(owner)
+    if any(is_untyped(member) for member in kinds):
         return Child(key, Any)
-    found = [child for member in members if (child := _item(member, key, of)) is not None]
+    found = [child for member in kinds if (child := _item(member, key, of)) is not None]
     if found:
         return found[0]
-    known = {each for member in members if is_typeddict(member) for each in _hints(member)}
+    known = {each for member in kinds if is_typeddict(member) for each in _hints(member)}
     if known:
         raise UnknownFieldError(_no_field(owner, str(key), of, known))
     raise ReferenceUseError(f"{of} is of type {_name(owner)}, from which [{key!r}] cannot be taken.")
 
 
+def item_type(owner: object) -> object:
+    """The type of the items of a list, if all are of one; else Any."""
+    kinds = [cast("object", get_args(member)[0]) for member in members(owner) if len(get_args(member)) == 1]
+    return kinds[0] if len(kinds) == 1 else Any
+
+
 def is_sealed(owner: object) -> bool:
     """Whether values of the type only pass whole, as protobuf messages and opaque bytes do."""
-    return any(isinstance(member, type) and issubclass(member, Message | Opaque) for member in _members(owner))
+    return any(isinstance(member, type) and issubclass(member, Message | Opaque) for member in members(owner))
 
 
 def pydantic_fields(owner: object) -> Mapping[str, str] | None:
@@ -138,18 +144,19 @@ def _element(plain: type[object], arguments: Sequence[object], index: int) -> Ch
     return Child(index, arguments[index]) if index < len(arguments) else None
 
 
-def _members(owner: object) -> Sequence[object]:
+def members(owner: object) -> Sequence[object]:
     """The types that a value may have, `None` left out: whether a value is there is seen when the saga runs."""
     if isinstance(owner, NewType):
-        return _members(owner.__supertype__)
+        return members(owner.__supertype__)
     if get_origin(owner) is Annotated:
-        return _members(get_args(owner)[0])
+        return members(get_args(owner)[0])
     if get_origin(owner) in (Union, types.UnionType):
-        return [each for member in get_args(owner) if member is not type(None) for each in _members(member)]
+        return [each for member in get_args(owner) if member is not type(None) for each in members(member)]
     return [owner]
 
 
-def _is_untyped(owner: object) -> bool:
+def is_untyped(owner: object) -> bool:
+    """Whether nothing is known of the type."""
     return owner is Any or owner is object or isinstance(owner, TypeVar)
 
 

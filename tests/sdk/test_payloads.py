@@ -17,6 +17,7 @@ from google.protobuf import duration_pb2
 from amends.errors import PayloadError
 from amends.payloads import Opaque, decode, encode, json_schema
 from amends.v1 import payload_pb2
+from amends_server.engine.schema import parse_schema
 
 
 @dataclass(frozen=True)
@@ -161,3 +162,46 @@ def test_schemas_are_of_the_types() -> None:
     assert "fullName" in json.loads(json_schema(Person))["properties"]
     assert json.loads(json_schema(int)) == {"type": "integer"}
     assert json_schema(duration_pb2.Duration) == json_schema(Opaque) == json_schema(object) == json_schema(Odd) == ""
+
+
+class Inner(pydantic.BaseModel):
+    person: Person
+
+
+@dataclass
+class Nested:
+    inner: Inner
+    more: list[Inner] = field(default_factory=list[Inner])
+
+
+PERSON = Person(fullName="Ada", age=36)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Basket([Item("tea", 1)], Decimal("1.50"), dt.datetime(2026, 1, 2, tzinfo=dt.UTC), uuid.UUID(int=1), b"\x00"),
+        Row("a", ("b",)),
+        PERSON,
+        Mixed(PERSON, duration_pb2.Duration(seconds=3), [PERSON]),
+        Nested(Inner(person=PERSON), [Inner(person=PERSON)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_data_meet_the_schema_of_their_type_as_orchestrators_read_it(value: object) -> None:
+    schema = parse_schema(json_schema(type(value)))
+    assert schema.violation(encode(value).json) is None
+    assert schema.violation('{"none": "of its fields"}') is not None
+
+
+def test_there_is_no_schema_where_two_models_have_one_name() -> None:
+    other = pydantic.create_model("Person", height=(int, ...))
+    first = pydantic.create_model("First", person=(Person, ...))
+    second = pydantic.create_model("Second", person=(other, ...))
+    assert json_schema(dict[str, first]) != ""
+    assert json_schema(dict[str, first | second]) == ""  # type: ignore[valid-type]
+
+
+def test_there_is_no_schema_of_types_whose_annotations_cannot_be_read() -> None:
+    lost = dataclass(type("Lost", (), {"__annotations__": {"field": "OnlyForTypeCheckers"}}))
+    assert json_schema(lost) == ""
