@@ -24,8 +24,8 @@ QUICK_SECONDS = 2.5
 WIDTH = 150  # the table needs it, whatever the terminal or the file has
 
 _COLUMNS = (
-    *("workload", "link", "concurrency", "sagas/s", "× floor", "p50 ms", "× floor", "p99 ms", "orchestrator CPU ms"),
-    *("participant", "client", "DB bytes", "peak MB"),
+    *("workload", "link", "concurrency", "sagas/s", "× floor", "p50 ms", "× floor", "p99 ms", "CPU ms", "× floor"),
+    *("orchestrator", "participant", "client", "DB bytes", "peak MB"),
 )
 
 
@@ -58,6 +58,7 @@ def table(rows: Sequence[Row]) -> Table:
         shown.add_row(
             *(row.workload, row.link, f"{row.concurrency:,}", f"{row.sagas_per_s:,.0f}", f"{row.floor_ratio:.2f}"),
             *(f"{row.p50_ms:.2f}", f"{row.p50_ratio:.2f}", f"{row.p99_ms:.2f}"),
+            *(f"{sum(cpu.values()):.2f}", f"{sum(cpu.values()) / sum(row.floor_cpu_s_per_1000.values()):.1f}"),
             *(f"{cpu['orchestrator']:.2f}", f"{cpu['participant']:.2f}", f"{cpu['client']:.2f}"),
             *(f"{row.db_bytes_per_saga:,}", f"{row.memory_peak_mb['orchestrator']:.0f}"),
         )

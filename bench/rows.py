@@ -20,7 +20,7 @@ LINKS = ("session", "unary")
 class Row:
     """Figures of one run. Ratios are ours to the floor's: of sagas per second, and of the median latency.
 
-    `cpu_s_per_1000` is the CPU time of each process for 1,000 sagas.
+    `cpu_s_per_1000` is the CPU time of each process for 1,000 sagas: it says most when the machine has other work too.
     """
 
     workload: str
@@ -34,6 +34,7 @@ class Row:
     p50_ratio: float
     floor_p50_ms: float
     cpu_s_per_1000: dict[str, float]
+    floor_cpu_s_per_1000: dict[str, float]
     db_bytes_per_saga: int
     memory_peak_mb: dict[str, float]
     sagas: int
@@ -43,23 +44,40 @@ class Row:
         return json.dumps(asdict(self))
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An orchestrator and its participant."""
+
+    orchestrator: Node
+    participant: Node
+
+    def load(self, *command: str) -> tuple[Measured, dict[str, float]]:
+        """Run a client; return its figures, and the CPU seconds of all three processes for 1,000 sagas."""
+        before = (self.orchestrator.cpu_s(), self.participant.cpu_s())
+        measured: Measured = json.loads(output_of(*command))
+        thousands = measured["sagas"] / 1000
+        return measured, {
+            "orchestrator": round((self.orchestrator.cpu_s() - before[0]) / thousands, 3),
+            "participant": round((self.participant.cpu_s() - before[1]) / thousands, 3),
+            "client": round(measured["cpu_s"] / thousands, 3),
+        }
+
+
 class Bench:
     """Processes of amends and of the floor, one link each. The floor's figures are measured anew for every row."""
 
-    def __init__(self, link: str, seconds: float, ours: Node, participant: Node, path: Path, floor: Node) -> None:
+    def __init__(self, link: str, seconds: float, ours: Pair, path: Path, floor: Pair) -> None:
         self._link, self._seconds = link, seconds
-        self._ours, self._participant, self._path, self._floor = ours, participant, path, floor
+        self._ours, self._path, self._floor = ours, path, floor
 
     def measure(self, workload: Workload, concurrency: int) -> Row:
         """Run the floor, then the workload."""
         how = (str(concurrency), str(self._seconds))
-        floor: Measured = json.loads(output_of("bench.floor.nodes", "load", self._link, self._floor.address, *how))
-        cpu_before = (self._ours.cpu_s(), self._participant.cpu_s())
+        address = self._floor.orchestrator.address
+        floor, floor_cpu = self._floor.load("bench.floor.nodes", "load", self._link, address, *how)
         size_before = _database_bytes(self._path)
-        ours: Measured = json.loads(
-            output_of("bench.nodes", "load", self._link, self._ours.address, workload.name, *how)
-        )
-        thousands = ours["sagas"] / 1000
+        address = self._ours.orchestrator.address
+        ours, cpu = self._ours.load("bench.nodes", "load", self._link, address, workload.name, *how)
         return Row(
             workload=workload.name,
             link=self._link,
@@ -71,15 +89,12 @@ class Bench:
             floor_sagas_per_s=round(floor["sagas_per_s"], 1),
             p50_ratio=round(ours["p50_ms"] / floor["p50_ms"], 2),
             floor_p50_ms=round(floor["p50_ms"], 2),
-            cpu_s_per_1000={
-                "orchestrator": round((self._ours.cpu_s() - cpu_before[0]) / thousands, 3),
-                "participant": round((self._participant.cpu_s() - cpu_before[1]) / thousands, 3),
-                "client": round(ours["cpu_s"] / thousands, 3),
-            },
+            cpu_s_per_1000=cpu,
+            floor_cpu_s_per_1000=floor_cpu,
             db_bytes_per_saga=round((_database_bytes(self._path) - size_before) / ours["sagas"]),
             memory_peak_mb={
-                "orchestrator": round(self._ours.memory_peak_mb()),
-                "participant": round(self._participant.memory_peak_mb()),
+                "orchestrator": round(self._ours.orchestrator.memory_peak_mb()),
+                "participant": round(self._ours.participant.memory_peak_mb()),
             },
             sagas=ours["sagas"],
         )
@@ -96,7 +111,7 @@ def bench(link: str, seconds: float, folder: Path) -> Generator[Bench, None, Non
         floor = stack.enter_context(
             running("bench.floor.nodes", "orchestrator", link, str(floor_path), floor_participant.address)
         )
-        yield Bench(link, seconds, ours, participant, path, floor)
+        yield Bench(link, seconds, Pair(ours, participant), path, Pair(floor, floor_participant))
 
 
 def measure(
