@@ -21,6 +21,7 @@ from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, participant_pb2, 
 from amends_server.app import serving
 from amends_server.config import load_settings
 from amends_server.logs import set_up_logs
+from amends_server.memory import tune_memory
 from bench.load import drive
 from bench.workloads import BY_NAME, Workload, participant
 
@@ -84,6 +85,7 @@ async def serve_participant(link: str) -> None:
 
 async def serve_orchestrator(path: str, address: str) -> None:
     set_up_logs("warning", "text")
+    tune_memory()
     settings = load_settings(
         listen="127.0.0.1:0", store=f"sqlite:///{path}", participants={participant.name: address}, reflection=False
     )
