@@ -18,6 +18,7 @@ from amends_server.addresses import is_allowed, parse_address
 from amends_server.catalogue import Catalogue
 from amends_server.clock import SystemClock
 from amends_server.config import SAGAS_ACTIVE_MAX, Settings
+from amends_server.engine.commands import Verdict
 from amends_server.errors import AddressNotAllowed
 from amends_server.hub import Hub
 from amends_server.journal import Journal
@@ -33,7 +34,9 @@ from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
-from amends_server.transport.links import OVERHEAD_BYTES, Endpoint, Transport
+from amends_server.transport.attempts import LateCall
+from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
+from amends_server.transport.links import Transport
 
 HEALTH_INTERVAL_S = 5.0
 """How often the store is tried: a probe of a load balancer comes about as often."""
@@ -63,13 +66,14 @@ class Server:
         clock = SystemClock()
         self._settings = settings
         self._store = store
-        self._transport = Transport(clock, settings.payload_bytes_max)
+        allows = cache(partial(is_allowed, patterns=settings.participant_allow))
+        self._transport = Transport(clock, settings.payload_bytes_max, allows=allows, late=self._take_late)
         self.participants = Participants(
             store=store,
             transport=self._transport,
             clock=clock,
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
-            allows=cache(partial(is_allowed, patterns=settings.participant_allow)),
+            allows=allows,
         )
         catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
         reader = Reader(store, catalogue)
@@ -102,6 +106,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
         self.address = ""
+
+    def _take_late(self, call: LateCall, verdict: Verdict) -> None:
+        self._runner.take_late(call, verdict)
 
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""

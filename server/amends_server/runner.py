@@ -33,6 +33,7 @@ from amends_server.mending import Mender
 from amends_server.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, StoreError, Unavailable
 from amends_server.tasks import Tasks
+from amends_server.transport.attempts import LateCall
 from amends_server.transport.requests import Origin
 
 Send = Callable[[str, CallOrder, Origin, Callable[[Verdict], None]], None]
@@ -243,15 +244,17 @@ class Runner:
 
     def _told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
         settle = saga.settle(owed, verdict)
-        if owed not in saga.calls:  # its time was up, and the saga went on without it
-            self._late.hold(self._settle_late(saga.key, settle))
-            return
         saga.calls.discard(owed)
         if saga.state is None:
             saga.unrecorded.append(settle)
             self._note_settled(saga)
         else:
             self._guard(saga, partial(self._decide, saga, settle))
+
+    def take_late(self, call: LateCall, verdict: Verdict) -> None:
+        """Take an answer to an attempt whose time was up, and without which the saga went on."""
+        settle = Settle(call.step, call.compensation, call.attempt, verdict)
+        self._late.hold(self._settle_late(SagaKey(call.namespace, call.saga_id), settle))
 
     async def _settle_late(self, key: SagaKey, settle: Settle) -> None:
         """Record an answer that nobody waits for any more; the saga may have been dropped from memory meanwhile."""
