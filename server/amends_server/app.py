@@ -23,6 +23,7 @@ from amends_server.errors import AddressNotAllowed
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
+from amends_server.late import LateReplies
 from amends_server.participants import Participants
 from amends_server.ports import who_listens
 from amends_server.reader import Reader
@@ -86,6 +87,7 @@ class Server:
             epoch=epoch,
             active_max=SAGAS_ACTIVE_MAX,
         )
+        self._late = LateReplies(self._runner.command)
         self._keeper = Keeper(store, self._runner, clock)
         self._orchestrator = OrchestratorService(
             store=store,
@@ -108,7 +110,7 @@ class Server:
         self.address = ""
 
     def _take_late(self, call: LateCall, verdict: Verdict) -> None:
-        self._runner.take_late(call, verdict)
+        self._late.take(call, verdict)
 
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""
@@ -150,7 +152,7 @@ class Server:
         self._orchestrator.end_sessions()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
-        await self._runner.close()
+        await self._late.close()
         await self._journal.close()
         log.info("stopped")
 
