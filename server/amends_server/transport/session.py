@@ -141,10 +141,10 @@ class Session:
                 name = type(bug).__name__  # its text may quote payloads (I46)
                 log.error("session_broke", participant=self._participant, error=name)
                 return grpc.StatusCode.INTERNAL, f"a bug of the orchestrator: {name}"
-        if reader.cancelled():
-            return grpc.StatusCode.CANCELLED, ""
         if self._gave_up:
             return grpc.StatusCode.UNAVAILABLE, f"it opened no session within {OPENING_S:g} s"
+        if reader.cancelled():
+            return grpc.StatusCode.CANCELLED, "ended by the orchestrator"
         return reader.result()
 
     def _give_up(self) -> None:
