@@ -1,4 +1,4 @@
-"""Calls that wait for their turn: withdrawn when nobody wants them any more, and never taken for calls that went out."""
+"""Calls that wait for their turn: withdrawn when nobody wants them any more, never taken for calls that went out."""
 
 from __future__ import annotations
 
