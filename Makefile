@@ -13,8 +13,9 @@ serve: $(VENV)
 	$(BIN)/amends serve
 
 # Two workers: the machines this runs on have two cores, and the tests start servers of their own.
+# STORE=postgresql runs the acceptance tests over PostgreSQL.
 test: $(VENV) $(GENERATOR)
-	$(BIN)/python -m pytest -n 2
+	AMENDS_TEST_STORE=$(STORE) $(BIN)/python -m pytest -n 2
 
 check: $(VENV)
 	$(BIN)/ruff format --check .

@@ -17,13 +17,11 @@ from amends.v1 import operator_pb2, operator_pb2_grpc, orchestrator_pb2, orchest
 from amends_server.addresses import is_allowed, parse_address
 from amends_server.catalogue import Catalogue
 from amends_server.clock import SystemClock
-from amends_server.config import SAGAS_ACTIVE_MAX, Settings
-from amends_server.engine.commands import Verdict
+from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, without_password
 from amends_server.errors import AddressNotAllowed
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
-from amends_server.late import LateReplies
 from amends_server.participants import Participants
 from amends_server.ports import who_listens
 from amends_server.reader import Reader
@@ -35,9 +33,7 @@ from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
-from amends_server.transport.attempts import LateCall
-from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
-from amends_server.transport.links import Transport
+from amends_server.transport.links import OVERHEAD_BYTES, Endpoint, Transport
 
 HEALTH_INTERVAL_S = 5.0
 """How often the store is tried: a probe of a load balancer comes about as often."""
@@ -67,14 +63,13 @@ class Server:
         clock = SystemClock()
         self._settings = settings
         self._store = store
-        allows = cache(partial(is_allowed, patterns=settings.participant_allow))
-        self._transport = Transport(clock, settings.payload_bytes_max, allows=allows, late=self._take_late)
+        self._transport = Transport(clock, settings.payload_bytes_max)
         self.participants = Participants(
             store=store,
             transport=self._transport,
             clock=clock,
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
-            allows=allows,
+            allows=cache(partial(is_allowed, patterns=settings.participant_allow)),
         )
         catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
         reader = Reader(store, catalogue)
@@ -87,7 +82,6 @@ class Server:
             epoch=epoch,
             active_max=SAGAS_ACTIVE_MAX,
         )
-        self._late = LateReplies(self._runner.command)
         self._keeper = Keeper(store, self._runner, clock)
         self._orchestrator = OrchestratorService(
             store=store,
@@ -109,9 +103,6 @@ class Server:
         self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
         self.address = ""
 
-    def _take_late(self, call: LateCall, verdict: Verdict) -> None:
-        self._late.take(call, verdict)
-
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""
         await self.participants.open()
@@ -126,7 +117,7 @@ class Server:
         await self._grpc.start()
         self._keeping = asyncio.create_task(self._keep(), name="server")
         await self._say_ready(True)
-        log.info("listening", address=self.address, store=self._settings.store)
+        log.info("listening", address=self.address, store=without_password(self._settings.store))
 
     async def broken(self) -> None:
         """Return never, unless a loop that keeps sagas going has failed: then raise what it raised."""
@@ -152,7 +143,7 @@ class Server:
         self._orchestrator.end_sessions()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
-        await self._late.close()
+        await self._runner.close()
         await self._journal.close()
         log.info("stopped")
 
@@ -199,7 +190,21 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
 def _make_store(settings: Settings) -> Store:
     if settings.store == "memory:":
         return MemoryStore()
+    if settings.store.startswith(POSTGRES_SCHEMES):
+        return _make_postgres_store(settings)
     return SqliteStore(Path(settings.store.removeprefix("sqlite:///")), settings.listen)
+
+
+def _make_postgres_store(settings: Settings) -> Store:
+    try:
+        from amends_server.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as missing:
+        if missing.name != "asyncpg":
+            raise
+        raise StartError(
+            "A PostgreSQL store needs asyncpg, which is not installed: pip install amends[postgres]."
+        ) from None
+    return PostgresStore(settings.store, settings.listen)
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:

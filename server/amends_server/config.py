@@ -7,6 +7,7 @@ A setting is taken from the first of: an argument, the environment (`AMENDS_…`
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,6 +65,10 @@ WATCHERS_MAX = 1_000
 DRAIN_S = 20.0
 """How long calls in flight may end after SIGTERM, by default: less than the 30 s after which orchestrators kill."""
 
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
+
+_PASSWORD = re.compile(r"(?<=:)[^:/@?]*(?=@)|(?<=[?&]password=)[^&]*")
+
 ENV_PREFIX = "AMENDS_"
 ENV_CONFIG = "AMENDS_CONFIG"
 CONFIG_FILE = "amends.toml"
@@ -98,7 +103,8 @@ class Settings(BaseSettings):
     """Where to serve, as HOST:PORT. Port 0 takes a free one."""
 
     store: str = Field(default_factory=lambda: default_store())
-    """Where sagas are kept: `sqlite:///PATH`, four slashes for an absolute path, or `memory:`, which forgets them."""
+    """Where sagas are kept: `sqlite:///PATH`, four slashes for an absolute path; `postgresql://USER@HOST/DATABASE`; or
+    `memory:`, which forgets them."""
 
     participants: dict[str, Annotated[ParticipantSetting, BeforeValidator(_from_address)]] = {}
     """Where participants listen, by name: HOST:PORT, or a table with `address` and `concurrency_max`."""
@@ -126,8 +132,12 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _check_store(cls, value: str) -> str:
-        if value != "memory:" and not (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
-            raise ValueError(f"`{value}` is neither sqlite:///PATH (sqlite:////PATH for an absolute one) nor memory:")
+        known = value == "memory:" or any(value.startswith(p) and value != p for p in ("sqlite:///", *POSTGRES_SCHEMES))
+        if not known:
+            raise ValueError(
+                f"`{without_password(value)}` is neither sqlite:///PATH (sqlite:////PATH for an absolute one) nor "
+                "postgresql://USER@HOST/DATABASE nor memory:"
+            )
         return value
 
     @field_validator("participant_allow")
@@ -181,6 +191,11 @@ def config_file() -> Path | None:
             raise SettingsError(f"{ENV_CONFIG} names the file {named}, which does not exist: create it, or unset it.")
         return Path(named)
     return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a store as it may be shown."""
+    return _PASSWORD.sub("***", url)
 
 
 def default_store() -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance import harness_orchestrator
 from tests.acceptance.harness import Process, World
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores(request: pytest.FixtureRequest) -> None:
+    """`AMENDS_TEST_STORE=postgresql` runs the tests over PostgreSQL instead of SQLite."""
+    if os.environ.get("AMENDS_TEST_STORE") == "postgresql":
+        harness_orchestrator.database = request.getfixturevalue("database")
 
 
 @pytest.fixture

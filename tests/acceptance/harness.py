@@ -19,11 +19,12 @@ from tests.acceptance.harness_answers import (
 )
 from tests.acceptance.harness_definitions import WORKER, definition, step
 from tests.acceptance.harness_ledger import WAIT_S, Ledger, Record
-from tests.acceptance.harness_orchestrator import InProcess, Orchestrator, Process
+from tests.acceptance.harness_orchestrator import SQLITE_ONLY, InProcess, Orchestrator, Process
 from tests.acceptance.harness_participant import ScriptedParticipant
 from tests.acceptance.harness_world import Refusal, Wire, World, refusal_of
 
 __all__ = [
+    "SQLITE_ONLY",
     "WAIT_S",
     "WORKER",
     "Answer",

@@ -10,9 +10,21 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from amends_server.app import serving
 from amends_server.config import load_settings
 from tests.acceptance.harness_ledger import WAIT_S
+from tests.postgres import Database
+
+database: Database | None = None
+"""Where stores are kept when the tests run over PostgreSQL: what a test takes for a file is a schema there."""
+
+SQLITE_ONLY = pytest.mark.skipif(
+    os.environ.get("AMENDS_TEST_STORE") == "postgresql", reason="about what can happen to a file"
+)
+
+_urls: dict[Path, str] = {}
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,4 +156,10 @@ class Process:
 
 
 def _url(store: Path | str) -> str:
-    return store if isinstance(store, str) else f"sqlite:///{store}"
+    if isinstance(store, str):
+        return store
+    if database is None:
+        return f"sqlite:///{store}"
+    if store not in _urls:
+        _urls[store] = database.new_url()
+    return _urls[store]

@@ -16,6 +16,7 @@ from amends.v1.orchestrator_pb2 import GetSagaRequest, WatchSagaRequest
 from participants.ledger import Book
 from participants.ledger import Ledger as Till
 from tests.acceptance.harness import (
+    SQLITE_ONLY,
     Gate,
     Process,
     Record,
@@ -329,6 +330,7 @@ async def test_d44_a_long_backoff_is_as_it_was_and_can_be_cut_short(killable: Wo
     assert [call.attempt for call in killable.ledger.calls("s")] == [1, 2]
 
 
+@SQLITE_ONLY
 async def test_d_a_second_server_on_the_file_is_told_who_holds_it(
     killable: World, server: Process, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from amends import SagaStatus
 from amends.v1 import orchestrator_pb2
-from tests.acceptance.harness import Gate, Process, Refusal, World, definition, refusal_of, refuse
+from tests.acceptance.harness import SQLITE_ONLY, Gate, Process, Refusal, World, definition, refusal_of, refuse
+from tests.postgres import CannotRun, Database, postgres
 
 THREE = definition("three", "one", "two", "three")
 REFUSED_S = 20.0
@@ -37,6 +38,16 @@ def no_more_writes(pid: int) -> Generator[None]:
     yield
     with suppress(ProcessLookupError):  # it was killed meanwhile
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def postgresql() -> Generator[Database]:
+    """A database server of the test's own, which it may stop."""
+    try:
+        with postgres() as database:
+            yield database
+    except CannotRun as reason:
+        pytest.skip(f"no PostgreSQL: {reason}")
 
 
 async def refused_start(world: World, saga: str) -> Refusal:
@@ -100,6 +111,19 @@ async def begin(world: World) -> tuple[Gate, Gate]:
 
 
 @pytest.mark.timeout(90)
+async def test_d42_a_database_server_that_is_down_stops_everything_and_changes_nothing(tmp_path: Path) -> None:
+    with postgresql() as database:
+        server = Process(database.new_url())
+        async with World.opened(tmp_path, server) as world:
+            forth, back = await begin(world)
+            database.stop()
+            await survive(world, server, forth, back)
+            database.start()
+            await recover(world)
+
+
+@SQLITE_ONLY
+@pytest.mark.timeout(90)
 async def test_d42_a_locked_database_stops_everything_and_changes_nothing(
     killable: World, server: Process, tmp_path: Path
 ) -> None:
@@ -109,6 +133,7 @@ async def test_d42_a_locked_database_stops_everything_and_changes_nothing(
     await recover(killable)
 
 
+@SQLITE_ONLY
 async def test_d42_a_disk_that_takes_no_more_stops_everything_and_changes_nothing(
     killable: World, server: Process
 ) -> None:
@@ -118,6 +143,7 @@ async def test_d42_a_disk_that_takes_no_more_stops_everything_and_changes_nothin
     await recover(killable)
 
 
+@SQLITE_ONLY
 async def test_d42_a_kill_in_the_outage_loses_nothing_that_was_acknowledged(killable: World, server: Process) -> None:
     """The answers that could not be recorded are lost with the process, so they are asked for again."""
     forth, back = await begin(killable)

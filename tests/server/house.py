@@ -21,7 +21,6 @@ from amends_server.reader import Reader, View
 from amends_server.runner import Runner
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Append, Birth, SagaKey, StoredDefinition, StoreError, Unavailable
-from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
 PATIENCE_S = 5.0
@@ -75,8 +74,7 @@ class House:
         self.clock = clock
         self.calls: list[tuple[str, str, int]] = []
         self.orders: list[CallOrder] = []
-        self.wanted: list[Wanted] = []
-        self._told: list[Told] = []
+        self._told: list[Callable[[Verdict], None]] = []
         self._sent = asyncio.Event()
         self._active_max = active_max
 
@@ -102,11 +100,10 @@ class House:
     async def close(self) -> None:
         await self.journal.close()
 
-    def _send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
+    def _send(self, name: str, order: CallOrder, origin: Origin, told: Callable[[Verdict], None]) -> None:
         self.calls.append((order.node.step.id, "undo" if order.compensation else "do", order.attempt))
         self.orders.append(order)
         self._told.append(told)
-        self.wanted.append(wanted)
         self._sent.set()
 
     async def register(self, *steps: Step, **more: Any) -> Entry:

@@ -92,7 +92,7 @@ def test_participants_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         ('[participants.bank]\naddress = "localhost:1"\nport = 2\n', ["no setting `participants.bank.port`"]),
         ('listen = "nowhere"\n', ["setting listen", "`nowhere` is not HOST:PORT", "AMENDS_LISTEN=…", "amends.toml"]),
         ('listen = "127.0.0.1:65536"\n', ["setting listen", "from 0 to 65535"]),
-        ('store = "postgres://x"\n', ["setting store", "sqlite:///PATH"]),
+        ('store = "mysql://me:hush@x"\n', ["setting store", "sqlite:///PATH", "postgresql://", "me:***@x"]),
         ('store = "sqlite:///"\n', ["setting store", "sqlite:///PATH"]),
         ("drain_s = -1\n", ["setting drain_s", "AMENDS_DRAIN_S=…"]),
         ('log_level = "loud"\n', ["setting log_level", "'debug', 'info'"]),

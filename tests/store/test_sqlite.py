@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from amends_server.engine.state import SagaStatus
-from amends_server.store.migration import Migration, load_migrations, migrate
+from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.protocol import SagaFilter, StoreLocked, Unavailable
 from amends_server.store.queries import load_queries
+from amends_server.store.schema import migrate
 from amends_server.store.sqlite import SqliteStore
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 

@@ -1,19 +1,21 @@
-"""Random operations: the SQLite store answers what the memory store answers, also after it was opened again."""
+"""Random operations: every store answers what the memory store answers, also after it was opened again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from amends_server.engine.state import SagaStatus
 from amends_server.store.memory import MemoryStore
+from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import (
     Append,
     Birth,
@@ -26,6 +28,7 @@ from amends_server.store.protocol import (
     StoreError,
 )
 from amends_server.store.sqlite import SqliteStore
+from tests.postgres import Database
 from tests.store.make import append, define, definition, records
 
 # Few values, so that operations meet each other.
@@ -104,23 +107,21 @@ def filters(draw: st.DrawFn) -> SagaFilter:
 class BothStores(RuleBasedStateMachine):
     """Does everything to both stores and compares the answers, errors by their type."""
 
-    def __init__(self) -> None:
+    def __init__(self, tested: Store) -> None:
         super().__init__()
-        self.folder = TemporaryDirectory()
         self.memory = MemoryStore()
-        self.sqlite = SqliteStore(Path(self.folder.name) / "amends.db")
+        self.tested = tested
         self.runner = asyncio.Runner()
         self.both(lambda store: store.open())
         for name, namespace in (("order", "a"), ("order", "b"), ("refund", "a")):
             self.both(lambda store, n=name, s=namespace: define(store, n, 1, s))  # type: ignore[misc]
 
     def teardown(self) -> None:
-        self.runner.run(self.sqlite.close())
+        self.runner.run(self.tested.close())
         self.runner.close()
-        self.folder.cleanup()
 
     def both(self, call: Callable[[Store], Awaitable[object]]) -> None:
-        answers = [self.runner.run(_answer(call(store))) for store in (self.memory, self.sqlite)]
+        answers = [self.runner.run(_answer(call(store))) for store in (self.memory, self.tested)]
         assert answers[0] == answers[1]
 
     @rule(plans=st.lists(PLANS, min_size=1, max_size=8))
@@ -187,14 +188,13 @@ class BothStores(RuleBasedStateMachine):
     def open_again(self) -> None:
         self.both(lambda store: store.close())
         self.both(lambda store: store.open())
-        self.both(lambda store: store.next_epoch())
 
     @invariant()
     def all_sagas_are_equal_and_their_journals_have_no_holes(self) -> None:
-        sagas = self.everything(self.sqlite)
+        sagas = self.everything(self.tested)
         assert sagas == self.everything(self.memory)
         for saga in sagas:
-            stored = self.runner.run(self.sqlite.read_records(saga.key, 0, 999))
+            stored = self.runner.run(self.tested.read_records(saga.key, 0, 999))
             assert stored == self.runner.run(self.memory.read_records(saga.key, 0, 999))
             assert [record.sequence for record in stored] == list(range(1, saga.head.sequence + 1))
 
@@ -215,5 +215,17 @@ async def _answer(call: Awaitable[object]) -> object:
         return type(error)
 
 
-BothStores.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestBothStores = BothStores.TestCase
+def test_sqlite_answers_as_memory_does() -> None:
+    with TemporaryDirectory() as folder:
+        numbers = count()
+        compare(lambda: SqliteStore(Path(folder) / f"{next(numbers)}.db"), examples=40)
+
+
+def test_postgresql_answers_as_memory_does(database: Database) -> None:
+    compare(lambda: PostgresStore(database.new_url()), examples=25)
+
+
+def compare(make: Callable[[], Store], *, examples: int) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: BothStores(make()), settings=settings(max_examples=examples, stateful_step_count=25, deadline=None)
+    )

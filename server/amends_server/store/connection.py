@@ -10,8 +10,9 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
-from amends_server.store.migration import load_migrations, migrate
+from amends_server.store.migration import load_migrations
 from amends_server.store.protocol import Unavailable
+from amends_server.store.schema import migrate
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]

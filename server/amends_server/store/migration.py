@@ -1,19 +1,15 @@
-"""Numbered migrations: SQL files that bring a database up to date, in one transaction with the note that they ran."""
+"""Numbered migrations: SQL files that bring a database up to date, and which of them a database still needs."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from amends_server.store.protocol import Unavailable
 
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
-
-_CREATE = "create table if not exists migration (number integer primary key, name text not null)"
-_APPLIED = "select number, name from migration order by number"
-_NOTE = "insert into migration (number, name) values (?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +33,17 @@ def load_migrations(store: str) -> list[Migration]:
     return found
 
 
-def migrate(db: sqlite3.Connection, migrations: list[Migration]) -> None:
-    """Apply in one transaction what was not applied yet. A connection in autocommit mode is needed.
+def pending(applied: Sequence[tuple[int, str]], migrations: list[Migration]) -> list[Migration]:
+    """Return the migrations that come after those that were applied: numbers and names, in order.
 
-    :raises Unavailable: if the database was made by a newer program.
+    :raises Unavailable: if the database was made by a newer program, or by another one.
     """
-    db.execute("begin immediate")
-    try:
-        db.execute(_CREATE)
-        applied: list[tuple[int, str]] = db.execute(_APPLIED).fetchall()
-        _check_known(applied, migrations)
-        for migration in migrations[len(applied) :]:
-            _apply(db, migration)
-        db.execute("commit")
-    finally:
-        if db.in_transaction:
-            db.execute("rollback")
-
-
-def _check_known(applied: list[tuple[int, str]], migrations: list[Migration]) -> None:
     known = [(migration.number, migration.name) for migration in migrations]
     if len(applied) > len(known):
         raise Unavailable(
             f"The database has schema {applied[-1][0]}, this program knows schemas up to {len(known)}: it was used by "
             "a newer version of amends, which has to be used from then on."
         )
-    if applied != known[: len(applied)]:
+    if list(applied) != known[: len(applied)]:
         raise Unavailable("The database has another schema than this program: its migrations are different ones.")
-
-
-def _apply(db: sqlite3.Connection, migration: Migration) -> None:
-    for statement in _statements(migration.script):
-        db.execute(statement)
-    db.execute(_NOTE, (migration.number, migration.name))
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script; Python's own `executescript` would end the transaction that the migration runs in."""
-    found: list[str] = []
-    gathered = ""
-    *pieces, rest = script.split(";")
-    for piece in pieces:
-        gathered += piece + ";"
-        if sqlite3.complete_statement(gathered):  # and not a semicolon in a text or a comment
-            found.append(gathered)
-            gathered = ""
-    assert not (gathered + rest).strip(), f"a statement without end: {gathered}{rest}"
-    return found
+    return migrations[len(applied) :]

@@ -34,6 +34,10 @@ class Undefined(StoreError):
     """A saga cannot be born: the definition that it was to have is not stored (any more)."""
 
 
+class Stale(StoreError):
+    """Another orchestrator owns the saga now, so nothing of the append was written."""
+
+
 class InUse(StoreError):
     """The thing cannot be removed while others need it."""
 
@@ -202,9 +206,11 @@ class Store(Protocol):
         Appends to the same saga come in order; a refused append takes the later ones to its saga with it, and leaves
         those to others alone. Refusals: AlreadyExists for a birth under a taken key, Undefined for one whose definition
         is not stored under that digest with that version, Conflict for a head that is elsewhere or was written by a
-        later epoch than the append's (I24), NotFound for an append to no saga. An append that is already stored as it
-        is (same records) is accepted again. :raises Unavailable: if the transaction failed as a whole; whether it is
-        durable is then unknown.
+        later epoch than the append's (I24), NotFound for an append to no saga; in a store that can have several owners,
+        Stale for a head of another epoch than the owner's. An append that is already stored as it is (same records) is
+        accepted again.
+
+        :raises Unavailable: if the transaction failed as a whole; whether it is durable is then unknown.
         """
         ...
 

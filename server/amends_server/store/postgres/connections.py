@@ -1,0 +1,166 @@
+"""Connections to a PostgreSQL server: one that writes journals, a few for all else, and transactions on them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+
+from amends_server.store.postgres.statements import Db
+from amends_server.store.postgres.trouble import FAILURES, TRANSIENT, WrongServer, place_of, unavailable
+from amends_server.store.protocol import Unavailable
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+T = TypeVar("T")
+Work = Callable[[Db], Awaitable[T]]
+"""What is done on a connection. It may be done again from the start, so it changes nothing but the database."""
+
+CONNECTIONS = 4
+"""For reads, definitions and participants: a long listing must not hold up short reads."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""A server that lives answers in far less."""
+
+COMMAND_TIMEOUT_S = 10.0
+"""After which a statement counts as lost. The longest takes well under a second on a healthy server."""
+
+ATTEMPTS_MAX = 12
+"""Of a transaction that others got in the way of: with the pauses between them about two seconds."""
+
+PAUSE_S = 0.01
+PAUSE_S_MAX = 0.4
+
+VERSION_MIN = 140_000
+"""PostgreSQL 14, the oldest that its makers still mend."""
+
+
+class _Connection(asyncpg.Connection):
+    """Leaves nothing behind on a session that another user of the pool would have to be guarded from."""
+
+    def get_reset_query(self) -> str:
+        """Return nothing to run: the default costs a round trip, and takes advisory locks for granted."""
+        return ""
+
+
+class Connections:
+    """The connections of one store. See PostgresStore for what is run on them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.place = place_of(url)
+        self._writer: Pool | None = None
+        self._others: Pool | None = None
+
+    async def open(self) -> None:
+        """Connect, and check that the server can be used.
+
+        :raises Unavailable: if it cannot.
+        """
+        try:
+            self._writer = await self._pool(1)
+            self._others = await self._pool(CONNECTIONS)
+            await self.read(self._check)
+        except FAILURES as error:
+            await self.close()
+            raise unavailable(self.place, error) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections, after what runs on them. Harmless when repeated."""
+        pools, self._writer, self._others = (self._writer, self._others), None, None
+        for pool in pools:
+            if pool is not None:
+                try:
+                    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                        await pool.close()
+                except FAILURES:  # it is gone already, or does not answer: nothing is lost by not saying goodbye
+                    pool.terminate()
+
+    async def commit(self, work: Work[T]) -> T:
+        """Do the work in a transaction on the connection that writes journals."""
+        return await _whole(self._transact(self._writer, work))
+
+    async def write(self, work: Work[T]) -> T:
+        """Do the work in a transaction. Whoever waits may be cancelled: it is then whole, or absent.
+
+        :raises Unavailable: if it failed; whether it is durable is then unknown.
+        """
+        return await _whole(self._transact(self._others, work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Do the reading; each statement sees one state of the database.
+
+        :raises Unavailable: if it failed.
+        """
+        pool = _opened(self._others)
+        return await self._trying(lambda: _read(pool, work))
+
+    async def _transact(self, pool: Pool | None, work: Work[T]) -> T:
+        opened = _opened(pool)
+        return await self._trying(lambda: _transaction(opened, work))
+
+    async def _trying(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Act until no other transaction gets in the way."""
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                return await act()
+            except TRANSIENT as error:
+                if attempt == ATTEMPTS_MAX:
+                    raise unavailable(self.place, error) from error
+            except FAILURES as error:
+                raise unavailable(self.place, error) from error
+            await asyncio.sleep(min(PAUSE_S_MAX, PAUSE_S * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _pool(self, size: int) -> Pool:
+        return await asyncpg.create_pool(
+            self._url,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            connection_class=_Connection,
+            init=_prepare,
+        )
+
+    async def _check(self, db: Db) -> None:
+        (version,) = await db.fetchrow("select current_setting('server_version_num')::integer") or (0,)
+        if version < VERSION_MIN:
+            raise WrongServer(
+                f"The PostgreSQL database {self.place} has version {version // 10_000}, which is too old: "
+                f"{VERSION_MIN // 10_000} or newer is needed."
+            )
+
+
+async def _prepare(db: Db) -> None:
+    """See that a commit is on disk when it returns, whatever the database's default is."""
+    (setting,) = await db.fetchrow("select current_setting('synchronous_commit')") or ("off",)
+    if setting == "off":
+        await db.execute("set synchronous_commit to on")
+
+
+def _opened(pool: Pool | None) -> Pool:
+    if pool is None:
+        raise Unavailable("The store is closed.")
+    return pool
+
+
+async def _read(pool: Pool, work: Work[T]) -> T:
+    async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db:
+        return await work(db)
+
+
+async def _transaction(pool: Pool, work: Work[T]) -> T:
+    async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db, db.transaction(isolation="read_committed"):
+        return await work(db)
+
+
+async def _whole(work: Awaitable[T]) -> T:
+    """Let the work end though whoever waits for it is cancelled: a connection must not stay inside a transaction."""
+    return await asyncio.shield(asyncio.ensure_future(work))

@@ -1,0 +1,36 @@
+"""Brings a PostgreSQL database up to date, also when several orchestrators begin to do so at the same time."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from amends_server.store.migration import Migration, pending
+from amends_server.store.postgres.connections import Connections
+from amends_server.store.postgres.statements import Db, fetch
+
+
+async def migrate(connections: Connections, migrations: list[Migration]) -> None:
+    """Apply in one transaction what was not applied yet.
+
+    A database that is up to date is only read, so that its user needs no right to change it.
+
+    :raises Unavailable: if that fails, or if the database was made by a newer program.
+    """
+
+    async def apply(db: Db) -> None:
+        await fetch(db, "create_migration")  # if others do it too, one waits, and fails in a way that is retried
+        await fetch(db, "insert_migration_lock")
+        await fetch(db, "lock_migration")
+        for migration in pending(await _applied(db), migrations):
+            await db.execute(migration.script)
+            await fetch(db, "note_migration", number=migration.number, name=migration.name)
+
+    if pending(await connections.read(_applied), migrations):
+        await connections.write(apply)
+
+
+async def _applied(db: Db) -> list[tuple[int, str]]:
+    try:
+        return [(row["number"], row["name"]) for row in await fetch(db, "applied")]
+    except asyncpg.UndefinedTableError:
+        return []

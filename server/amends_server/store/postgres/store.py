@@ -1,0 +1,114 @@
+"""The store in a PostgreSQL database. See docs/postgresql.md for what it relies on, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from amends_server.engine.policy import Time
+from amends_server.store.migration import load_migrations
+from amends_server.store.postgres import registry, sagas
+from amends_server.store.postgres.connections import Connections
+from amends_server.store.postgres.schema import migrate
+from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.protocol import (
+    Append,
+    Cursor,
+    Record,
+    SagaFilter,
+    SagaKey,
+    StoredDefinition,
+    StoredParticipant,
+    StoredSaga,
+    StoreError,
+)
+
+
+class PostgresStore:
+    """Keeps everything in the database at that URL. See Store for the methods.
+
+    Whoever counts the epoch up last owns all sagas: what others append from then on is refused as stale.
+    """
+
+    def __init__(self, url: str, address: str = "") -> None:
+        self._connections = Connections(url)
+        self._address = address
+        self._partitions = 0
+
+    async def open(self) -> None:
+        await self._connections.open()
+        try:
+            await migrate(self._connections, load_migrations("postgres"))
+            self._partitions = await self._connections.read(_count_partitions)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    async def check(self) -> None:
+        await self._connections.write(partial(_count_up, "checks"))
+
+    async def next_epoch(self) -> int:
+        async def take(db: Db) -> int:
+            epoch = await _count_up("epoch", db)
+            await fetch(db, "take_partitions", owner=self._address, epoch=epoch)
+            return epoch
+
+        return await self._connections.write(take)
+
+    async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
+        return await self._connections.commit(partial(sagas.commit, appends, self._partitions))
+
+    async def get_saga(self, key: SagaKey) -> StoredSaga:
+        return await self._connections.read(partial(sagas.get_saga, key))
+
+    async def read_records(self, key: SagaKey, after_sequence: int, limit: int) -> list[Record]:
+        return await self._connections.read(
+            partial(sagas.read_records, key, after_sequence + 1, after_sequence + limit)
+        )  # fmt: skip
+
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
+        return await self._connections.read(partial(sagas.list_sagas, where, after, limit))
+
+    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
+        return await self._connections.read(partial(sagas.list_due, until, after, limit, range(self._partitions)))
+
+    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+        return await self._connections.read(partial(sagas.list_unfinished, after, limit, range(self._partitions)))
+
+    async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:
+        return await self._connections.write(partial(registry.put_definition, definition))
+
+    async def get_definition(
+        self, namespace: str, *, name: str = "", version: int = 0, digest: str = ""
+    ) -> StoredDefinition:
+        return await self._connections.read(partial(registry.get_definition, namespace, name, version, digest))
+
+    async def list_definitions(
+        self, namespace: str, name: str, after: tuple[str, int] | None, limit: int
+    ) -> list[StoredDefinition]:
+        return await self._connections.read(partial(registry.list_definitions, namespace, name, after, limit))
+
+    async def delete_definition(self, namespace: str, digest: str) -> None:
+        await self._connections.write(partial(registry.delete_definition, namespace, digest))
+
+    async def put_participant(self, participant: StoredParticipant) -> None:
+        await self._connections.write(partial(registry.put_participant, participant))
+
+    async def list_participants(self) -> list[StoredParticipant]:
+        return await self._connections.read(registry.list_participants)
+
+    async def delete_participant(self, name: str) -> None:
+        await self._connections.write(partial(registry.delete_participant, name))
+
+
+async def _count_up(name: str, db: Db) -> int:
+    ((value,),) = await fetch(db, "count_up", name=name)
+    return int(value)
+
+
+async def _count_partitions(db: Db) -> int:
+    ((count,),) = await fetch(db, "partitions")
+    return int(count)

@@ -1,0 +1,58 @@
+"""What goes wrong with a PostgreSQL server, in sentences that say where and why, and never a password."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from amends_server.store.protocol import Unavailable
+
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""All that asyncpg raises for what is not a bug of ours."""
+
+TRANSIENT = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+    asyncpg.DuplicateTableError,
+)
+"""The transaction was rolled back because of another one: done again it finds what that one has written."""
+
+_SENTENCES: tuple[tuple[type[Exception], str], ...] = (
+    (asyncpg.InvalidCatalogNameError, "does not exist: create it"),
+    (asyncpg.InvalidSchemaNameError, "has not the schema that search_path names: create it"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "does not let this user in"),
+    (asyncpg.InsufficientPrivilegeError, "does not give this user the rights that are needed"),
+    (asyncpg.ReadOnlySQLTransactionError, "can only be read: it is a standby, or set so"),
+    (asyncpg.TooManyConnectionsError, "has no connection left: raise max_connections"),
+    (asyncpg.CannotConnectNowError, "is starting or stopping"),
+    (asyncpg.QueryCanceledError, "did not answer in time"),
+    (asyncpg.PostgresConnectionError, "broke the connection off"),
+    (asyncpg.AdminShutdownError, "broke the connection off"),
+    (asyncpg.DiskFullError, "cannot grow: the disk is full"),
+    (TimeoutError, "did not answer in time"),
+    (OSError, "cannot be reached"),
+)
+
+
+class WrongServer(Unavailable):
+    """The server is there, but cannot be used as it is."""
+
+
+def place_of(url: str) -> str:
+    """Return which database is meant, as `USER@HOST:PORT/DATABASE`."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    host = query.get("host", [parts.hostname or "localhost"])[0]
+    port = query.get("port", [str(parts.port or 5432)])[0]
+    user = unquote(parts.username) + "@" if parts.username else ""
+    return f"{user}{host}:{port}{parts.path}"
+
+
+def unavailable(place: str, error: Exception) -> Unavailable:
+    """Say what happened to the database at that place."""
+    what = next((sentence for kind, sentence in _SENTENCES if isinstance(error, kind)), "failed")
+    code = getattr(error, "sqlstate", None)
+    reason = (str(error) or type(error).__name__).rstrip(".") + (f", SQLSTATE {code}" if code else "")
+    return Unavailable(f"The PostgreSQL database {place} {what} ({reason}).")

