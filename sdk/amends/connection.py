@@ -9,6 +9,7 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import tenacity
 
+from amends._proxies import proxy_options
 from amends._starts import Ending, NoSessions, Starts
 from amends.errors import AmendsError, Cancelled, RpcError, Unavailable
 from amends.statuses import exception_of, undecodable
@@ -60,7 +61,7 @@ class Connection:
 
     @classmethod
     def open(cls, target: str, *, namespace: str, timeout_s: float, retry_s: float) -> Self:
-        channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        channel = grpc.aio.insecure_channel(target, options=[*CHANNEL_OPTIONS, *proxy_options(target)])
         orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
         return cls(
             channel,

@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     SAGA_COMPLETED = "saga_completed"
     SAGA_COMPENSATED = "saga_compensated"
     SAGA_FAILED = "saga_failed"
+    ATTEMPT_WITHDRAWN = "attempt_withdrawn"
     LATE_REPLY_RECORDED = "late_reply_recorded"
     UNRECOGNISED = "unrecognised"
     """Said by an orchestrator that is newer than this package."""

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from amends._proxies import proxy_options
 from amends._servicer import Servicer
 from amends.errors import AmendsError
 from amends.participant import Participant
@@ -148,7 +149,8 @@ async def register(participant: Participant, orchestrator: str, address: str) ->
     request = operator_pb2.PutParticipantRequest(
         participant=operator_pb2.Participant(name=participant.name, address=address)
     )
-    async with grpc.aio.insecure_channel(orchestrator, options=[("grpc.max_reconnect_backoff_ms", 1_000)]) as channel:
+    options = [("grpc.max_reconnect_backoff_ms", 1_000), *proxy_options(orchestrator)]
+    async with grpc.aio.insecure_channel(orchestrator, options=options) as channel:
         stub = operator_pb2_grpc.OperatorServiceStub(channel)
         try:
             async for attempt in _attempts():

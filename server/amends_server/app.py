@@ -18,10 +18,12 @@ from amends_server.addresses import is_allowed, parse_address
 from amends_server.catalogue import Catalogue
 from amends_server.clock import SystemClock
 from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, without_password
+from amends_server.engine.commands import Verdict
 from amends_server.errors import AddressNotAllowed
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
+from amends_server.late import LateReplies
 from amends_server.participants import Participants
 from amends_server.ports import who_listens
 from amends_server.reader import Reader
@@ -33,7 +35,9 @@ from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
-from amends_server.transport.links import OVERHEAD_BYTES, Endpoint, Transport
+from amends_server.transport.attempts import LateCall
+from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
+from amends_server.transport.links import Transport
 
 HEALTH_INTERVAL_S = 5.0
 """How often the store is tried: a probe of a load balancer comes about as often."""
@@ -63,13 +67,14 @@ class Server:
         clock = SystemClock()
         self._settings = settings
         self._store = store
-        self._transport = Transport(clock, settings.payload_bytes_max)
+        allows = cache(partial(is_allowed, patterns=settings.participant_allow))
+        self._transport = Transport(clock, settings.payload_bytes_max, allows=allows, late=self._take_late)
         self.participants = Participants(
             store=store,
             transport=self._transport,
             clock=clock,
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
-            allows=cache(partial(is_allowed, patterns=settings.participant_allow)),
+            allows=allows,
         )
         catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
         reader = Reader(store, catalogue)
@@ -82,6 +87,7 @@ class Server:
             epoch=epoch,
             active_max=SAGAS_ACTIVE_MAX,
         )
+        self._late = LateReplies(self._runner.command)
         self._keeper = Keeper(store, self._runner, clock)
         self._orchestrator = OrchestratorService(
             store=store,
@@ -102,6 +108,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
         self.address = ""
+
+    def _take_late(self, call: LateCall, verdict: Verdict) -> None:
+        self._late.take(call, verdict)
 
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""
@@ -143,7 +152,7 @@ class Server:
         self._orchestrator.end_sessions()
         await self._grpc.stop(STOP_S)
         await self._transport.close()
-        await self._runner.close()
+        await self._late.close()
         await self._journal.close()
         log.info("stopped")
 

@@ -19,8 +19,9 @@ from amends_server.engine.policy import Time
 from amends_server.engine.problem import Problem, Severity, error
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant
-from amends_server.transport.attempts import Told
-from amends_server.transport.links import Endpoint, Transport
+from amends_server.transport.attempts import Told, Wanted, always
+from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.links import Transport
 from amends_server.transport.requests import Origin
 
 DESCRIBE_TIMEOUT_S = 2.0
@@ -51,6 +52,7 @@ class Participants:
         self._fixed = fixed
         self._allows = allows
         self._known: dict[str, Registered] = {}
+        self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         """Read what is registered.
@@ -69,16 +71,20 @@ class Participants:
                 endpoint=endpoint, actions=None, update_time=self._clock.now(), fixed=True
             )
 
-    def send(self, name: str, order: CallOrder, origin: Origin, told: Told) -> None:
-        """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown."""
+    def send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
+        """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown.
+
+        `wanted` is asked just before it is sent; after a no, `told` is called with NotSent.
+        """
         known = self._known.get(name)
         if known is None:
-            self._tell_later(told, Error("PARTICIPANT_UNKNOWN", "There is no such participant: register it.", name))
-        elif not self._allows(known.endpoint.address):  # the list may be another than when it was registered (I45)
-            message = f"Calls to `{known.endpoint.address}` are not allowed: see the setting participant_allow."
-            self._tell_later(told, Error("ADDRESS_NOT_ALLOWED", message, name))
-        else:
-            self._transport.send(known.endpoint, order, origin, told)
+            asyncio.get_running_loop().call_soon(told, _is_unknown(name))
+            return
+        try:
+            self._transport.send(known.endpoint, order, origin, told, wanted)
+        except AddressNotAllowed as refusal:  # the list may be another than when it was registered (I45)
+            verdict = Unknown(Error("ADDRESS_NOT_ALLOWED", str(refusal), name))
+            asyncio.get_running_loop().call_soon(told, verdict)
 
     def all(self) -> list[Registered]:
         """Return all participants by name."""
@@ -95,25 +101,29 @@ class Participants:
             raise ParticipantFixed(endpoint.name)
         self._check_address(endpoint.address)
         actions = await self._describe(endpoint)
-        if actions is None and known is not None and known.endpoint.address == endpoint.address:
-            actions = known.actions
-        registered = Registered(endpoint=endpoint, actions=actions, update_time=self._clock.now(), fixed=False)
-        await self._keep(registered)
+        async with self._changing:
+            known = self._known.get(endpoint.name)
+            if actions is None and known is not None and known.endpoint.address == endpoint.address:
+                actions = known.actions
+            registered = Registered(endpoint=endpoint, actions=actions, update_time=self._clock.now(), fixed=False)
+            await self._keep(registered)
         return registered
 
     async def delete(self, name: str) -> None:
-        """Remove a participant.
+        """Remove a participant. Calls in flight to it finish; those that were not sent end as if it had been gone.
 
         :raises ParticipantNotFound: if there is none.
         :raises ParticipantFixed: if it is one of the settings.
         """
-        known = self._known.get(name)
-        if known is None:
-            raise ParticipantNotFound(name)
-        if known.fixed:
-            raise ParticipantFixed(name)
-        await self._store.delete_participant(name)
-        self._known.pop(name, None)
+        async with self._changing:
+            known = self._known.get(name)
+            if known is None:
+                raise ParticipantNotFound(name)
+            if known.fixed:
+                raise ParticipantFixed(name)
+            await self._store.delete_participant(name)
+            del self._known[name]
+            self._transport.forget(name, _is_unknown(name))
 
     async def check(self, definition: Definition) -> list[Problem]:
         """Return what is wrong with a definition's participants and actions, asking those that may have changed."""
@@ -139,14 +149,18 @@ class Participants:
     async def _refresh(self, name: str) -> None:
         known = self._known[name]
         actions = await self._describe(known.endpoint)
-        if actions is not None:
-            await self._keep(replace(known, actions=actions, update_time=self._clock.now()))
+        async with self._changing:
+            if actions is not None and self._known.get(name) is known:  # else somebody has changed it meanwhile
+                await self._keep(replace(known, actions=actions, update_time=self._clock.now()))
 
     async def _describe(self, endpoint: Endpoint) -> tuple[participant_pb2.ActionDescription, ...] | None:
         try:
             described = await self._transport.describe(endpoint, DESCRIBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as failure:
             log.info("participant_not_described", participant=endpoint.name, code=failure.code().name)
+            return None
+        except AddressNotAllowed:  # nobody is asked who may not be dialled (I45)
+            log.warning("participant_not_allowed", participant=endpoint.name)
             return None
         return tuple(described.actions) if described is not None else None
 
@@ -167,8 +181,9 @@ class Participants:
         if not self._allows(address):
             raise AddressNotAllowed(address)
 
-    def _tell_later(self, told: Told, error: Error) -> None:
-        asyncio.get_running_loop().call_soon(told, Unknown(error))
+
+def _is_unknown(name: str) -> Unknown:
+    return Unknown(Error("PARTICIPANT_UNKNOWN", "There is no such participant: register it.", name))
 
 
 def _check_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDescription, ...]) -> Iterator[Problem]:

@@ -18,25 +18,25 @@ from amends_server.active import ActiveSaga, Follower, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.config import KEEP_CROWDED_S, KEEP_S
-from amends_server.engine.commands import Command, Recover, Refused, Rejected, Settle, Verdict, Wake
+from amends_server.engine.commands import Command, NotSent, Recover, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.due import CallOrder, OwedCall, order_call
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
-from amends_server.errors import Overloaded, SagaHalted, ServiceError, ShuttingDown
+from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
 from amends_server.halted import HaltedSagas
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.mending import Mender
 from amends_server.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, StoreError, Unavailable
-from amends_server.tasks import Tasks
+from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
-Send = Callable[[str, CallOrder, Origin, Callable[[Verdict], None]], None]
-"""Sends an attempt to the participant of that name, and calls back, later, with what it told."""
+Send = Callable[[str, CallOrder, Origin, Told, Wanted], None]
+"""Sends an attempt to the participant of that name, if it is still wanted then, and calls back, later."""
 
 NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
 
@@ -68,7 +68,6 @@ class Runner:
         self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
         self._halted = HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
-        self._late = Tasks()
         self._holding = False
         self._settled = asyncio.Event()
         self._dropped = asyncio.Event()
@@ -195,10 +194,6 @@ class Runner:
             self._settled.clear()
             await self._settled.wait()
 
-    async def close(self) -> None:
-        """Let go of answers that nobody waited for and that are not recorded yet."""
-        await self._late.close()
-
     # Decide, record, send
 
     def _decide(self, saga: ActiveSaga, command: Command) -> State:
@@ -235,30 +230,28 @@ class Runner:
 
     def _send_one(self, saga: ActiveSaga, durable: State, owed: OwedCall) -> None:
         if saga.state is not None and saga.state.going_back and not owed.compensation:
-            self._decide(saga, saga.settle(owed, Refused(NOT_SENT)))  # the turning back may be durable by now
+            self._decide(saga, saga.settle(owed, NotSent(NOT_SENT)))  # the turning back may be durable by now
             return
         saga.calls.add(owed)
         order = order_call(durable, owed)
-        self._send(order.node.step.participant, order, saga.origin, partial(self._told, saga, owed))
+        told, wanted = partial(self._told, saga, owed), partial(self._wants, saga, owed)
+        self._send(order.node.step.participant, order, saga.origin, told, wanted)
+
+    def _wants(self, saga: ActiveSaga, owed: OwedCall) -> bool:
+        """Tell whether a call is still to be sent. No action is once the saga has turned back (I3)."""
+        state = saga.state
+        if state is None or state.paused or self._holding:
+            return False
+        return owed.compensation or not state.going_back
 
     def _told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
         settle = saga.settle(owed, verdict)
-        if owed not in saga.calls:  # its time was up, and the saga went on without it
-            self._late.hold(self._settle_late(saga.key, settle))
-            return
         saga.calls.discard(owed)
         if saga.state is None:
             saga.unrecorded.append(settle)
             self._note_settled(saga)
         else:
             self._guard(saga, partial(self._decide, saga, settle))
-
-    async def _settle_late(self, key: SagaKey, settle: Settle) -> None:
-        """Record an answer that nobody waits for any more; the saga may have been dropped from memory meanwhile."""
-        try:
-            await self.command(key, settle)
-        except (StoreError, ServiceError) as error:  # it changes nothing, so that nothing hangs on it
-            log.info("late_reply_not_recorded", namespace=key.namespace, saga_id=key.saga_id, error=str(error))
 
     def _guard(self, saga: ActiveSaga, act: Callable[[], object]) -> None:
         """Do something with a saga so that a bug stops it and no other (I34)."""

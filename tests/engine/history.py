@@ -17,6 +17,7 @@ from amends_server.engine.commands import (
     Cancel,
     Command,
     Fail,
+    NotSent,
     Pause,
     Recover,
     Refused,
@@ -42,6 +43,7 @@ from amends_server.engine.state import State
 from tests.engine.build import NO, START, TIMEOUT, graph_of, started
 
 INTERVAL_US = 100
+UNSENT = Error("NOT_SENT", "Not sent.")
 CALL = re.compile(r"(?P<kind>[AC])\((?P<step>\w+)\)(?:#(?P<attempt>\d+))? (?P<verb>\w+)(?: (?P<more>.*))?")
 BY_OPERATOR = ("why", "operator")
 
@@ -165,6 +167,8 @@ def _verdict(verb: str, more: str | None) -> Verdict:
             return Refused(NO, stored=more == "stored")
         case "unknown":
             return Unknown(TIMEOUT, again=more != "for good")
+        case "unsent":
+            return NotSent(UNSENT)
         case _:
             raise AssertionError(f"no verdict is called `{verb}`")
 
@@ -196,7 +200,7 @@ def _show_value(value: Json | Error | Cause | int) -> str:
         case Json(text):
             return text
         case Error(code, message):
-            return code if value in (NO, TIMEOUT) else f"{code}({message})"
+            return code if value in (NO, TIMEOUT, UNSENT) else f"{code}({message})"
         case StepFailed(step, error):
             return f"StepFailed({step}, {error.code})"
         case DeadlinePassed(deadline):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.events import (
+    AttemptWithdrawn,
     CompensationDispatched,
     CompensationFailed,
     CompensationOmitted,
@@ -113,6 +114,8 @@ class Observer:
                 assert compensation.not_needed, f"I4: {event!r} of a step that is owed its compensation"
                 self._check_order(event.step, "omitted")
                 self.steps[event.step].unproven.clear()
+            case AttemptWithdrawn():
+                self._see_withdrawal(self.steps[event.step], event)
             case StepResolved():
                 self._see_resolution(self.steps[event.step], event)
             case _:
@@ -148,6 +151,17 @@ class Observer:
                 seen.due = event.due_time
             case StepGivenUp():
                 seen.failed = True
+
+    def _see_withdrawal(self, seen: Seen, event: AttemptWithdrawn) -> None:
+        if event.compensation:
+            assert seen.undo_open, f"{event!r} of an attempt that is not open"
+            assert event.attempt == seen.undo_attempts, f"{event!r} of another attempt"
+            seen.undo_open, seen.undo_due = False, event.time
+        else:
+            assert seen.open, f"{event!r} of an attempt that is not open"
+            assert event.attempt == seen.attempts, f"{event!r} of another attempt"
+            seen.open, seen.due = False, event.time
+            seen.unproven.discard(event.attempt)
 
     def _see_undo(self, event: CompensationDispatched) -> None:
         seen, step = self.steps[event.step], self.graph.node(event.step).step

@@ -12,6 +12,7 @@ from amends_server.engine.commands import (
     Cancel,
     Command,
     Fail,
+    NotSent,
     Pause,
     Recover,
     Refused,
@@ -169,6 +170,8 @@ class World:
             self._settle(call, Unknown(TIMEOUT))
         elif kind == 4:  # the request is lost
             self._settle(call, Unknown(TIMEOUT))
+        elif kind == 7:  # it waited for its turn until it was not to be sent any more
+            self._settle(call, NotSent(TIMEOUT))
         else:  # the request is under way, and may land after anything else
             self.late.append(call)
             self._settle(call, Unknown(TIMEOUT, again=kind != 5))

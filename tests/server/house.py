@@ -21,6 +21,7 @@ from amends_server.reader import Reader, View
 from amends_server.runner import Runner
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Append, Birth, SagaKey, StoredDefinition, StoreError, Unavailable
+from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
 PATIENCE_S = 5.0
@@ -74,7 +75,8 @@ class House:
         self.clock = clock
         self.calls: list[tuple[str, str, int]] = []
         self.orders: list[CallOrder] = []
-        self._told: list[Callable[[Verdict], None]] = []
+        self.wanted: list[Wanted] = []
+        self._told: list[Told] = []
         self._sent = asyncio.Event()
         self._active_max = active_max
 
@@ -100,10 +102,11 @@ class House:
     async def close(self) -> None:
         await self.journal.close()
 
-    def _send(self, name: str, order: CallOrder, origin: Origin, told: Callable[[Verdict], None]) -> None:
+    def _send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
         self.calls.append((order.node.step.id, "undo" if order.compensation else "do", order.attempt))
         self.orders.append(order)
         self._told.append(told)
+        self.wanted.append(wanted)
         self._sent.set()
 
     async def register(self, *steps: Step, **more: Any) -> Entry:

@@ -18,7 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RawParticipant:
-    """Takes calls of sessions into `calls`. `credits`: how many it says at first that it takes."""
+    """Takes calls of sessions into `calls`. `credits`: how many it says at first that it takes; below 0, nothing."""
 
     def __init__(self, call_credits: int = 100) -> None:
         self.address = "127.0.0.1:0"
@@ -70,7 +70,8 @@ class RawParticipant:
         self._out = asyncio.Queue()
         reader = asyncio.create_task(self._read(context))
         try:
-            await context.write(pb.SessionResponse(call_credits=self.credits))
+            if self.credits >= 0:
+                await context.write(pb.SessionResponse(call_credits=self.credits))
             while isinstance(response := await self._out.get(), pb.SessionResponse):
                 await context.write(response)
             if response is not None:

@@ -663,6 +663,7 @@ class Event(_message.Message):
     SAGA_COMPENSATED_FIELD_NUMBER: _builtins.int
     SAGA_FAILED_FIELD_NUMBER: _builtins.int
     LATE_REPLY_RECORDED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_WITHDRAWN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The place in the journal, from 1, without holes."""
     @_builtins.property
@@ -761,6 +762,10 @@ class Event(_message.Message):
     def late_reply_recorded(self) -> Global___LateReplyRecorded:
         """A reply came for an attempt that was no longer waited for. It is kept and changes nothing."""
 
+    @_builtins.property
+    def attempt_withdrawn(self) -> Global___AttemptWithdrawn:
+        """An attempt was not sent after all."""
+
     def __init__(
         self,
         *,
@@ -789,12 +794,13 @@ class Event(_message.Message):
         saga_compensated: Global___SagaCompensated | None = ...,
         saga_failed: Global___SagaFailed | None = ...,
         late_reply_recorded: Global___LateReplyRecorded | None = ...,
+        attempt_withdrawn: Global___AttemptWithdrawn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded", "attempt_withdrawn"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1526,6 +1532,44 @@ class LateReplyRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LateReplyRecorded: _TypeAlias = LateReplyRecorded  # noqa: Y015
+
+@_typing.final
+class AttemptWithdrawn(_message.Message):
+    """AttemptWithdrawn records that an attempt that was about to be sent was not: it had no effect, it does not count as a
+    retry, and the next one is due at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's id."""
+    attempt: _builtins.int
+    """The attempt."""
+    compensation: _builtins.bool
+    """True if the attempt was one of the compensation."""
+    @_builtins.property
+    def error(self) -> _payload_pb2.Error:
+        """Why it was not sent."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        compensation: _builtins.bool = ...,
+        error: _payload_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compensation", b"compensation", "error", b"error", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptWithdrawn: _TypeAlias = AttemptWithdrawn  # noqa: Y015
 
 @_typing.final
 class Reply(_message.Message):

@@ -294,6 +294,19 @@ def _read_saga_failed(message: pb.Event, time: Time) -> e.Event:
     return e.SagaFailed(time, message.saga_failed.reason, message.saga_failed.principal)
 
 
+def _write_attempt_withdrawn(to: pb.Event, event: e.AttemptWithdrawn) -> None:
+    kind = to.attempt_withdrawn
+    kind.step = event.step
+    kind.attempt = event.attempt
+    kind.compensation = event.compensation
+    set_error(kind.error, event.error)
+
+
+def _read_attempt_withdrawn(message: pb.Event, time: Time) -> e.Event:
+    kind = message.attempt_withdrawn
+    return e.AttemptWithdrawn(time, kind.step, kind.attempt, kind.compensation, error_from_wire(kind.error))
+
+
 def _write_late_reply_recorded(to: pb.Event, event: e.LateReplyRecorded) -> None:
     kind = to.late_reply_recorded
     kind.step = event.step
@@ -350,6 +363,7 @@ _WRITERS: dict[type[e.Event], tuple[str, Callable[[pb.Event, Any], None]]] = {
     e.SagaCompleted: ("saga_completed", _write_saga_completed),
     e.SagaCompensated: ("saga_compensated", _write_saga_compensated),
     e.SagaFailed: ("saga_failed", _write_saga_failed),
+    e.AttemptWithdrawn: ("attempt_withdrawn", _write_attempt_withdrawn),
     e.LateReplyRecorded: ("late_reply_recorded", _write_late_reply_recorded),
 }
 
@@ -373,5 +387,6 @@ _READERS: dict[str, Callable[[pb.Event, Time], e.Event]] = {
     "saga_completed": _read_saga_completed,
     "saga_compensated": _read_saga_compensated,
     "saga_failed": _read_saga_failed,
+    "attempt_withdrawn": _read_attempt_withdrawn,
     "late_reply_recorded": _read_late_reply_recorded,
 }

@@ -33,7 +33,14 @@ class Unknown:
     again: bool = True
 
 
-Verdict = Succeeded | Refused | Unknown
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No verdict: the attempt did not leave the orchestrator, so it had no effect, and does not count as a retry."""
+
+    error: Error
+
+
+Verdict = Succeeded | Refused | Unknown | NotSent
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,6 +264,20 @@ class SagaFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptWithdrawn:
+    """An attempt was not sent after all: it had no effect and does not count as a retry; the next one is due at once.
+
+    `compensation`: it was one of the compensation.
+    """
+
+    time: Time
+    step: str
+    attempt: int
+    compensation: bool
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
 class LateReplyRecorded:
     """A reply came for an attempt that was no longer waited for. It is kept and changes nothing."""
 
@@ -295,5 +309,6 @@ Event = (
     | SagaCompleted
     | SagaCompensated
     | SagaFailed
+    | AttemptWithdrawn
     | LateReplyRecorded
 )

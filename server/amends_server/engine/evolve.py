@@ -20,6 +20,7 @@ intent before call, outcome before consequence. It is *due* at a time while the 
 
     dispatched                            unproven + 1     the effect may be there from now on
     refused (a business error)            unproven − 1     this attempt had none; those before it are not absolved
+    withdrawn before it was sent          unproven − 1     it never left
     refused, verdict stored by the key    unproven = 0     the participant speaks for all attempts
     succeeded, or ended without verdict   unchanged        the effect is there, or may be
     compensated, or nothing to undo       unproven = 0     the effect is gone
@@ -42,6 +43,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from amends_server.engine.events import (
+    AttemptWithdrawn,
     CompensationDispatched,
     CompensationFailed,
     CompensationOmitted,
@@ -112,6 +114,8 @@ def evolve(state: State, event: Event) -> State:
         case StepResolved():
             resolved = _resolve(state.step(event.step), event, back=state.going_back)
             return _go_on(_change_step(state, event.step, event.time, resolved))
+        case AttemptWithdrawn():
+            return _change_step(state, event.step, event.time, _withdraw(state.step(event.step), event))
         case LateReplyRecorded():
             return _next(state, event.time)
         case _:
@@ -211,7 +215,8 @@ def _evolve_action(
         case StepRetryScheduled():
             return replace(step, action=_schedule(call, event))
         case StepGivenUp():
-            return replace(step, status=StepStatus.UNKNOWN, action=_give_up(call, event))
+            status = StepStatus.UNKNOWN if step.unproven else StepStatus.FAILED  # all were refused, or none was made
+            return replace(step, status=status, action=_give_up(call, event))
         case _:
             assert_never(event)
 
@@ -262,6 +267,16 @@ def _schedule(call: CallState, event: StepRetryScheduled | CompensationRetrySche
     return replace(call, open=False, due_time=event.due_time, error=event.error)
 
 
+def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
+    """Have the next attempt due at once; that one more is forgiven keeps the count of those that were really made."""
+    call = step.compensation if event.compensation else step.action
+    _assert_open(call, event)
+    waiting = replace(call, open=False, due_time=event.time, forgiven=call.forgiven + 1)
+    if event.compensation:
+        return replace(step, compensation=waiting)
+    return replace(step, action=waiting, unproven=step.unproven - 1)
+
+
 def _give_up(call: CallState, event: StepGivenUp) -> CallState:
     assert call.active, f"{event!r} of a call that is over"
     return replace(call, open=False, due_time=None, error=event.error, end_time=event.time)
@@ -279,7 +294,8 @@ def _assert_open(
     | StepRetryScheduled
     | CompensationSucceeded
     | CompensationRetryScheduled
-    | CompensationFailed,
+    | CompensationFailed
+    | AttemptWithdrawn,
 ) -> None:
     assert call.open, f"{event!r} while no attempt is open"
     assert event.attempt == call.attempts, f"{event!r} of another attempt"

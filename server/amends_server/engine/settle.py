@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from amends_server.engine.commands import Refused, Settle, Succeeded, Unknown
+from amends_server.engine.commands import NotSent, Refused, Settle, Succeeded, Unknown
 from amends_server.engine.definition import Kind
 from amends_server.engine.draft import Draft
 from amends_server.engine.due import step_deadline
 from amends_server.engine.events import (
+    AttemptWithdrawn,
     CompensationFailed,
     CompensationRetryScheduled,
     CompensationSucceeded,
@@ -35,8 +36,8 @@ def settle(draft: Draft, command: Settle) -> None:
     step = draft.state.step(command.step)
     call = step.compensation if command.compensation else step.action
     if not call.open or call.attempts != command.attempt:
-        reply = _late_reply(command)
-        draft.add(LateReplyRecorded(draft.now, command.step, command.attempt, command.compensation, reply))
+        if (reply := _late_reply(command)) is not None:
+            draft.add(LateReplyRecorded(draft.now, command.step, command.attempt, command.compensation, reply))
         return
     node = draft.state.graph.node(command.step)
     if command.compensation:
@@ -46,7 +47,7 @@ def settle(draft: Draft, command: Settle) -> None:
     draft.advance(node.after)
 
 
-def _late_reply(command: Settle) -> LateReply:
+def _late_reply(command: Settle) -> LateReply | None:
     match command.verdict:
         case Succeeded():
             return LateReply.SUCCEEDED
@@ -54,6 +55,8 @@ def _late_reply(command: Settle) -> LateReply:
             return LateReply.REFUSED
         case Unknown():
             return LateReply.UNKNOWN
+        case NotSent():
+            return None
         case _:
             assert_never(command.verdict)
 
@@ -73,8 +76,20 @@ def _settle_action(draft: Draft, node: Node, command: Settle) -> None:
             _settle_unknown(
                 draft, node, verdict, draft.now + node.retry.delay_us(_key(draft.state, node, False), attempt)
             )
+        case NotSent():
+            _settle_not_sent(draft, node, verdict)
         case _:
             assert_never(verdict)
+
+
+def _settle_not_sent(draft: Draft, node: Node, verdict: NotSent) -> None:
+    """Have the attempt made later, unless the saga turned back or the step's deadline passed while it waited."""
+    call = draft.state.steps[node.index].action
+    draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error))
+    deadline = step_deadline(node, call)
+    if draft.state.going_back or (deadline is not None and deadline <= draft.now):
+        draft.add(StepGivenUp(draft.now, node.step.id, call.attempts, verdict.error))
+        draft.failed(node, verdict.error)
 
 
 def _is_proof(node: Node, step: StepState, verdict: Refused) -> bool:
@@ -104,6 +119,8 @@ def _settle_compensation(draft: Draft, node: Node, command: Settle) -> None:
         case Unknown():
             delay_us = node.compensation_retry.delay_us(_key(draft.state, node, True), attempt)
             _settle_compensation_unknown(draft, node, verdict, draft.now + delay_us)
+        case NotSent():
+            draft.add(AttemptWithdrawn(draft.now, step_id, attempt, True, verdict.error))
         case _:
             assert_never(verdict)
 

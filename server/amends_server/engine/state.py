@@ -64,9 +64,9 @@ BLOCKED = frozenset({StepStatus.FAILED, StepStatus.UNKNOWN, StepStatus.COMPENSAT
 class CallState:
     """The attempts of an action or a compensation.
 
-    `attempts` counts those dispatched; those up to `forgiven` do not count for the retry policy, because an operator
-    gave the call its attempts anew, and at `forgiven_time` its step's time. `open`: the last one has no outcome yet.
-    `due_time`: when the next one is to be sent.
+    `attempts` counts those dispatched; `forgiven` of them do not count for the retry policy, because an operator gave
+    the call its attempts anew, and at `forgiven_time` its step's time, or because they were withdrawn unsent.
+    `open`: the last one has no outcome yet. `due_time`: when the next one is to be sent.
     """
 
     attempts: int = 0

@@ -25,7 +25,7 @@ from amends_server.service.fields import need_reason, principal, read_key, read_
 from amends_server.service.usage import Usage
 from amends_server.status import refusals
 from amends_server.store.protocol import NotFound
-from amends_server.transport.links import Endpoint
+from amends_server.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

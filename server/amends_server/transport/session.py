@@ -2,18 +2,18 @@
 
 A session is one stream, from its opening to its end. Nothing is sent before the participant's first message, which
 says how many calls it takes: so a participant without sessions is found out before anything is lost. From then on a
-call is *queued*, then *sent*, then over: by its result, by its time, or by the end of the stream. Of calls that were
-sent and have no result when the stream ends, the outcome is unknown, and they are told so; whether they are sent again
-is for the engine to say. Calls that were only queued are handed back.
+call is taken from its source when it can be written at once, and is over by its result, by its time, or by the end of
+the stream. Of calls that have no result when the stream ends, the outcome is unknown, and they are told so; whether
+they are sent again is for the engine to say. What was not taken stays in the source.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 import structlog
@@ -21,8 +21,9 @@ import structlog
 from amends.v1 import participant_pb2, participant_pb2_grpc
 from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.payload import Error
-from amends_server.transport.attempts import Attempt
+from amends_server.transport.attempts import Attempt, LateCall
 from amends_server.transport.deadlines import Deadlines
+from amends_server.transport.late import LateCalls
 from amends_server.transport.requests import write_compensate, write_execute
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
 
@@ -32,12 +33,28 @@ BATCH_BYTES_MAX = 1 << 20
 RESULTS_MAX = 4_096
 """Results that a participant may send before we have dealt with the first of them."""
 
-LATE_MAX = 10_000
-"""Calls whose time was up and whose results are still known for what they are when they come."""
+OPENING_S = 5.0
+"""How long a participant may take to say how many calls it takes, connecting included; after that it is not there."""
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+LateTold = Callable[[LateCall, Verdict], None]
+"""Called with an answer to an attempt that was told to be over."""
+
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Source(Protocol):
+    """Where calls wait until they can be written."""
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether there are any."""
+        ...
+
+    def take(self, room_bytes: int) -> Attempt | None:
+        """Return the next one that may be sent now and has no more payload, its time running; None if there is none."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -45,14 +62,12 @@ class _Open:
     """A call without a result. `place` is its place among the deadlines."""
 
     attempt: Attempt
-    payload_bytes: int
     place: int
-    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a session ended. `begun`: the participant had answered. `fruitful`: there was a result at least."""
+    """How a session ended. `begun`: the participant had answered. `fruitful`: another one may get further."""
 
     code: grpc.StatusCode
     details: str
@@ -61,7 +76,7 @@ class Ending:
 
 
 class Session:
-    """One stream. `over` is called with each attempt and what it told; `ended` at the end, with those not sent."""
+    """One stream. `over` is called with each attempt and what it told, and `ended` once, at the end."""
 
     def __init__(
         self,
@@ -69,32 +84,31 @@ class Session:
         *,
         participant: str,
         payload_bytes_max: int,
+        source: Source,
         over: Callable[[Attempt, Verdict], None],
-        ended: Callable[[Session, Ending, list[Attempt]], None],
+        ended: Callable[[Session, Ending], None],
+        late: LateTold,
     ) -> None:
         self._participant = participant
         self._payload_bytes_max = payload_bytes_max
+        self._source = source
         self._over = over
         self._ended = ended
+        self._tell_late = late
         self._open: dict[int, _Open] = {}
-        self._queue: deque[int] = deque()
-        self._late: OrderedDict[int, Attempt] = OrderedDict()
+        self._late = LateCalls()
         self._deadlines = Deadlines(self._expire)
         self._last_id = 0
         self._call_credits = 0
         self._result_credits_owed = RESULTS_MAX
-        self._begun = self._fruitful = False
+        self._begun = self._fruitful = self._gave_up = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
         self._running = asyncio.create_task(self._run(), name=f"session with {participant}")
 
-    def send(self, attempt: Attempt, payload_bytes: int, timeout_us: int) -> None:
-        """Queue an attempt."""
-        self._last_id += 1
-        place = self._deadlines.add(self._last_id, timeout_us)
-        self._open[self._last_id] = _Open(attempt, payload_bytes, place)
-        self._queue.append(self._last_id)
+    def wake(self) -> None:
+        """Say that there is something in the source."""
         self._wake.set()
 
     async def close(self) -> None:
@@ -104,22 +118,54 @@ class Session:
         await asyncio.wait([self._running])
 
     async def _run(self) -> None:
-        writer = asyncio.create_task(self._write())
+        """Read and write until one of the two ends, whatever the reason; then the session is over."""
+        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        opening = asyncio.get_running_loop().call_later(OPENING_S, self._give_up)
         try:
-            code, details = await self._read()
+            await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            self._stream.cancel()  # changes nothing if the stream has ended, and has the reader end
+            await asyncio.wait([reader])
         finally:
+            opening.cancel()
             writer.cancel()
+            reader.cancel()
             self._stream.cancel()
-            await asyncio.wait([writer])
-        self._end(code, details)
+            await asyncio.wait([reader, writer])
+        self._end(*self._ending(reader, writer))
+
+    def _ending(
+        self, reader: asyncio.Task[tuple[grpc.StatusCode, str]], writer: asyncio.Task[None]
+    ) -> tuple[grpc.StatusCode, str]:
+        for half in (reader, writer):
+            if not half.cancelled() and (bug := half.exception()) is not None:
+                name = type(bug).__name__  # its text may quote payloads (I46)
+                log.error("session_broke", participant=self._participant, error=name)
+                return grpc.StatusCode.INTERNAL, f"a bug of the orchestrator: {name}"
+        if self._gave_up:
+            return grpc.StatusCode.UNAVAILABLE, f"it opened no session within {OPENING_S:g} s"
+        if reader.cancelled():
+            return grpc.StatusCode.CANCELLED, "ended by the orchestrator"
+        return reader.result()
+
+    def _give_up(self) -> None:
+        if not self._begun:
+            self._gave_up = True
+            self._stream.cancel()
 
     async def _write(self) -> None:
+        """Write until there is no use in it any more."""
         with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):  # `_read` knows why
-            while True:
+            while not self._stalled:
                 await self._wake.wait()
                 self._wake.clear()
                 while (batch := self._batch()) is not None:
                     await self._stream.write(batch)
+            self._fruitful = True
+
+    @property
+    def _stalled(self) -> bool:
+        """True when the time of all calls is up that the participant took, so that it may never take another one."""
+        return self._call_credits <= 0 and not self._open and len(self._late) > 0 and self._source.waits
 
     async def _read(self) -> tuple[grpc.StatusCode, str]:
         """Take what comes until the end of the stream, and return how it ended."""
@@ -148,25 +194,23 @@ class Session:
         return request
 
     def _add_calls(self, request: participant_pb2.SessionRequest) -> None:
-        queue, size = self._queue, 0
-        while queue and self._call_credits > 0:
-            entry = self._open.get(queue[0])
-            if entry is not None:  # else its time was up while it was queued
-                size += entry.payload_bytes
-                if size > BATCH_BYTES_MAX and request.calls:
-                    self._wake.set()
-                    return
-                self._add_call(request.calls.add(), queue[0], entry)
-            queue.popleft()
+        room_bytes = BATCH_BYTES_MAX
+        while self._call_credits > 0 and (attempt := self._source.take(room_bytes)) is not None:
+            room_bytes -= attempt.payload_bytes
+            try:
+                self._add_call(request.calls.add(), attempt)
+            except Exception as bug:
+                del request.calls[-1]
+                self._over(attempt, attempt.broken(bug))
 
-    def _add_call(self, call: participant_pb2.SessionCall, call_id: int, entry: _Open) -> None:
-        attempt = entry.attempt
-        call.id = call_id
+    def _add_call(self, call: participant_pb2.SessionCall, attempt: Attempt) -> None:
         if attempt.order.compensation:
             write_compensate(call.compensate, attempt.order, attempt.origin, attempt.expire_time)
         else:
             write_execute(call.execute, attempt.order, attempt.origin, attempt.expire_time)
-        entry.sent = True
+        self._last_id += 1
+        call.id = self._last_id
+        self._open[call.id] = _Open(attempt, self._deadlines.add(call.id, attempt.timeout_us))
         self._call_credits -= 1
 
     # In
@@ -184,38 +228,33 @@ class Session:
         entry = self._open.pop(result.id, None)
         if entry is not None:
             self._deadlines.remove(result.id, entry.place)
-            self._over(entry.attempt, self._verdict(result, entry.attempt))
-        elif (late := self._late.pop(result.id, None)) is not None:
-            late.tell(self._verdict(result, late))
+            try:
+                verdict = self._verdict(result, compensation=entry.attempt.order.compensation)
+            except Exception as bug:
+                verdict = entry.attempt.broken(bug)
+            self._over(entry.attempt, verdict)
+        elif (late := self._late.pop(result.id)) is not None:
+            self._tell_late(late, self._verdict(result, compensation=late.compensation))
         else:
             log.warning("result_unknown", participant=self._participant)
 
-    def _verdict(self, result: participant_pb2.SessionResult, attempt: Attempt) -> Verdict:
+    def _verdict(self, result: participant_pb2.SessionResult, *, compensation: bool) -> Verdict:
         if result.status_code == 0:
             return verdict_of_reply(self._participant, result.reply, self._payload_bytes_max)
         code = _STATUS_CODES.get(result.status_code, grpc.StatusCode.UNKNOWN)
-        compensation = attempt.order.compensation
         return verdict_of_status(self._participant, code, result.status_message, compensation=compensation)
 
     def _expire(self, call_id: int) -> None:
-        entry = self._open.pop(call_id)
-        if entry.sent:
-            self._late[call_id] = entry.attempt
-            if len(self._late) > LATE_MAX:
-                self._late.popitem(last=False)
-        text = "" if entry.sent else "the call waited for its turn all the time"
-        code, compensation = grpc.StatusCode.DEADLINE_EXCEEDED, entry.attempt.order.compensation
-        self._over(entry.attempt, verdict_of_status(self._participant, code, text, compensation=compensation))
+        attempt = self._open.pop(call_id).attempt
+        self._late.add(call_id, attempt.late(), asyncio.get_running_loop().time())
+        code, compensation = grpc.StatusCode.DEADLINE_EXCEEDED, attempt.order.compensation
+        self._over(attempt, verdict_of_status(self._participant, code, "", compensation=compensation))
+        self._wake.set()
 
     def _end(self, code: grpc.StatusCode, details: str) -> None:
         self._deadlines.clear()
         entries, self._open = self._open, {}
-        self._ended(
-            self,
-            Ending(code, details, self._begun, self._fruitful),
-            [entry.attempt for entry in entries.values() if not entry.sent],
-        )
+        self._ended(self, Ending(code, details, self._begun, self._fruitful))
         text = f"{self._participant} gave no reply: the session ended ({code.name}{': ' if details else ''}{details})"
         for entry in entries.values():
-            if entry.sent:
-                self._over(entry.attempt, Unknown(Error("UNAVAILABLE", text[:500], self._participant)))
+            self._over(entry.attempt, Unknown(Error("UNAVAILABLE", text[:500], self._participant)))

@@ -60,7 +60,11 @@ class UnaryCalls:
             log.error("call_broke", participant=self._participant, error=type(bug).__name__)
 
     async def _call(self, attempt: Attempt) -> None:
-        self._over(attempt, await self._ask(attempt))
+        try:
+            verdict = await self._ask(attempt)
+        except Exception as bug:
+            verdict = attempt.broken(bug)
+        self._over(attempt, verdict)
 
     async def _ask(self, attempt: Attempt) -> Verdict:
         order, origin, name = attempt.order, attempt.origin, self._participant

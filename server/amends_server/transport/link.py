@@ -1,0 +1,196 @@
+"""The way to one participant: a queue, a limit on the calls in flight, and a session or single calls to send them.
+
+A call waits here until it can be sent: while it waits its time does not run, it can be withdrawn, and it moves when the
+participant does. Whether it is still wanted is asked just before it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import grpc
+import structlog
+
+from amends.v1 import participant_pb2_grpc
+from amends_server.clock import Clock
+from amends_server.engine.commands import Verdict
+from amends_server.transport.attempts import Attempt
+from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.session import BATCH_BYTES_MAX, Ending, LateTold, Session
+from amends_server.transport.unary import UnaryCalls
+from amends_server.transport.verdicts import MESSAGE_TOO_LARGE, verdict_of_status
+
+LOOK_S = 0.25
+"""How often calls that wait are looked through for those that are not to be sent any more: their sagas wait for it."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Link:
+    """The way to one participant. `late` is called with answers to attempts that were told to be over."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        channel: grpc.aio.Channel,
+        *,
+        clock: Clock,
+        payload_bytes_max: int,
+        waiting: deque[Attempt],
+        late: LateTold,
+    ) -> None:
+        self.endpoint = endpoint
+        self._clock = clock
+        self._payload_bytes_max = payload_bytes_max
+        self._late = late
+        self._channel = channel
+        self._stub = participant_pb2_grpc.ParticipantServiceStub(channel)
+        self._unary = UnaryCalls(
+            self._stub,
+            participant=endpoint.name,
+            clock=clock,
+            payload_bytes_max=payload_bytes_max,
+            over=self._over,
+            lost=self._lost,
+        )
+        self._session: Session | None = None
+        self._serves_sessions = True
+        self._waiting = waiting
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._looking: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._fill()
+
+    def send(self, attempt: Attempt) -> None:
+        """Send an attempt as soon as it is its turn."""
+        self._waiting.append(attempt)
+        self._fill()
+
+    def hand_over(self) -> deque[Attempt]:
+        """Give away the attempts that were not sent."""
+        waiting, self._waiting = self._waiting, deque[Attempt]()
+        return waiting
+
+    async def finish(self) -> None:
+        """Wait for the calls in flight, then close."""
+        try:
+            await self._idle.wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End all calls; of what waits or is in flight nobody is told."""
+        self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._unary.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._channel.close()
+
+    # What is sent, and when
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether there are attempts that were not sent yet."""
+        return bool(self._waiting)
+
+    def take(self, room_bytes: int) -> Attempt | None:
+        """Give the next attempt to a session that writes it now, if one may be sent that has no more payload."""
+        while (attempt := self._next()) is not None:
+            if attempt.payload_bytes > BATCH_BYTES_MAX:
+                self._unary.send(self._begin(attempt))
+            elif attempt.payload_bytes > room_bytes:
+                return None
+            else:
+                return self._begin(attempt)
+        return None
+
+    def _next(self) -> Attempt | None:
+        """Return the attempt whose turn it is, and leave it in the queue; drop those that are not to be sent."""
+        now = self._clock.now()
+        while self._waiting and self._in_flight < self.endpoint.concurrency_max and not self._closed:
+            obstacle = self._waiting[0].obstacle(now)
+            if obstacle is None:
+                return self._waiting[0]
+            self._tell_later(self._waiting.popleft(), obstacle)
+        return None
+
+    def _begin(self, attempt: Attempt) -> Attempt:
+        """Take the first attempt out of the queue, and let its time run."""
+        self._waiting.popleft()
+        self._in_flight += 1
+        self._idle.clear()
+        attempt.begin(self._clock.now())
+        return attempt
+
+    def _fill(self) -> None:
+        """Have sent what can be sent."""
+        if not self._waiting or self._closed:
+            return
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_through)
+        if not self._serves_sessions:
+            while (attempt := self._next()) is not None:
+                self._unary.send(self._begin(attempt))
+        elif self._session is None:
+            self._session = self._open_session()
+        else:
+            self._session.wake()
+
+    def _look_through(self) -> None:
+        """Let go of attempts that are not to be sent any more, though it is not their turn yet."""
+        self._looking = None
+        now, kept = self._clock.now(), deque[Attempt]()
+        for attempt in self._waiting:
+            if (obstacle := attempt.obstacle(now)) is None:
+                kept.append(attempt)
+            else:
+                self._tell_later(attempt, obstacle)
+        self._waiting = kept
+        self._fill()
+
+    def _tell_later(self, attempt: Attempt, verdict: Verdict) -> None:
+        asyncio.get_running_loop().call_soon(attempt.tell, verdict)
+
+    # How it ends
+
+    def _open_session(self) -> Session:
+        return Session(
+            self._stub,
+            participant=self.endpoint.name,
+            payload_bytes_max=self._payload_bytes_max,
+            source=self,
+            over=self._over,
+            ended=self._session_ended,
+            late=self._late,
+        )
+
+    def _session_ended(self, session: Session, ending: Ending) -> None:
+        """Find another way for what waits, or tell that there is none now."""
+        if self._session is session:
+            self._session = None
+        log.info("session_ended", participant=self.endpoint.name, code=ending.code.name, begun=ending.begun)
+        if ending.begun:
+            self._serves_sessions = MESSAGE_TOO_LARGE not in ending.details  # single calls tell which one it is
+        else:
+            self._serves_sessions = ending.code is grpc.StatusCode.UNAVAILABLE
+        if self._serves_sessions and not ending.fruitful:
+            for attempt in self.hand_over():
+                compensation, code = attempt.order.compensation, grpc.StatusCode.UNAVAILABLE
+                attempt.tell(verdict_of_status(self.endpoint.name, code, ending.details, compensation=compensation))
+        self._fill()
+
+    def _lost(self) -> None:
+        """Nobody was there: who is there next time may serve sessions."""
+        self._serves_sessions = True
+
+    def _over(self, attempt: Attempt, verdict: Verdict) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        attempt.tell(verdict)
+        self._fill()
