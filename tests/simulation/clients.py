@@ -1,0 +1,306 @@
+"""Those who call the server: clients that start sagas, cancel and watch them, and operators who tell the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
+from amends_server.convert.definition import definition_to_wire
+from amends_server.engine.definition import Definition, digest
+from amends_server.engine.state import SagaStatus
+from amends_server.store.protocol import SagaKey
+from tests.simulation.process import CallFailed, Process, SimulatedContext
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+NAMESPACE = "default"
+CALL_TIMEOUT_S = 8.0
+"""After which a client gives a call up."""
+
+AGAIN_S = 0.5
+"""How long a client waits before it repeats a call that failed."""
+
+UNANSWERED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
+"""Statuses after which a client asks again: nobody has said what became of its call."""
+
+SPOILT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
+"""Statuses with which the server says that it cannot go on with a saga; right for one whose records are spoilt."""
+
+
+class SagaSpoilt(Exception):
+    """The server says that it cannot go on with a saga, and is right."""
+
+
+class Caller:
+    """Makes calls over a network that loses them, and their answers."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def call(self, who: str, method: str, request: Any) -> Any:
+        """Call the server. :raises CallFailed: with its status, or that of the network."""
+        world = self._world
+        about = f"{who} {method}"
+        await world.sleep(world.dice.number(f"way {about}", 0.0005, 0.005))
+        process = world.process
+        if process is None or not process.ready or world.dice.strikes("call lost", about, 0.03):
+            raise CallFailed(grpc.StatusCode.UNAVAILABLE)
+        servicer = process.orchestrator if hasattr(process.orchestrator, method) else process.operator
+        future, task = process.serve(getattr(servicer, method), request)
+        timeout_s = CALL_TIMEOUT_S
+        if world.dice.strikes("impatient", about, 0.04):
+            timeout_s = world.dice.number(f"impatient {about}", 0.0, 0.01)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await asyncio.shield(future)
+        except CallFailed as failed:
+            self.look_at(request.saga_id, failed)
+            raise
+        except TimeoutError:
+            world.story.see("call given up by the client")
+            world.story.tell(who, f"gives {method} up")
+            future.cancel()
+            task.cancel()
+            raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED) from None
+        if world.dice.strikes("acknowledgement lost", about, 0.04):
+            raise CallFailed(grpc.StatusCode.UNAVAILABLE)
+        return response
+
+    def look_at(self, saga_id: str, failed: CallFailed) -> None:
+        """Look at how a call failed. :raises SagaSpoilt: if that is all that one can say of this saga."""
+        if failed.code in SPOILT and SagaKey(NAMESPACE, saga_id) in self._world.judge.spoilt:
+            raise SagaSpoilt
+
+
+class Client:
+    """Starts one saga, repeats that until it is answered, and perhaps cancels or watches it."""
+
+    def __init__(self, world: World, number: int, definition: Definition) -> None:
+        self._world = world
+        self._definition = definition
+        self._caller = world.caller
+        self.name = f"client-{number}"
+        self.key = SagaKey(NAMESPACE, f"saga-{number}")
+
+    async def run(self, start_s: float) -> None:
+        """Start the saga, and all that goes with it."""
+        world = self._world
+        await world.sleep(start_s)
+        if world.dice.strikes("two starts at once", self.name, 0.2):
+            world.background(self._start(), self.name)
+        created = await self._start()
+        if world.dice.strikes("watched", self.name, 0.5):
+            world.background(self._watch(), self.name)
+        if world.dice.strikes("cancelled", self.name, 0.3):
+            world.background(self._cancel(), self.name)
+        if world.dice.strikes("started again", self.name, 0.3):
+            await world.sleep(world.dice.number(f"again {self.name}", 0.0, 6.0))
+            again = await self._start()
+            assert not again or not created, "I19: two starts of one id were both the first"
+        if world.dice.strikes("other content", self.name, 0.2):
+            await self._start_other()
+
+    async def _start(self) -> bool:
+        """Start it and return whether that was the first time; ask until somebody says."""
+        lost = False
+        while True:
+            try:
+                response = await self._caller.call(self.name, "StartSaga", self._request('{"order":7}'))
+            except CallFailed as failed:
+                assert failed.code in UNANSWERED, f"I19: the start of {self.key.saga_id} was answered {failed}"
+                lost = True
+                await self._world.sleep(AGAIN_S)
+                continue
+            return self._started(response, lost)
+
+    def _started(self, response: orchestrator_pb2.StartSagaResponse, lost: bool) -> bool:
+        world = self._world
+        world.story.tell(self.name, f"is told that {self.key.saga_id} is started, first: {response.created}")
+        if not response.created:
+            world.story.see("start lost and repeated" if lost else "start acknowledged twice")
+        with world.judge.checking():
+            assert response.saga.definition_digest == digest(self._definition), "I19, I33: another definition"
+        world.judge.start_acknowledged(self.key, b"7")
+        world.judge.shown(self.key, response.saga.sequence)
+        return response.created
+
+    def _request(self, text: str) -> orchestrator_pb2.StartSagaRequest:
+        return orchestrator_pb2.StartSagaRequest(
+            saga_id=self.key.saga_id,
+            inline_definition=definition_to_wire(self._definition),
+            input=payload_pb2.Payload(json=text),
+        )
+
+    async def _start_other(self) -> None:
+        """Start another saga under the same id, which must not be."""
+        world = self._world
+        try:
+            await self._caller.call(self.name, "StartSaga", self._request('{"order":8}'))
+        except CallFailed as failed:
+            with world.judge.checking():
+                refused = failed.code is grpc.StatusCode.ALREADY_EXISTS
+                assert refused or failed.code in UNANSWERED, f"I19: a start with other content was answered {failed}"
+            if refused:
+                world.story.see("start refused for other content")
+            return
+        world.judge.start_acknowledged(self.key, b"8")
+
+    async def _cancel(self) -> None:
+        world = self._world
+        await world.sleep(world.dice.number(f"cancel {self.name}", 0.0, 4.0))
+        request = orchestrator_pb2.CancelSagaRequest(saga_id=self.key.saga_id, reason="simulated")
+        while True:
+            try:
+                response = await self._caller.call(self.name, "CancelSaga", request)
+            except CallFailed as failed:
+                if failed.code in UNANSWERED:
+                    await world.sleep(AGAIN_S)
+                    continue
+                world.story.tell(self.name, f"is told that {self.key.saga_id} cannot be cancelled: {failed.reason}")
+                with world.judge.checking():
+                    assert failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"a cancel was answered {failed}"
+                world.judge.rejected(self.key, failed.reason)
+                return
+            world.story.tell(self.name, f"is told that {self.key.saga_id} is cancelled")
+            world.judge.cancel_accepted(self.key)
+            world.judge.shown(self.key, response.saga.sequence)
+            return
+
+    async def _watch(self) -> None:
+        """Watch to the end, going on after each break where the last one was."""
+        world, after = self._world, 0
+        while True:
+            process = world.process
+            if process is not None and process.ready:
+                try:
+                    after = await self._watch_once(process, after)
+                except CallFailed as failed:
+                    self._caller.look_at(self.key.saga_id, failed)
+                    with world.judge.checking():
+                        assert failed.code in UNANSWERED, f"I36: a watch ended with {failed}"
+                else:
+                    return
+                after = self._seen
+            await world.sleep(AGAIN_S)
+
+    _seen = 0
+
+    async def _watch_once(self, process: Process, after: int) -> int:
+        world = self._world
+        if after:
+            world.story.see("watch gone on with")
+        self._seen = after
+
+        def got(response: orchestrator_pb2.WatchSagaResponse) -> None:
+            event = response.event
+            world.judge.watched(self.key, self._seen, event.sequence, event.SerializeToString(deterministic=True))
+            self._seen = event.sequence
+            if world.dice.strikes("watch broken", f"{self.name} {self._seen}", 0.05) and not ended.done():
+                ended.set_exception(CallFailed(grpc.StatusCode.UNAVAILABLE))
+                asyncio.get_running_loop().call_soon(task.cancel)
+
+        ended: asyncio.Future[None] = world.loop.create_future()
+        process.waiting.append(ended)
+        request = orchestrator_pb2.WatchSagaRequest(saga_id=self.key.saga_id, after_sequence=after)
+        context: Any = SimulatedContext()
+        task = process.spawn(process.stream(process.orchestrator.WatchSaga(request, context), got, ended))
+        await ended
+        world.judge.watch_ended(self.key, self._seen)
+        return self._seen
+
+
+class Operator:
+    """Looks at sagas now and then, and does what one may do with them; what they say is true."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._caller = world.caller
+
+    async def meddle(self) -> None:
+        """While faults go on: anything, to any saga."""
+        world, count = self._world, 0
+        while True:
+            count += 1
+            await world.sleep(world.dice.number("operator", 0.5, 4.0))
+            if world.judge.sagas and world.dice.strikes("operator", str(count), 0.4):
+                key = world.dice.choose("operator's saga", sorted(world.judge.sagas, key=lambda key: key.saga_id))
+                await self._meddle_with(key)
+
+    async def _meddle_with(self, key: SagaKey) -> None:
+        kinds = ("Retry", "Retry", "Resolve", "Resolve", "Pause", "Resume", "Fail", "Cancel")
+        match self._world.dice.choose(f"operator does {key.saga_id}", kinds):
+            case "Retry":
+                await self._do(key, "RetrySaga", operator_pb2.RetrySagaRequest)
+            case "Resolve":
+                await self._resolve(key)
+            case "Pause":
+                if await self._do(key, "PauseSaga", operator_pb2.PauseSagaRequest):
+                    await self._world.sleep(self._world.dice.number("pause", 0.1, 5.0))
+                    if await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest):
+                        self._world.story.see("paused and resumed")
+            case "Resume":
+                await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest)
+            case "Cancel":
+                if await self._do(key, "CancelSaga", orchestrator_pb2.CancelSagaRequest):
+                    self._world.judge.cancel_accepted(key)
+            case _:
+                await self._do(key, "FailSaga", operator_pb2.FailSagaRequest)
+
+    async def set_right(self) -> None:
+        """When faults are over: resume what is paused, and help what is stuck until it ends."""
+        world, tries = self._world, dict[SagaKey, int]()
+        while unfinished := world.judge.unfinished():
+            for key in sorted(unfinished, key=lambda key: key.saga_id):
+                known = world.judge.sagas[key]
+                assert known.state is not None
+                if known.state.paused:
+                    await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest)
+                elif known.state.status is SagaStatus.STUCK:
+                    tries[key] = tries.get(key, 0) + 1
+                    if tries[key] % 2:
+                        await self._do(key, "RetrySaga", operator_pb2.RetrySagaRequest)
+                    else:
+                        await self._resolve(key)
+            await world.sleep(1.0)
+
+    async def _resolve(self, key: SagaKey) -> None:
+        observer = self._world.judge.sagas[key].observer
+        wanting = [step for step, seen in observer.steps.items() if seen.wants_help] or list(observer.steps)
+        step = self._world.dice.choose(f"resolved step {key.saga_id}", wanting)
+        if observer.back:
+            choices = (saga_pb2.STEP_RESOLUTION_COMPENSATED, saga_pb2.STEP_RESOLUTION_SKIPPED)
+        else:
+            choices = (
+                saga_pb2.STEP_RESOLUTION_SUCCEEDED,
+                saga_pb2.STEP_RESOLUTION_SKIPPED,
+                saga_pb2.STEP_RESOLUTION_COMPENSATED,
+            )
+        resolution = self._world.dice.choose(f"resolution {key.saga_id}", choices)
+        await self._do(key, "ResolveStep", operator_pb2.ResolveStepRequest, step=step, resolution=resolution)
+
+    async def _do(self, key: SagaKey, method: str, make: Any, **more: Any) -> bool:
+        """Make the call; True if it was accepted."""
+        world = self._world
+        request = make(saga_id=key.saga_id, reason="simulated", **more)
+        try:
+            response = await self._caller.call("operator", method, request)
+        except SagaSpoilt:
+            return False
+        except CallFailed as failed:
+            if failed.code not in UNANSWERED:
+                world.story.tell("operator", f"is refused {method} of {key.saga_id}: {failed.reason}")
+                self._check_refusal(key, failed)
+            return False
+        world.story.tell("operator", f"is told that {method} of {key.saga_id} is done")
+        world.judge.shown(key, response.saga.sequence)
+        return True
+
+    def _check_refusal(self, key: SagaKey, failed: CallFailed) -> None:
+        world = self._world
+        with world.judge.checking():
+            assert failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"an operator was answered {failed}"
+        world.judge.rejected(key, failed.reason)

@@ -1,0 +1,180 @@
+"""The network between orchestrator and participants: it loses, doubles, delays and reorders, and answers for others."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from amends.v1 import participant_pb2, saga_pb2
+from amends_server.engine.commands import Unknown, Verdict
+from amends_server.engine.due import CallOrder
+from amends_server.engine.payload import Error
+from amends_server.engine.policy import SECOND_US
+from amends_server.store.protocol import SagaKey
+from amends_server.transport.attempts import Told
+from amends_server.transport.links import Endpoint
+from amends_server.transport.requests import Origin, compensate_request, execute_request
+from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
+from tests.simulation.definitions import DEFINITIONS
+from tests.simulation.judge import describe as say
+from tests.simulation.participants import describe
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+STATUSES = tuple(code for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
+POINTLESS = (grpc.StatusCode.ABORTED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.FAILED_PRECONDITION)
+PAYLOAD_BYTES_MAX = 1 << 20
+
+LATE_S = 30.0
+"""How long a message may be under way: far longer than any timeout."""
+
+
+@dataclass(eq=False)
+class Call:
+    """An attempt on its way. `over`: the process was told so."""
+
+    process: Process
+    order: CallOrder
+    request: participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest
+    told: Told
+    over: bool = False
+
+    @property
+    def name(self) -> str:
+        kind = "Compensate" if self.order.compensation else "Execute"
+        call = self.request.call
+        return f"{kind} {call.saga_id}/{call.step} #{call.attempt}"
+
+
+class Network:
+    """What the runner calls its transport, one for all processes. `under_way` counts messages to participants."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.under_way = 0
+
+    def port(self, process: Process) -> Port:
+        return Port(self, process)
+
+    def send(self, process: Process, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told) -> None:
+        world = self._world
+        if process.dead or world.effect(process, "crash between intent and send"):
+            return
+        now = process.clock.now()
+        timeout_us = order.timeout_us if order.deadline is None else min(order.timeout_us, order.deadline - now)
+        if timeout_us <= 0:
+            verdict = Unknown(Error("TIMEOUT", "The step's deadline passed before the call was sent.", endpoint.name))
+            world.loop.call_soon(told, verdict)
+            return
+        make = compensate_request if order.compensation else execute_request
+        call = Call(process, order, make(order, origin, now + timeout_us), told)
+        world.judge.sent(process.epoch, order, call.request)
+        world.story.tell("network", f"{call.name} is sent")
+        world.loop.call_later(timeout_us / SECOND_US, self._time_is_up, call, context=process.context)
+        self._carry(call)
+        world.effect(process, "crash after a send")
+
+    def _carry(self, call: Call) -> None:
+        """Decide what becomes of the request."""
+        dice, about = self._world.dice, call.name
+        if dice.strikes("half-open", about, 0.05):
+            self._see(call, "half-open call", "gets no answer")
+            return
+        if dice.strikes("unavailable", about, 0.05):
+            self._answer_by_status(call, grpc.StatusCode.UNAVAILABLE)
+            return
+        if dice.strikes("status before", about, 0.02):
+            self._answer_by_status(call, dice.choose(f"status {about}", STATUSES))
+            return
+        delay_s = dice.number(f"delay {about}", 0.001, 0.02)
+        if dice.strikes("late", about, 0.06):
+            delay_s = dice.number(f"late {about}", 0.5, LATE_S)
+        self._deliver(call, delay_s, answers=True)
+        if dice.strikes("twice", about, 0.05):
+            self._deliver(call, delay_s + dice.number(f"twice {about}", 0.0, LATE_S), answers=False)
+
+    def _deliver(self, call: Call, delay_s: float, *, answers: bool) -> None:
+        self.under_way += 1
+        self._world.loop.call_later(delay_s, self._land, call, answers, context=Context())
+
+    def _land(self, call: Call, answers: bool) -> None:
+        """The request is there: its effect happens, and the answer sets out."""
+        self.under_way -= 1
+        world = self._world
+        reply: saga_pb2.Reply | None
+        if isinstance(call.request, participant_pb2.ExecuteRequest):
+            reply = world.participants.execute(call.request)
+        else:
+            reply = world.participants.compensate(call.request)
+        world.story.tell(call.order.node.step.participant, f"{call.name} has landed: {_status(reply)}")
+        if call.process.dead:
+            world.story.see("answer to a dead process")
+        if not answers or world.dice.strikes("answer lost", call.name, 0.05):
+            return
+        if world.dice.strikes("status after", call.name, 0.03):
+            self._answer_by_status(call, world.dice.choose(f"status {call.name}", (*STATUSES, *POINTLESS)))
+            return
+        if world.dice.strikes("unreadable", call.name, 0.02):
+            self._see(call, "unreadable reply", "gets an answer that cannot be read")
+            reply = world.dice.choose(f"unreadable {call.name}", (None, saga_pb2.Reply()))
+        self._answer(call, verdict_of_reply(call.order.node.step.participant, reply, PAYLOAD_BYTES_MAX))
+
+    def _answer_by_status(self, call: Call, code: grpc.StatusCode) -> None:
+        if code in POINTLESS:
+            self._world.story.see("pointless status")
+        participant, compensation = call.order.node.step.participant, call.order.compensation
+        self._answer(call, verdict_of_status(participant, code, "simulated", compensation=compensation))
+
+    def _answer(self, call: Call, verdict: Verdict) -> None:
+        dice = self._world.dice
+        delay_s = dice.number(f"answer {call.name}", 0.001, 0.02)
+        if dice.strikes("answer late", call.name, 0.04):
+            delay_s = dice.number(f"answer late {call.name}", 0.5, 5.0)
+        self._world.loop.call_later(delay_s, self._told, call, verdict, context=call.process.context)
+
+    def _time_is_up(self, call: Call) -> None:
+        if not call.over:
+            participant, compensation = call.order.node.step.participant, call.order.compensation
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            self._told(call, verdict_of_status(participant, code, "", compensation=compensation))
+
+    def _told(self, call: Call, verdict: Verdict) -> None:
+        world, process = self._world, call.process
+        if world.effect(process, "crash between answer and record"):
+            return
+        if call.over:
+            world.story.see("answer after the attempt was over")
+        call.over = True
+        key = SagaKey(call.request.call.namespace, call.request.call.saga_id)
+        world.judge.over(process.epoch, call.order, key)
+        world.story.tell(process.name, f"is told of {call.name}: {say(verdict)}")
+        call.told(verdict)
+        world.effect(process, "crash after an answer was taken")
+
+    def _see(self, call: Call, state: str, what: str) -> None:
+        self._world.story.see(state)
+        self._world.story.tell("network", f"{call.name} {what}")
+
+
+class Port:
+    """A process's own end of the network: what `Participants` takes for its transport."""
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self._network = network
+        self._process = process
+
+    def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told) -> None:
+        self._network.send(self._process, endpoint, order, origin, told)
+
+    async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse:
+        return describe(endpoint.name, DEFINITIONS)
+
+
+def _status(reply: saga_pb2.Reply) -> str:
+    name = saga_pb2.ReplyStatus.Name(reply.status).removeprefix("REPLY_STATUS_")
+    return name + (", stored" if reply.stored else "")

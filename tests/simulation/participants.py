@@ -1,0 +1,117 @@
+"""Simulated participants: business effects behind a barrier that makes each key effective once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from amends.v1 import participant_pb2, payload_pb2, saga_pb2
+from amends_server.engine.definition import Definition
+from amends_server.engine.events import Resolution, StepResolved
+from amends_server.engine.key import call_key
+from amends_server.store.protocol import SagaKey
+from tests.simulation.dice import Dice
+from tests.simulation.story import Story
+
+
+@dataclass
+class Entry:
+    """What a participant holds under an Execute's key. `reply` is what it answered, if that is stored.
+
+    `refused` are attempts that were refused without storing that: a copy of one is refused again, another is not.
+    """
+
+    effects: int = 0
+    tombstone: bool = False
+    reply: saga_pb2.Reply | None = None
+    refused: set[int] = field(default_factory=set[int])
+
+
+class Participants:
+    """All of them, with one ledger."""
+
+    def __init__(self, dice: Dice, story: Story, fail: Callable[[str], None]) -> None:
+        self._dice = dice
+        self._story = story
+        self._fail = fail
+        self._ledger: dict[str, Entry] = {}
+
+    def effects(self, key: SagaKey, step: str) -> int:
+        """Count the effects that a step has now."""
+        entry = self._ledger.get(call_key(key.namespace, key.saga_id, step, compensation=False))
+        return entry.effects if entry else 0
+
+    def put_right(self, key: SagaKey, event: StepResolved) -> None:
+        """An operator tells the truth: what they say was made so by hand."""
+        entry = self._entry(call_key(key.namespace, key.saga_id, event.step, compensation=False))
+        match event.resolution:
+            case Resolution.SUCCEEDED:
+                entry.effects, entry.reply = 1, _success(event.step)
+            case Resolution.COMPENSATED:
+                entry.effects, entry.tombstone = 0, True
+            case Resolution.SKIPPED:
+                pass
+
+    def execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
+        entry = self._entry(request.call.key)
+        if entry.tombstone:
+            self._story.see("late Execute refused by the tombstone")
+            return _refusal("UNDONE", stored=True)
+        if entry.reply is not None:
+            self._story.see("duplicate Execute answered from the barrier")
+            return entry.reply
+        if request.call.attempt in entry.refused:
+            return _refusal("NO", stored=False)
+        reply = self._trouble(request.call.key) or _success(request.call.step, request.call.key)
+        if reply.status == saga_pb2.REPLY_STATUS_SUCCESS:
+            entry.effects += 1
+        if reply.status == saga_pb2.REPLY_STATUS_SUCCESS or reply.stored:
+            entry.reply = reply
+        elif reply.status == saga_pb2.REPLY_STATUS_ERROR:
+            entry.refused.add(request.call.attempt)
+        if entry.effects > 1:
+            self._fail(f"I13: {entry.effects} effects under {request.call.key}")
+        return reply
+
+    def compensate(self, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
+        about = request.call.key
+        if self._dice.strikes("compensation refused", about, 0.05):
+            self._story.see("compensation refused")
+            return _refusal("WILL_NOT", stored=False)
+        if self._dice.strikes("compensation breaks", about, 0.05):
+            return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR)
+        if request.execute_key not in self._ledger:
+            self._story.see("Compensate of what never executed")
+        entry = self._entry(request.execute_key)
+        entry.effects, entry.tombstone = 0, True
+        return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS)
+
+    def _trouble(self, about: str) -> saga_pb2.Reply | None:
+        if self._dice.strikes("refused", about, 0.08):
+            self._story.see("business error")
+            return _refusal("NO", stored=self._dice.choose(f"stored {about}", (True, False)))
+        if self._dice.strikes("system error", about, 0.05):
+            return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR)
+        if self._dice.strikes("in progress", about, 0.02):
+            self._story.see("reply in progress")
+            return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_IN_PROGRESS)
+        return None
+
+    def _entry(self, key: str) -> Entry:
+        return self._ledger.setdefault(key, Entry())
+
+
+def describe(name: str, definitions: tuple[Definition, ...]) -> participant_pb2.DescribeResponse:
+    """Return what a participant says of itself."""
+    steps = {step.action: step for each in definitions for step in each.steps if step.participant == name}
+    actions = [participant_pb2.ActionDescription(name=action, has_compensation=True) for action in sorted(steps)]
+    return participant_pb2.DescribeResponse(participant=name, actions=actions)
+
+
+def _success(step: str, key: str = "") -> saga_pb2.Reply:
+    output = payload_pb2.Payload(json=f'{{"step":"{step}","key":"{key}"}}')
+    return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=output)
+
+
+def _refusal(code: str, *, stored: bool) -> saga_pb2.Reply:
+    return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR, error=payload_pb2.Error(code=code), stored=stored)

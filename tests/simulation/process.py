@@ -1,0 +1,214 @@
+"""One orchestrator process: everything that the server is made of, but for its sockets, its file and its clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from amends_server.catalogue import Catalogue
+from amends_server.engine.policy import SECOND_US, Time
+from amends_server.hub import Hub
+from amends_server.journal import Journal
+from amends_server.keeper import Keeper
+from amends_server.participants import Participants
+from amends_server.reader import Reader
+from amends_server.runner import Runner
+from amends_server.service.feed import Feed
+from amends_server.service.operator import OperatorService
+from amends_server.service.orchestrator import OrchestratorService
+from amends_server.service.usage import Usage
+from amends_server.store.protocol import SagaKey
+from amends_server.transport.links import Endpoint
+from tests.simulation.definitions import DEFINITIONS
+from tests.simulation.disk import SimulatedStore
+from tests.simulation.loop import OWNER, Owner
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+DRAIN_S = 3.0
+ACTIVE_MAX = 1_000
+PAYLOAD_BYTES_MAX = 1 << 20
+EPOCH_US = 1_800_000_000 * SECOND_US
+
+
+class SimulatedClock:
+    """Wall time: virtual time, and what the clock has jumped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.jumped_us = 0
+
+    def now(self) -> Time:
+        return EPOCH_US + round(self._loop.time() * SECOND_US) + self.jumped_us
+
+
+class CallFailed(Exception):
+    """A call ended with a status that is not OK."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str = "") -> None:
+        super().__init__(f"{code.name} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Process(Owner):
+    """The server's parts, put together as in `app`."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(name)
+        self.world = world
+        self.clock = world.clock
+        self.context = Context()
+        self.context.run(OWNER.set, self)
+        self.epoch = 0
+        self.ready = False
+        self.waiting: list[asyncio.Future[Any]] = []
+        """Clients that wait for an answer; told when the process dies."""
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Run something in this process."""
+        task: asyncio.Task[Any] = self.world.loop.create_task(work, context=self.context.copy())
+        return task
+
+    def runs(self, key: SagaKey) -> bool:
+        return self.ready and self._runner.runs(key)
+
+    @property
+    def active_count(self) -> int:
+        return self._runner.active_count
+
+    @property
+    def halted(self) -> dict[SagaKey, str]:
+        return self._runner.halted if self.ready else {}
+
+    async def start(self) -> None:
+        store = SimulatedStore(self.world, self)
+        await store.open()
+        self.epoch = await store.next_epoch()
+        names = sorted({step.participant for each in DEFINITIONS for step in each.steps})
+        participants = Participants(
+            store=store,
+            transport=self.world.network.port(self),  # type: ignore[arg-type]
+            clock=self.clock,
+            fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
+            allows=lambda _: True,
+        )
+        catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
+        reader = Reader(store, catalogue)
+        self._runner = Runner(
+            journal=self._journal,
+            reader=reader,
+            send=participants.send,
+            hub=self._hub,
+            clock=self.clock,
+            epoch=self.epoch,
+            active_max=ACTIVE_MAX,
+        )
+        self.orchestrator = OrchestratorService(
+            store=store,
+            catalogue=catalogue,
+            participants=participants,
+            runner=self._runner,
+            feed=Feed(store, reader, self._runner, self._hub),
+            clock=self.clock,
+            payload_bytes_max=PAYLOAD_BYTES_MAX,
+        )
+        self.operator = OperatorService(
+            runner=self._runner,
+            participants=participants,
+            usage=Usage(store, catalogue),
+            payload_bytes_max=PAYLOAD_BYTES_MAX,
+        )
+        await participants.open()
+        self._journal.start()
+        self._keeping = asyncio.create_task(Keeper(store, self._runner, self.clock).run())
+        self._keeping.add_done_callback(self._kept)
+        self.ready = True
+
+    def _kept(self, keeping: asyncio.Task[None]) -> None:
+        if not keeping.cancelled() and keeping.exception() is not None:
+            self.world.fail(f"I28: the keeper ended with {keeping.exception()!r}")
+
+    async def drain(self) -> None:
+        """Stop as `app.Server.stop` does."""
+        self.orchestrator.takes_starts = False
+        self._runner.hold()
+        self._keeping.cancel()
+        await asyncio.wait([self._keeping])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._runner.settle_calls()
+        self._hub.close()
+        await self._journal.close()
+
+    # Calls from clients
+
+    def serve(self, method: Callable[[Any, Any], Awaitable[Any]], request: Any) -> tuple[asyncio.Future[Any], Any]:
+        """Take a unary call; return its answer to come, and what can be cancelled."""
+        future: asyncio.Future[Any] = self.world.loop.create_future()
+        self.waiting.append(future)
+        task = self.spawn(self._serve(method, request, future))
+        return future, task
+
+    async def _serve(
+        self, method: Callable[[Any, Any], Awaitable[Any]], request: Any, future: asyncio.Future[Any]
+    ) -> None:
+        try:
+            response = await method(request, SimulatedContext())
+        except CallAborted:
+            self._answer(future, lambda: future.set_exception(CallFailed(aborted.code, aborted.reason)))
+        else:
+            self._answer(future, lambda: future.set_result(response))
+
+    def _answer(self, future: asyncio.Future[Any], tell: Callable[[], None]) -> None:
+        if not self.world.effect(self, "crash before an acknowledgement") and not future.done():
+            tell()
+
+    async def stream(
+        self, responses: AsyncGenerator[Any, None], got: Callable[[Any], None], ended: asyncio.Future[Any]
+    ) -> None:
+        """Send the responses of a streaming call to `got`, and say in `ended` how it ended."""
+        try:
+            async with aclosing(responses):
+                async for response in responses:
+                    if ended.done():
+                        break
+                    got(response)
+        except CallAborted as aborted:
+            if not ended.done():
+                ended.set_exception(CallFailed(aborted.code, aborted.reason))
+        else:
+            if not ended.done():
+                ended.set_result(None)
+
+
+class CallAborted(grpc.aio.AbortError):
+    """Ends a call in its handler, as grpc's own does."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__()
+        self.code = code
+        self.reason = reason
+
+
+class SimulatedContext:
+    """As much of a ServicerContext as the services use."""
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailers: tuple[tuple[str, bytes], ...]) -> NoReturn:
+        status = status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"])
+        info = error_details_pb2.ErrorInfo()
+        status.details[0].Unpack(info)
+        raise CallAborted(code, info.reason)
+
+    def peer(self) -> str:
+        return "simulated"
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()

@@ -1,0 +1,65 @@
+"""States that are worth nothing if they never occur: a run of many seeds fails if one of them was not seen."""
+
+from __future__ import annotations
+
+RARE = frozenset(
+    {
+        # Calls and participants
+        "late Execute refused by the tombstone",
+        "Compensate of what never executed",
+        "duplicate Execute answered from the barrier",
+        "answer to a dead process",
+        "answer after the attempt was over",
+        "late reply recorded",
+        "half-open call",
+        "pointless status",
+        "unreadable reply",
+        "reply in progress",
+        "business error",
+        "compensation refused",
+        "verdict proves nothing for earlier attempts",
+        # The store
+        "commit failed before",
+        "commit failed after it was done",
+        "commit unknown resolved as committed",
+        "commit unknown resolved as absent",
+        "store down",
+        "disk full",
+        "slow commit",
+        # The process
+        "crash before a commit",
+        "crash after a commit",
+        "crash between intent and send",
+        "crash after a send",
+        "crash between answer and record",
+        "crash after an answer was taken",
+        "crash before an acknowledgement",
+        "crash during recovery",
+        "drained",
+        "frozen longer than a timeout",
+        "clock jumped ahead",
+        "clock jumped back",
+        "woken by the sweep",
+        "record spoilt",
+        # Clients and operators
+        "start acknowledged twice",
+        "start refused for other content",
+        "start lost and repeated",
+        "cancel won",
+        "cancel lost to completion",
+        "cancel lost to the pivot",
+        "deadline won",
+        "deadline while down",
+        "saga stuck on the way forward",
+        "saga stuck on the way back",
+        "retried by an operator",
+        "resolved as SKIPPED",
+        "resolved as SUCCEEDED",
+        "resolved as COMPENSATED",
+        "given up",
+        "paused and resumed",
+        "watch gone on with",
+        "watch ended with the saga",
+        "call given up by the client",
+    }
+)

@@ -1,0 +1,312 @@
+"""A world of one seed: the real server, and a simulated disk, network, clock, participants, clients and accidents.
+
+Everything runs in one thread, in virtual time. First faults happen; then all is calm, and every saga has to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any
+
+import grpc
+import structlog
+
+from amends_server.engine.definition import Definition
+from tests.simulation.clients import Caller, Client, Operator, SagaSpoilt
+from tests.simulation.definitions import DEFINITIONS
+from tests.simulation.dice import Dice
+from tests.simulation.disk import Disk
+from tests.simulation.judge import Judge
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.network import Network
+from tests.simulation.participants import Participants
+from tests.simulation.process import CallFailed, Process, SimulatedClock
+from tests.simulation.story import Story
+
+SAGAS_MAX = 5
+FAULTS_S = 25.0
+"""How long faults go on: some sagas end in that time, others meet all kinds of them."""
+
+CALM_S = 200.0
+"""In which every saga must end once faults are over: the longest policy takes 20 s, a few times with operators."""
+
+REST_S = 40.0
+"""In which everything that was late has landed."""
+
+
+class World:
+    """Runs once. `violation` says what was wrong, if anything was."""
+
+    def __init__(self, dice: Dice, *, crash_at: frozenset[int] = frozenset()) -> None:
+        self.dice = dice
+        self.loop = VirtualLoop()
+        self.story = Story(self.loop.time)
+        self.clock = SimulatedClock(self.loop)
+        self.participants = Participants(dice, self.story, self.fail)
+        self.judge = Judge(self.story, self.participants.put_right)
+        self.disk = Disk(self.judge.appended)
+        self.network = Network(self)
+        self.caller = Caller(self)
+        self.process: Process | None = None
+        self.effects: list[str] = []
+        self._crash_at = crash_at
+        self._starts = 0
+        self._restarting: asyncio.Task[None] | None = None
+
+    @property
+    def violation(self) -> str:
+        return self.judge.violation
+
+    def fail(self, what: str) -> None:
+        """Note what is wrong, unless something was before."""
+        self.judge.violation = self.judge.violation or what
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the world to its end, or until something is wrong."""
+        with _logs(self._logged):
+            try:
+                self.loop.run(work, lambda: not self.violation and not self.loop.problems)
+            except AssertionError as error:
+                self.fail(str(error))
+            for problem in self.loop.problems:
+                self.fail(problem)
+            self.loop.close()
+
+    async def live(self, clients: list[tuple[Definition, float]], *, faults_s: float = FAULTS_S) -> None:
+        """Let clients start these sagas at these times, let faults happen, and then see to it that all ends."""
+        self.up()
+        people = [Client(self, n, definition).run(at_s) for n, (definition, at_s) in enumerate(clients, start=1)]
+        work = [self.background(person, "client") for person in people]
+        accidents = [self.background(each, "accident") for each in (*self._accidents(), Operator(self).meddle())]
+        await self.sleep(faults_s)
+        for accident in accidents:
+            accident.cancel()
+        self.calm()
+        try:
+            async with asyncio.timeout(CALM_S):
+                await asyncio.gather(*work)
+                await Operator(self).set_right()
+        except TimeoutError:
+            left = sorted(key.saga_id for key in self.judge.unfinished())
+            raise AssertionError(f"I28, I39: {left or 'clients'} did not come to an end in {CALM_S} s") from None
+        await self._rest()
+
+    def calm(self) -> None:
+        """End all faults."""
+        self.story.tell("world", "is calm")
+        self.dice.calm = True
+        self.disk.down = self.disk.full = False
+        if self.process is not None and self.process.frozen:
+            self.loop.thaw(self.process)
+
+    async def _rest(self) -> None:
+        """Let everything late land, and look at what is left."""
+        await self.sleep(REST_S)
+        assert self.network.under_way == 0, "messages are under way, and nothing should be"
+        self.judge.at_rest(self.participants.effects)
+        process = self.process
+        assert process is not None
+        assert process.active_count == 0, f"I42: {process.active_count} sagas are in memory, and all have ended"
+        assert process.halted.keys() <= self.judge.spoilt, f"I34: halted: {process.halted}"
+
+    # What parts of the world need of it
+
+    def background(self, work: Coroutine[Any, Any, Any], who: str) -> asyncio.Task[Any]:
+        """Run something beside; what it asserts is the world's."""
+        task: asyncio.Task[Any] = asyncio.create_task(_unless_spoilt(work), name=who)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(str(error) if isinstance(error, AssertionError) else f"{task.get_name()} broke: {error!r}")
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+    async def never(self) -> None:
+        """Wait for ever, as code does whose process is dead."""
+        await self.loop.create_future()
+
+    def effect(self, process: Process, kind: str, chance: float = 0.008) -> bool:
+        """Something is about to happen, or has just happened: tell whether the process dies here."""
+        if process.dead:
+            return True
+        self.effects.append(kind)
+        about = f"{kind} {len(self.effects)}"
+        if len(self.effects) not in self._crash_at and not self.dice.strikes("crash", about, chance):
+            return False
+        self.story.see(kind)
+        self.story.tell(process.name, kind)
+        self.crash(process)
+        return True
+
+    # Processes
+
+    def up(self) -> None:
+        """Start a process, and see that there is one from now on."""
+        self._starts += 1
+        self._restarting = asyncio.create_task(self._bring_up(), context=_nobodys())
+
+    def crash(self, process: Process) -> None:
+        """Kill a process: nothing of it runs any more, and what it had in memory is gone."""
+        process.dead = True
+        self.process = None
+        for future in process.waiting:
+            if not future.done():
+                future.set_exception(CallFailed(grpc.StatusCode.UNAVAILABLE))
+        down_s = self.dice.number("down", 0.05, 1.0)
+        if self.dice.strikes("long down", str(self._starts), 0.2):
+            down_s = self.dice.number("long down", 3.0, 12.0)
+        if self.dice.strikes("record spoilt", str(self._starts), 0.02):
+            self._spoil()
+        self.loop.call_later(down_s, self.up, context=_nobodys())
+
+    async def _bring_up(self) -> None:
+        """Start processes until one stays."""
+        while True:
+            process = Process(self, f"server-{self._starts}")
+            self.process = process
+            starting = process.spawn(process.start())
+            while not process.dead and not starting.done():
+                await self.sleep(0.001)
+            if process.dead:
+                return
+            if starting.exception() is None:
+                self.story.tell(process.name, f"is up, epoch {process.epoch}")
+                self.judge.up_since = self.clock.now()
+                return
+            self.story.tell(process.name, f"does not come up: {starting.exception()}")
+            process.dead = True
+            await self.sleep(0.5)
+
+    async def drain(self) -> None:
+        """Stop the process as SIGTERM does, and start another one."""
+        process = self.process
+        if process is None or not process.ready or process.frozen:
+            return
+        self.story.tell(process.name, "is stopped")
+        drained = process.spawn(process.drain())
+        while not process.dead and not drained.done():
+            await self.sleep(0.01)
+        if not process.dead:
+            assert drained.exception() is None, f"draining broke: {drained.exception()!r}"
+            self.story.see("drained")
+            self.crash(process)
+
+    # Accidents
+
+    def _spoil(self) -> None:
+        """Make an unfinished saga's journal unreadable: it must stop, and nothing else."""
+        alive = [key for key, known in self.judge.sagas.items() if not known.final]
+        if alive and not self.judge.spoilt:
+            key = self.dice.choose("spoilt saga", alive)
+            self.story.see("record spoilt")
+            self.story.tell("disk", f"the last record of {key.saga_id} is spoilt")
+            self.judge.spoilt.add(key)
+            self.disk.spoil(key)
+
+    def _accidents(self) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self._now_and_then("store down", 0.05, self._store_down),
+            self._now_and_then("disk full", 0.05, self._disk_full),
+            self._now_and_then("killed", 0.06, self._kill),
+            self._now_and_then("stopped", 0.04, self._stop),
+            self._now_and_then("frozen", 0.05, self._freeze),
+            self._now_and_then("clock", 0.06, self._jump),
+        ]
+
+    async def _now_and_then(self, kind: str, chance: float, happen: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        second = 0
+        while True:
+            second += 1
+            await self.sleep(self.dice.number(kind, 0.5, 1.5))
+            if self.dice.strikes(kind, f"in second {second}", chance):
+                await happen()
+
+    async def _store_down(self) -> None:
+        self.story.see("store down")
+        self.story.tell("disk", "is gone")
+        self.disk.down = True
+        await self.sleep(self.dice.number("store down for", 0.1, 4.0))
+        self.disk.down = False
+        self.story.tell("disk", "is back")
+
+    async def _disk_full(self) -> None:
+        self.story.see("disk full")
+        self.story.tell("disk", "is full")
+        self.disk.full = True
+        await self.sleep(self.dice.number("disk full for", 0.1, 4.0))
+        self.disk.full = False
+        self.story.tell("disk", "has room")
+
+    async def _kill(self) -> None:
+        if self.process is not None and self.process.ready:
+            self.story.tell(self.process.name, "is killed")
+            self.crash(self.process)
+
+    async def _stop(self) -> None:
+        await asyncio.shield(self.background(self.drain(), "drain"))  # what has begun to stop comes to its end
+
+    async def _freeze(self) -> None:
+        process = self.process
+        if process is None or not process.ready:
+            return
+        self.story.tell(process.name, "is frozen")
+        self.loop.freeze(process)
+        await self.sleep(self.dice.number("frozen for", 0.5, 6.0))
+        if not process.dead:
+            self.loop.thaw(process)
+            self.story.tell(process.name, "goes on")
+            self.story.see("frozen longer than a timeout")
+
+    async def _jump(self) -> None:
+        seconds = self.dice.number("clock jumps", -8.0, 8.0)
+        self.clock.jumped_us += round(seconds * 1e6)
+        self.story.tell("clock", f"jumps by {seconds:.3f} s")
+        self.story.see("clock jumped ahead" if seconds > 0 else "clock jumped back")
+
+    def _logged(self, record: dict[str, Any]) -> None:
+        if any(record.get("saga_id") == key.saga_id for key in self.judge.spoilt):
+            return
+        self.fail(f"I34: the server logged an error: {record}")
+
+
+def sagas_of(dice: Dice) -> list[tuple[Definition, float]]:
+    """Which sagas a seed starts, and when."""
+    return [
+        (dice.choose(f"definition {n}", DEFINITIONS), dice.number(f"start {n}", 0.05, 12.0))
+        for n in range(1, SAGAS_MAX + 1)
+        if n == 1 or dice.strikes("saga", str(n), 0.5)
+    ]
+
+
+async def _unless_spoilt(work: Coroutine[Any, Any, Any]) -> None:
+    with suppress(SagaSpoilt):
+        await work
+
+
+def _nobodys() -> Context:
+    """A context that belongs to no process."""
+    return Context()
+
+
+@contextmanager
+def _logs(error: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hand errors that are logged to the world, and drop the rest."""
+
+    def process(logger: object, method: str, record: Any) -> Any:
+        error(dict(record))
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    wrapper = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(processors=[process], wrapper_class=wrapper, cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
