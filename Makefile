@@ -4,7 +4,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 GENERATOR := .venv-generate/.stamp
 
-.PHONY: demo serve test check format generate bench lock clean
+.PHONY: demo serve test simulate check format generate bench lock clean
 
 demo: $(VENV)
 	$(BIN)/amends demo
@@ -16,6 +16,10 @@ serve: $(VENV)
 # STORE=postgresql runs the acceptance tests over PostgreSQL.
 test: $(VENV) $(GENERATOR)
 	AMENDS_TEST_STORE=$(STORE) $(BIN)/python -m pytest -n 2
+
+# SEEDS is how many; FIRST the first one; SEED=7 runs one and tells its story. A failing one is shrunk.
+simulate: $(VENV)
+	PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0) --jobs 2)
 
 check: $(VENV)
 	$(BIN)/ruff format --check .

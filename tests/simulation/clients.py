@@ -111,7 +111,7 @@ class Client:
             try:
                 response = await self._caller.call(self.name, "StartSaga", self._request('{"order":7}'))
             except CallFailed as failed:
-                assert failed.code in UNANSWERED, f"I19: the start of {self.key.saga_id} was answered {failed}"
+                self._world.judge.must(failed.code in UNANSWERED, f"I19: a start was answered {failed}")
                 lost = True
                 await self._world.sleep(AGAIN_S)
                 continue
@@ -122,8 +122,8 @@ class Client:
         world.story.tell(self.name, f"is told that {self.key.saga_id} is started, first: {response.created}")
         if not response.created:
             world.story.see("start lost and repeated" if lost else "start acknowledged twice")
-        with world.judge.checking():
-            assert response.saga.definition_digest == digest(self._definition), "I19, I33: another definition"
+        same = response.saga.definition_digest == digest(self._definition)
+        world.judge.must(same, f"I19, I33: {self.key.saga_id} was started with another definition")
         world.judge.start_acknowledged(self.key, b"7")
         world.judge.shown(self.key, response.saga.sequence)
         return response.created
@@ -141,9 +141,8 @@ class Client:
         try:
             await self._caller.call(self.name, "StartSaga", self._request('{"order":8}'))
         except CallFailed as failed:
-            with world.judge.checking():
-                refused = failed.code is grpc.StatusCode.ALREADY_EXISTS
-                assert refused or failed.code in UNANSWERED, f"I19: a start with other content was answered {failed}"
+            refused = failed.code is grpc.StatusCode.ALREADY_EXISTS
+            world.judge.must(refused or failed.code in UNANSWERED, f"I19: a start of another was answered {failed}")
             if refused:
                 world.story.see("start refused for other content")
             return
@@ -161,8 +160,8 @@ class Client:
                     await world.sleep(AGAIN_S)
                     continue
                 world.story.tell(self.name, f"is told that {self.key.saga_id} cannot be cancelled: {failed.reason}")
-                with world.judge.checking():
-                    assert failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"a cancel was answered {failed}"
+                precondition = failed.code is grpc.StatusCode.FAILED_PRECONDITION
+                world.judge.must(precondition, f"I21: a cancel was answered {failed}")
                 world.judge.rejected(self.key, failed.reason)
                 return
             world.story.tell(self.name, f"is told that {self.key.saga_id} is cancelled")
@@ -180,8 +179,7 @@ class Client:
                     after = await self._watch_once(process, after)
                 except CallFailed as failed:
                     self._caller.look_at(self.key.saga_id, failed)
-                    with world.judge.checking():
-                        assert failed.code in UNANSWERED, f"I36: a watch ended with {failed}"
+                    world.judge.must(failed.code in UNANSWERED, f"I36: a watch ended with {failed}")
                 else:
                     return
                 after = self._seen
@@ -300,7 +298,6 @@ class Operator:
         return True
 
     def _check_refusal(self, key: SagaKey, failed: CallFailed) -> None:
-        world = self._world
-        with world.judge.checking():
-            assert failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"an operator was answered {failed}"
-        world.judge.rejected(key, failed.reason)
+        judge = self._world.judge
+        judge.must(failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"an operator was answered {failed}")
+        judge.rejected(key, failed.reason)

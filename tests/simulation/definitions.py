@@ -1,4 +1,4 @@
-"""The definitions that simulated sagas run: each shape that the engine knows, with policies that bring it to its ends."""
+"""What simulated sagas run: each shape that the engine knows, with policies that bring it to its ends."""
 
 from __future__ import annotations
 

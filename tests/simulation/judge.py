@@ -79,6 +79,11 @@ class Judge:
         except AssertionError as error:
             self.violation = self.violation or (str(error) or repr(error))
 
+    def must(self, holds: bool, what: str) -> None:
+        """Say what is wrong unless it holds."""
+        if not holds:
+            self.violation = self.violation or what
+
     def unfinished(self) -> list[SagaKey]:
         """Return the sagas that have to go on."""
         return [key for key, known in self.sagas.items() if not known.final and key not in self.spoilt]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import grpc
 
 from amends.v1 import participant_pb2, saga_pb2
-from amends_server.engine.commands import Unknown, Verdict
+from amends_server.engine.commands import Verdict
 from amends_server.engine.due import CallOrder
-from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US
 from amends_server.store.protocol import SagaKey
-from amends_server.transport.attempts import Told
-from amends_server.transport.links import Endpoint
+from amends_server.transport.attempts import Attempt, Told, Wanted, always
+from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.link import LOOK_S
 from amends_server.transport.requests import Origin, compensate_request, execute_request
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
 from tests.simulation.definitions import DEFINITIONS
@@ -39,10 +39,13 @@ class Call:
     """An attempt on its way. `over`: the process was told so."""
 
     process: Process
-    order: CallOrder
+    attempt: Attempt
     request: participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest
-    told: Told
     over: bool = False
+
+    @property
+    def order(self) -> CallOrder:
+        return self.attempt.order
 
     @property
     def name(self) -> str:
@@ -61,21 +64,37 @@ class Network:
     def port(self, process: Process) -> Port:
         return Port(self, process)
 
-    def send(self, process: Process, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told) -> None:
+    def send(self, process: Process, attempt: Attempt) -> None:
+        """Send an attempt when it is its turn: some wait, as behind others at a slow participant."""
         world = self._world
+        started, order = attempt.origin.started, attempt.order
+        about = f"{started.saga_id}/{order.node.step.id} {order.compensation} #{order.attempt}"
+        waits_s = 0.0
+        if world.dice.strikes("queued", about, 0.08):
+            waits_s = world.dice.number(f"queued {about}", 0.05, 4.0)
+        self._wait(process, attempt, world.loop.time() + waits_s)
+
+    def _wait(self, process: Process, attempt: Attempt, until: float) -> None:
+        loop = self._world.loop
+        obstacle = attempt.obstacle(process.clock.now())
+        if obstacle is not None:
+            self._world.story.see("call withdrawn before it was sent")
+            loop.call_soon(attempt.tell, obstacle)
+        elif loop.time() < until:
+            loop.call_later(min(LOOK_S, until - loop.time()), self._wait, process, attempt, until)
+        else:
+            self._send_now(process, attempt)
+
+    def _send_now(self, process: Process, attempt: Attempt) -> None:
+        world, order = self._world, attempt.order
         if process.dead or world.effect(process, "crash between intent and send"):
             return
-        now = process.clock.now()
-        timeout_us = order.timeout_us if order.deadline is None else min(order.timeout_us, order.deadline - now)
-        if timeout_us <= 0:
-            verdict = Unknown(Error("TIMEOUT", "The step's deadline passed before the call was sent.", endpoint.name))
-            world.loop.call_soon(told, verdict)
-            return
+        attempt.begin(process.clock.now())
         make = compensate_request if order.compensation else execute_request
-        call = Call(process, order, make(order, origin, now + timeout_us), told)
+        call = Call(process, attempt, make(order, attempt.origin, attempt.expire_time))
         world.judge.sent(process.epoch, order, call.request)
         world.story.tell("network", f"{call.name} is sent")
-        world.loop.call_later(timeout_us / SECOND_US, self._time_is_up, call, context=process.context)
+        world.loop.call_later(attempt.timeout_us / SECOND_US, self._time_is_up, call, context=process.context)
         self._carry(call)
         world.effect(process, "crash after a send")
 
@@ -147,13 +166,15 @@ class Network:
         world, process = self._world, call.process
         if world.effect(process, "crash between answer and record"):
             return
+        world.story.tell(process.name, f"is told of {call.name}: {say(verdict)}")
         if call.over:
             world.story.see("answer after the attempt was over")
-        call.over = True
-        key = SagaKey(call.request.call.namespace, call.request.call.saga_id)
-        world.judge.over(process.epoch, call.order, key)
-        world.story.tell(process.name, f"is told of {call.name}: {say(verdict)}")
-        call.told(verdict)
+            process.take_late(call.attempt.late(), verdict)
+        else:
+            call.over = True
+            key = SagaKey(call.request.call.namespace, call.request.call.saga_id)
+            world.judge.over(process.epoch, call.order, key)
+            call.attempt.tell(verdict)
         world.effect(process, "crash after an answer was taken")
 
     def _see(self, call: Call, state: str, what: str) -> None:
@@ -168,8 +189,8 @@ class Port:
         self._network = network
         self._process = process
 
-    def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told) -> None:
-        self._network.send(self._process, endpoint, order, origin, told)
+    def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
+        self._network.send(self._process, Attempt(order, origin, told, wanted))
 
     async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse:
         return describe(endpoint.name, DEFINITIONS)

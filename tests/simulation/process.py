@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from amends_server.catalogue import Catalogue
+from amends_server.engine.commands import Verdict
 from amends_server.engine.policy import SECOND_US, Time
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
+from amends_server.late import LateReplies
 from amends_server.participants import Participants
 from amends_server.reader import Reader
 from amends_server.runner import Runner
@@ -24,7 +27,8 @@ from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
 from amends_server.service.usage import Usage
 from amends_server.store.protocol import SagaKey
-from amends_server.transport.links import Endpoint
+from amends_server.transport.attempts import LateCall
+from amends_server.transport.endpoint import Endpoint
 from tests.simulation.definitions import DEFINITIONS
 from tests.simulation.disk import SimulatedStore
 from tests.simulation.loop import OWNER, Owner
@@ -111,12 +115,14 @@ class Process(Owner):
             epoch=self.epoch,
             active_max=ACTIVE_MAX,
         )
+        self._late = LateReplies(self._runner.command)
         self.orchestrator = OrchestratorService(
             store=store,
             catalogue=catalogue,
             participants=participants,
             runner=self._runner,
             feed=Feed(store, reader, self._runner, self._hub),
+            hub=self._hub,
             clock=self.clock,
             payload_bytes_max=PAYLOAD_BYTES_MAX,
         )
@@ -146,7 +152,12 @@ class Process(Owner):
             async with asyncio.timeout(DRAIN_S):
                 await self._runner.settle_calls()
         self._hub.close()
+        self.orchestrator.end_sessions()
+        await self._late.close()
         await self._journal.close()
+
+    def take_late(self, call: LateCall, verdict: Verdict) -> None:
+        self._late.take(call, verdict)
 
     # Calls from clients
 
@@ -162,10 +173,10 @@ class Process(Owner):
     ) -> None:
         try:
             response = await method(request, SimulatedContext())
-        except CallAborted:
-            self._answer(future, lambda: future.set_exception(CallFailed(aborted.code, aborted.reason)))
+        except CallAborted as aborted:
+            self._answer(future, partial(future.set_exception, CallFailed(aborted.code, aborted.reason)))
         else:
-            self._answer(future, lambda: future.set_result(response))
+            self._answer(future, partial(future.set_result, response))
 
     def _answer(self, future: asyncio.Future[Any], tell: Callable[[], None]) -> None:
         if not self.world.effect(self, "crash before an acknowledgement") and not future.done():

@@ -12,6 +12,7 @@ RARE = frozenset(
         "answer after the attempt was over",
         "late reply recorded",
         "half-open call",
+        "call withdrawn before it was sent",
         "pointless status",
         "unreadable reply",
         "reply in progress",

@@ -34,7 +34,7 @@ FAULTS_S = 25.0
 CALM_S = 200.0
 """In which every saga must end once faults are over: the longest policy takes 20 s, a few times with operators."""
 
-REST_S = 40.0
+REST_S = 70.0
 """In which everything that was late has landed."""
 
 
@@ -76,14 +76,17 @@ class World:
                 self.fail(problem)
             self.loop.close()
 
-    async def live(self, clients: list[tuple[Definition, float]], *, faults_s: float = FAULTS_S) -> None:
+    async def live(
+        self, clients: list[tuple[Definition, float]], *, faults_s: float = FAULTS_S, accidents: bool = True
+    ) -> None:
         """Let clients start these sagas at these times, let faults happen, and then see to it that all ends."""
         self.up()
         people = [Client(self, n, definition).run(at_s) for n, (definition, at_s) in enumerate(clients, start=1)]
         work = [self.background(person, "client") for person in people]
-        accidents = [self.background(each, "accident") for each in (*self._accidents(), Operator(self).meddle())]
+        kinds = (*self._accidents(), Operator(self).meddle()) if accidents else ()
+        happening = [self.background(each, "accident") for each in kinds]
         await self.sleep(faults_s)
-        for accident in accidents:
+        for accident in happening:
             accident.cancel()
         self.calm()
         try:
