@@ -76,7 +76,7 @@ class Server:
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
             allows=allows,
         )
-        catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
+        catalogue, self._hub, self._journal = Catalogue(store, settings.payload_bytes_max), Hub(), Journal(store)
         reader = Reader(store, catalogue)
         self._runner = Runner(
             journal=self._journal,

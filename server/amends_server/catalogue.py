@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from amends_server.convert.definition import definition_from_body
 from amends_server.engine.graph import Graph, build_graph
+from amends_server.engine.payload import PAYLOAD_BYTES_MAX
 from amends_server.store.protocol import Store, StoredDefinition
 
-KEPT_MAX = 1_000
-"""Definitions kept in memory: more than anybody runs at a time; what is dropped is read again."""
+KEPT_BYTES_MAX = 2 << 20
+"""Of the definitions kept in memory, as they are stored; ready to run they take 20 to 40 times that. It is room for
+thousands of a few steps; what is dropped is read again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,11 @@ class Entry:
 class Catalogue:
     """Finds definitions by name and version or by digest. What a digest names never changes, so it is kept by that."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
         self._store = store
+        self._payload_bytes_max = payload_bytes_max
         self._kept: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+        self._kept_bytes = 0
 
     async def find(self, namespace: str, *, name: str = "", version: int = 0, digest: str = "") -> Entry:
         """Return a definition. Version 0 is the newest.
@@ -62,14 +67,18 @@ class Catalogue:
 
     def forget(self, namespace: str, digest: str) -> None:
         """Read a definition anew when it is wanted again: the store has it no more, or as another version."""
-        self._kept.pop((namespace, digest), None)
+        entry = self._kept.pop((namespace, digest), None)
+        if entry is not None:
+            self._kept_bytes -= len(entry.stored.body)
 
     def _keep(self, stored: StoredDefinition) -> Entry:
         key = (stored.namespace, stored.digest)
         entry = self._kept.get(key)
         if entry is None or entry.stored.version != stored.version:  # removed and registered again
-            graph = build_graph(definition_from_body(stored.body), stored.digest)
+            graph = build_graph(definition_from_body(stored.body), stored.digest, self._payload_bytes_max)
+            self.forget(*key)
             entry = self._kept[key] = Entry(stored, graph)
-            if len(self._kept) > KEPT_MAX:
-                self._kept.popitem(last=False)
+            self._kept_bytes += len(stored.body)
+            while self._kept_bytes > KEPT_BYTES_MAX and len(self._kept) > 1:
+                self.forget(*next(iter(self._kept)))
         return entry

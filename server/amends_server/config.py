@@ -19,12 +19,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableSetting
 
 from amends_server.addresses import is_allowed, parse_address, parse_pattern
+from amends_server.engine.payload import PAYLOAD_BYTES_MAX as PAYLOAD_BYTES_MAX
 
 PORT = 7242
 """S-A-G-A on a phone."""
-
-PAYLOAD_BYTES_MAX = 1 << 20
-"""Of one payload, by default: sagas carry references and small records; four of these fit into one message."""
 
 ID_LENGTH_MAX = 128
 """Of a saga's id and a namespace: room for a UUID with a long prefix, and short enough for an index."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
-from amends_server.store.protocol import Append, SagaKey, Store, StoreError, Unavailable
+from amends_server.store.protocol import Append, SagaKey, Store, StoreError, Unavailable, Unwritable
 
 Done = Callable[[StoreError | None], None]
 """Called in the event loop: with None when the append is durable, else with why it was refused or failed."""
@@ -92,11 +92,16 @@ class Journal:
     async def _commit(self, appends: list[Append]) -> list[StoreError | None]:
         try:
             return await self._store.commit(appends)
+        except Unwritable as error:
+            if len(appends) == 1:
+                return [error]
+            half = len(appends) // 2  # few commits more find the bad ones, and the others are written
+            return [*await self._commit(appends[:half]), *await self._commit(appends[half:])]
         except StoreError as error:
             return [error] * len(appends)
         except Exception as error:  # a bug of the store must not silence the journal for good
             log.exception("journal_commit_failed", appends=len(appends))
-            return [Unavailable(f"The store failed unexpectedly: {error!r}.")] * len(appends)
+            return [Unavailable(f"The store failed unexpectedly: {type(error).__name__}.")] * len(appends)
 
     def _take_orphans(self, failed: dict[SagaKey, StoreError]) -> list[tuple[Append, Done, StoreError]]:
         """Take out of the queue what builds on failed appends, before a callback can queue something new."""

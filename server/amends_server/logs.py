@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+import traceback
+from typing import Literal, TextIO, cast
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
 
 
 def set_up_logs(level: str, form: Literal["text", "json"]) -> None:
@@ -17,7 +18,7 @@ def set_up_logs(level: str, form: Literal["text", "json"]) -> None:
         if form == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the default shows local variables, and so payloads
+            exception_formatter=_write_exception,
         )
     )
     structlog.configure(
@@ -25,10 +26,33 @@ def set_up_logs(level: str, form: Literal["text", "json"]) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if form == "json" else []),
+            *([structlog.processors.ExceptionRenderer(_format_exception)] if form == "json" else []),
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def stack_of(error: BaseException) -> str:
+    """Return what an exception is and where it was raised, and the same of those inside of it and behind it.
+
+    Neither texts nor local variables: both may quote payloads.
+    """
+    parts = [f"{type(error).__name__}\n", *traceback.format_tb(error.__traceback__)]
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        parts += [f"holds {stack_of(inner)}" for inner in group.exceptions]
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if behind is not None:
+        parts.append(f"after {stack_of(behind)}")
+    return "".join(parts)
+
+
+def _format_exception(exc_info: ExcInfo) -> str:
+    return stack_of(exc_info[1])
+
+
+def _write_exception(to: TextIO, exc_info: ExcInfo) -> None:
+    to.write("\n" + stack_of(exc_info[1]))

@@ -11,7 +11,7 @@ from amends_server.active import ActiveSaga
 from amends_server.engine.state import State
 from amends_server.errors import SagaHalted
 from amends_server.reader import Reader
-from amends_server.store.protocol import NotFound, SagaKey, StoreError
+from amends_server.store.protocol import NotFound, SagaKey, StoreError, Unwritable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,8 +39,11 @@ class Mender:
         self.broke = asyncio.Event()
         """Set while there are broken sagas, so that somebody calls `mend`."""
 
-    def add(self, saga: ActiveSaga) -> None:
-        """Keep a saga of which an append failed."""
+    def add(self, saga: ActiveSaga, error: StoreError) -> None:
+        """Keep a saga of which an append failed; give up on it if that would fail for ever."""
+        if isinstance(error, Unwritable):
+            self._halt(saga.key, error)
+            return
         self._broken[saga.key] = saga
         self.broke.set()
 

@@ -365,7 +365,7 @@ class Runner:
             del self._active[saga.key]
         else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
-            self.mender.add(saga)
+            self.mender.add(saga, error)
 
     async def _rewake(self, saga: ActiveSaga) -> None:
         """Forget a start that failed: only the store knows whether it went well, and what else has that id."""

@@ -96,6 +96,11 @@ REFUSALS: dict[type[BaseException], Refusal] = {
         "The definition was removed at the same time: register it again, and then start.",
         retry=True,
     ),
+    store.Unwritable: Refusal(
+        _C.INVALID_ARGUMENT,
+        "UNWRITABLE",
+        "The store cannot hold this: it is too large, or no valid text. Nothing was recorded; send less.",
+    ),
     store.InUse: Refusal(_C.FAILED_PRECONDITION, "IN_USE", "Others need it: remove them first, or wait for their end."),
     store.StoreError: Refusal(
         _C.UNAVAILABLE,

@@ -166,6 +166,17 @@ async def test_a04_bad_definitions_are_refused_before_anything_runs(world: World
     assert world.ledger.calls() == []
 
 
+@pytest.mark.parametrize(("steps", "shown"), [(200, 200), (201, 0)])
+async def test_i42_plans_are_shown_for_small_definitions(world: World, steps: int, shown: int) -> None:
+    longest = "s" * 60
+    message = definition("plans", *(step(f"{longest}{n}", after=(), action="one") for n in range(steps)))
+    response = await world.wire.orchestrator.CheckDefinition(
+        orchestrator_pb2.CheckDefinitionRequest(definition=message)
+    )
+    assert len(response.plans) == shown
+    assert ("PLANS_LEFT_OUT" in {each.code for each in response.diagnostics}) == (shown == 0)
+
+
 async def test_i19_an_inline_start_is_repeated_after_its_participant_was_removed(world: World) -> None:
     request = orchestrator_pb2.StartSagaRequest(saga_id="s", inline_definition=definition("gone", "one"), wait=True)
     assert (await world.wire.orchestrator.StartSaga(request)).created

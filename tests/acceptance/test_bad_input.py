@@ -372,7 +372,7 @@ async def test_a_page_token_of_another_question_is_refused(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    "place", [[10**30, "s"], [-(10**30), "s"], ["1", "s"], [True, "s"], [1], [1, "s", 2], [1, None]]
+    "place", [[10**30, "s"], [-(10**30), "s"], ["1", "s"], [True, "s"], [1], [1, "s", 2], [1, None], [1, "\ud800"]]
 )
 async def test_a_forged_page_token_is_refused(world: World, place: list[object]) -> None:
     for number in range(2):

@@ -113,9 +113,9 @@ def test_what_is_no_sound_expression_is_refused(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("input.zz + 1", "Key not found"),
+        ("input.zz + 1", "there is no `zz`"),
         ("input.a / 0", "zero"),
-        ("input.l[7] + 0", "index"),
+        ("input.l[7] + 0", "Index error"),
         ("1.0 / 0.0", "inf"),
         ("0.0 / 0.0", "nan"),
         ("input.a * input.b", "overload"),
@@ -125,7 +125,7 @@ def test_what_is_no_sound_expression_is_refused(text: str, says: str) -> None:
         ("[b'x']", "bytes"),
         ("[type(input.a)]", "type"),
         ("9223372036854775807 + input.a", "overflow"),
-        ("input.l.map(x, x)[9] == 1", "index"),
+        ("input.l.map(x, x)[9] == 1", "Index error"),
     ],
 )
 def test_what_has_no_value_names_the_expression(text: str, says: str) -> None:
@@ -267,3 +267,22 @@ def test_data_go_through_an_expression_unchanged(value: Any) -> None:
         return
     if "e+" not in json.dumps(found):  # what is no int64 has become a double
         assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("input.m[input.k]", "Key not found in map"),
+        ("{'a': 1}[input.k]", "Key not found in map"),
+        ("input.q + 1", "there is no `q`"),
+        ("[1][input.n]", "Index error"),
+        ("timestamp(input.k) < timestamp(input.k)", "String to Timestamp conversion failed"),
+        ("int(input.k)", "cannot convert string to int"),
+        ("input.k + 1", "No matching overloads found : _+_(string, int64)"),
+    ],
+)
+def test_i46_what_is_said_of_an_expression_quotes_no_data(text: str, meant: str) -> None:
+    data = Json('{"m":{},"k":"SECRET-4111","n":4111}')
+    with pytest.raises(TemplateError) as told:
+        compile_expression(text).evaluate(Values(lambda _: data))
+    assert str(told.value) == f"`{text}` has no value: {meant}."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from amends_server.engine.policy import SECOND_US, Backoff, Retry
 from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
 from amends_server.keeper import AT_ONCE_MAX
 from amends_server.store.protocol import NotFound, Record, SagaKey, Unavailable, Undefined
+from amends_server.store.sqlite import SqliteStore
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, no, step
 
 ONE = SagaKey("default", "one")
@@ -101,6 +104,23 @@ async def test_i34_a_saga_whose_definition_is_lost_is_halted_and_not_taken_for_n
         await after.runner.wake(ONE)
     assert list(after.runner.halted) == [ONE]
     await after.close()
+
+
+async def test_i42_an_outcome_that_no_store_can_hold_halts_its_saga_and_no_other(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "amends.db")
+    house = await House(store, HandClock()).open()  # type: ignore[arg-type]
+    await store._write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 50_000))  # stands for a gigabyte
+    entry = await house.register(step("a"))
+    for name in ("one", "two", "three"):
+        await house.start(entry, name)
+    await house.sent(3)
+    for call, size in enumerate((10, 60_000, 10)):
+        house.answer(call, Succeeded(Json(f'"{"x" * size}"')))
+    await house.until(lambda: house.runner.active_count == 0)
+    assert [await house.status(name) for name in ("one", "two", "three")] == ["COMPLETED", "RUNNING", "COMPLETED"]
+    assert list(house.runner.halted) == [SagaKey("default", "two")]
+    await house.close()
+    await store.close()
 
 
 async def test_i3_a_cancel_that_is_durable_with_a_dispatch_keeps_it_from_being_sent(house: House) -> None:

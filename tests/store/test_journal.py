@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import structlog
 from amends_server import journal as journal_module
 from amends_server.journal import Journal
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import AlreadyExists, Append, Conflict, StoreError, Unavailable
+from amends_server.store.protocol import AlreadyExists, Append, Conflict, StoreError, Unavailable, Unwritable
 from amends_server.store.sqlite import SqliteStore
 from tests.store.make import append, define, key, records, start
 
@@ -178,6 +179,32 @@ async def test_i34_a_bug_of_the_store_is_told_as_unavailable(store: GatedStore, 
     assert [entry["event"] for entry in logs] == ["journal_commit_failed"]
     journal.append(start(key()), told.as_("again"))
     assert (await told.until(2))[-1] == ("again", None)
+
+
+@pytest.mark.parametrize("bad", [0, 3, 49])
+async def test_i42_what_cannot_be_written_is_refused_alone(tmp_path: Path, bad: int) -> None:
+    store, told = SqliteStore(tmp_path / "amends.db"), Told()
+    await store.open()
+    await define(store)
+    await store._write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 50_000))  # stands for a gigabyte
+    journal = Journal(store)
+    for number in range(50):
+        body = b"x" * 60_000 if number == bad else b"body"
+        journal.append(append(key(f"s{number}"), records(1, body=body)), told.as_(f"s{number}"))
+    journal.append(append(key(f"s{bad}"), records(2)), told.as_("built on it"))
+    journal.append(append(key("s7"), records(2), due=1 << 70), told.as_("a number"))
+    journal.append(start(key("half \ud800")), told.as_("half a character"))
+    journal.start()
+    outcomes = dict(await told.until(53))
+    await journal.close()
+    assert outcomes.pop("built on it") is not None
+    assert [name for name, error in outcomes.items() if error is Unwritable] == [
+        f"s{bad}", "a number", "half a character",
+    ]  # fmt: skip
+    assert list(outcomes.values()).count(None) == 49
+    assert len(await store.list_unfinished(None, 99)) == 49
+    await store.check()
+    await store.close()
 
 
 async def test_closing_writes_what_has_gathered_and_refuses_the_rest(store: GatedStore) -> None:

@@ -157,7 +157,7 @@ class CheckDefinitionResponse(_message.Message):
 
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompensationPlan]:
-        """For each step, what would be undone if it failed. Empty if there are errors."""
+        """For each step, what would be undone if it failed. Empty if there are errors, or more than 200 steps."""
 
     def __init__(
         self,

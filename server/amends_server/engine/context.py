@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import cast
 
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.making import Making
 from amends_server.engine.path import Root, Values
 from amends_server.engine.payload import Error, Json, Payload
 from amends_server.engine.state import State
 from amends_server.engine.template import Template
 
 
-def fill(template: Template, state: State, error: Error | None = None) -> Payload:
+def making_of(state: State) -> Making:
+    """Return what the templates of one decision on this saga share."""
+    return Making(state.graph.payload_bytes_max)
+
+
+def fill(template: Template, state: State, error: Error | None = None, making: Making | None = None) -> Payload:
     """Return a template's value in this saga; `error` is the business error that it is for.
 
-    :raises TemplateError: if a path leads nowhere or an expression has no value, and which.
+    :raises TemplateError: if a path leads nowhere, an expression has no value, and which, or the value is too large.
     """
-    return template.fill(lambda root: _find(root, state, error))
+    return template.fill(lambda root: _find(root, state, error), making or making_of(state))
 
 
 def values_of(state: State, error: Error | None = None) -> Values:

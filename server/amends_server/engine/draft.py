@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from amends_server.engine.context import fill
+from amends_server.engine.context import fill, making_of
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.due import step_deadline
 from amends_server.engine.events import (
@@ -29,6 +29,7 @@ from amends_server.engine.events import (
 from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
 from amends_server.engine.jsonvalue import TemplateError
+from amends_server.engine.making import TooMuch
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus
@@ -39,13 +40,14 @@ TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next att
 class Draft:
     """A decision in the making: the events so far, and the state that they lead to."""
 
-    __slots__ = ("_halted", "_hold", "events", "now", "state")
+    __slots__ = ("_halted", "_hold", "_making", "events", "now", "state")
 
     def __init__(self, state: State, now: Time, *, hold: bool = False) -> None:
         self.events: list[Event] = []
         self.state = state
         self.now = now
         self._hold = hold
+        self._making = making_of(state)
         self._halted = False  # within one walk back: a compensation has failed, so that no further one is begun
 
     @property
@@ -147,7 +149,7 @@ class Draft:
     def _input(self, node: Node) -> Payload | Error | None:
         """Make a step's input; None where it is the saga's. If it cannot be made, the step has failed."""
         try:
-            return fill(node.input, self.state) if node.input else None
+            return fill(node.input, self.state, making=self._making) if node.input else None
         except TemplateError as problem:
             error = Error("INPUT_INVALID", f"The input of step `{node.step.id}` cannot be made. {problem}")
             self.add(StepRefused(self.now, node.step.id, 0, error))
@@ -163,8 +165,11 @@ class Draft:
         call = self.state.steps[node.index].compensation
         attempt = call.attempts + 1
         try:
-            frozen = fill(node.arguments, self.state) if node.arguments and attempt == 1 else None
+            made = node.arguments if attempt == 1 else None
+            frozen = fill(made, self.state, making=self._making) if made else None
         except TemplateError as problem:
+            if isinstance(problem, TooMuch) and self.state.active:  # its turn comes when one of those has ended
+                return
             error = Error(
                 "ARGUMENTS_INVALID", f"The arguments of the compensation of `{node.step.id}` cannot be made. {problem}"
             )
@@ -216,7 +221,7 @@ class Draft:
     def _complete(self) -> None:
         template = self.state.graph.output
         try:
-            self.add(SagaCompleted(self.now, fill(template, self.state) if template else None))
+            self.add(SagaCompleted(self.now, fill(template, self.state, making=self._making) if template else None))
         except TemplateError as problem:
             self._fail_output(Error("OUTPUT_INVALID", f"The output of the saga cannot be made. {problem}"))
 

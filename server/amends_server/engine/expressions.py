@@ -63,6 +63,8 @@ _TOKEN = re.compile(
 )
 _REPORT = re.compile(r"<input>:(-?\d+):(-?\d+): (.*?)(?: \(in container '.*?'\))?$", re.MULTILINE)
 _CODE = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
+_MISSING = re.compile(r'Key not found in map : "(.*)"')
+_TYPES_ONLY = re.compile(r"No matching overloads found : [^\s(\"]+(?:\([\w., ]*\))?")
 _PLAIN = {"NULL", "BOOL", "INT", "UINT", "DOUBLE", "STRING"}
 _NO_JSON = {"BYTES", "TIMESTAMP", "DURATION", "TYPE"}
 
@@ -98,13 +100,13 @@ class Expression:
 
         :raises TemplateError: if there is none, with the expression and the reason.
         """
-        data = {".".join(root): _prepare(values.root(root, self.text)) for root in self.roots}
+        data = {".".join(root): values.root(root, self.text) for root in self.roots}
         self._check_cost(data)
         try:
-            value = self.program.eval(data=data)
+            value = self.program.eval(data={name: _prepare(root) for name, root in data.items()})
             return _Result(self.text).read(value, DEPTH_MAX)
         except RuntimeError as problem:
-            raise TemplateError(f"`{self.text}` has no value: {_reason(str(problem))}.") from None
+            raise TemplateError(f"`{self.text}` has no value: {_why(str(problem), self.text)}.") from None
 
     def holds(self, values: Values) -> bool:
         """Return the value of a condition.
@@ -240,6 +242,15 @@ def _reason(problem: str) -> str:
     return first.strip().rstrip(".")[:200]
 
 
+def _why(problem: str, text: str) -> str:
+    """Return what the library says of an evaluation, without the data that it may quote (I46)."""
+    reason = _reason(problem)
+    missing = _MISSING.fullmatch(reason)
+    if missing is not None and missing[1] in _NAME.findall(text):  # it stands in the expression, and is no secret
+        return f"there is no `{missing[1]}`"
+    return reason if _TYPES_ONLY.fullmatch(reason) else re.split(r"[:\"]", reason, maxsplit=1)[0].strip()
+
+
 class _Result:
     """Reads one result, as far as it is within its size."""
 
@@ -281,7 +292,7 @@ class _Result:
 
     def _why_not(self, kind: str, value: cel.Value) -> str:
         if kind == "ERROR":
-            return _reason(str(value.plain_value()))
+            return _why(str(value.plain_value()), self._text)
         return f"it is a {kind.lower()}, which JSON does not have"
 
     def _pay(self, size: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from amends_server.engine.definition import Definition, ErrorRule, Kind, OnError, Step
 from amends_server.engine.expressions import Expression, compile_expression
 from amends_server.engine.path import Path, parse_path
+from amends_server.engine.payload import PAYLOAD_BYTES_MAX
 from amends_server.engine.policy import COMPENSATABLE_RETRY, COMPENSATION_RETRY, PIVOT_RETRY, RETRIABLE_RETRY, Retry
 from amends_server.engine.schema import Schema, parse_schema
 from amends_server.engine.template import Template, parse_template
@@ -46,7 +47,8 @@ class Graph:
     """A definition that was validated, indexed.
 
     `order` is a topological order of the nodes' indexes. `roots` wait for nothing. `ends` are the pivot and retriable
-    steps: from the first dispatch of one that may have had an effect, the saga cannot turn back.
+    steps: from the first dispatch of one that may have had an effect, the saga cannot turn back. `payload_bytes_max`
+    bounds what templates make.
     """
 
     definition: Definition
@@ -58,13 +60,14 @@ class Graph:
     ends: tuple[int, ...]
     output: Template | None
     input_schema: Schema | None = None
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
 
     def node(self, step_id: str) -> Node:
         """Return a step's node. :raises KeyError: if there is no such step."""
         return self.nodes[self.index[step_id]]
 
 
-def build_graph(definition: Definition, digest: str) -> Graph:
+def build_graph(definition: Definition, digest: str, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> Graph:
     """Index a definition that `validation.check` found no errors in."""
     index = {step.id: i for i, step in enumerate(definition.steps)}
     before = [tuple(index[name] for name in step.after) for step in definition.steps]
@@ -85,6 +88,7 @@ def build_graph(definition: Definition, digest: str) -> Graph:
         ends=tuple(i for i, step in enumerate(definition.steps) if step.kind is not Kind.COMPENSATABLE),
         output=_template(definition.output_template),
         input_schema=_schema(definition.input_schema),
+        payload_bytes_max=payload_bytes_max,
     )
 
 

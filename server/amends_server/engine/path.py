@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
-from amends_server.engine.payload import Json, Payload
+from amends_server.engine.jsonvalue import JsonValue, TemplateError
+from amends_server.engine.making import Making
+from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Json, Payload
 
 Root = tuple[str, ...]
 """What a path begins with: (`input`,), (`steps`, id, field), (`saga`, field) or (`error`,)."""
@@ -52,10 +53,11 @@ Lookup = Callable[[Root], "Payload | JsonValue"]
 class Values:
     """The values of one saga at one moment. Each payload is parsed when it is first looked into, and once."""
 
-    __slots__ = ("_lookup", "_parsed")
+    __slots__ = ("_lookup", "_making", "_parsed")
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, making: Making | None = None) -> None:
         self._lookup = lookup
+        self._making = making or Making(PAYLOAD_BYTES_MAX)
         self._parsed: dict[Root, JsonValue] = {}
 
     def whole(self, root: Root) -> Payload | JsonValue:
@@ -73,7 +75,7 @@ class Values:
                 raise TemplateError(
                     f"`{text}` leads into data that is not JSON; only the whole value can be passed on."
                 )
-            self._parsed[root] = parse_json(found.text) if isinstance(found, Json) else found
+            self._parsed[root] = self._making.parse(found) if isinstance(found, Json) else found
         return self._parsed[root]
 
     def at(self, path: Path) -> JsonValue:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PAYLOAD_BYTES_MAX = 1 << 20
+"""Of one payload, by default: sagas carry references and small records; four of these fit into one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Json:

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from amends_server.engine.definition import Kind
 from amends_server.engine.graph import Graph, ancestors
 
+PLANS_STEPS_MAX = 200
+"""Steps of a definition that plans are made for. They name steps by the square of that: 200 with the longest ids make
+2.6 MB, which fits into one message, and take 10 ms.
+"""
+
 
 def compensation_plans(graph: Graph) -> Iterator[tuple[str, list[str]]]:
     """Yield for each step that can turn the saga back the steps that would be compensated, last first.

@@ -12,9 +12,10 @@ from math import isinf
 from typing import cast
 
 from amends_server.engine.expressions import Expression, compile_expression
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json, to_json
+from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.making import Making
 from amends_server.engine.path import Lookup, Path, Values, looks_like_path, parse_path
-from amends_server.engine.payload import Payload
+from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,20 @@ class Template:
     paths: tuple[Path, ...]
     expressions: tuple[Expression, ...]
 
-    def fill(self, lookup: Lookup) -> Payload:
+    def fill(self, lookup: Lookup, making: Making | None = None) -> Payload:
         """Return the template's value. A template that is one whole payload gives that payload, of whatever form.
 
-        :raises TemplateError: if a path or expression has no value, or leads into data that is not JSON.
+        `making` is the decision's; left out, the template is filled on its own.
+
+        :raises TemplateError: if a path or expression has no value, leads into data that is not JSON, or makes more
+            than a payload may have.
         """
-        values = Values(lookup)
+        making = making or Making(PAYLOAD_BYTES_MAX)
+        values = Values(lookup, making)
         if isinstance(self.tree, Path) and not self.tree.rest:
             found = values.whole(self.tree.root)
-            return found if isinstance(found, Payload) else to_json(found)
-        return to_json(_fill(self.tree, values))
+            return found if isinstance(found, Payload) else making.write(found)
+        return making.write(_fill(self.tree, values))
 
 
 def parse_template(text: str, *, error: bool = False) -> Template:

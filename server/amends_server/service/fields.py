@@ -15,7 +15,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from amends_server.config import LABEL_LENGTH_MAX, LABELS_MAX, PAGE_SIZE, PAGE_SIZE_MAX, REASON_LENGTH_MAX
+from amends_server.config import (
+    ID_LENGTH_MAX,
+    LABEL_LENGTH_MAX,
+    LABELS_MAX,
+    PAGE_SIZE,
+    PAGE_SIZE_MAX,
+    PAGE_TOKEN_LENGTH_MAX,
+    REASON_LENGTH_MAX,
+)
 from amends_server.convert.definition import DURATION_US_MAX
 from amends_server.convert.times import duration_from_wire, time_from_wire
 from amends_server.engine.policy import SECOND_US, Time
@@ -34,7 +42,7 @@ TIMES = range(-62_135_596_800 * SECOND_US, 253_402_300_800 * SECOND_US)
 _INTEGERS = range(-(1 << 63), 1 << 63)
 """What the store can compare."""
 
-_ID = re.compile(r"[!-.0-~]{1,128}")
+_ID = re.compile(rf"[!-.0-~]{{1,{ID_LENGTH_MAX}}}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TOKEN_BAD = "This is no page token of this list: begin without one, and leave the other fields as they were."  # noqa: S105 – a sentence
 
@@ -51,7 +59,7 @@ def read_namespace(namespace: str) -> str:
 def read_key(namespace: str, saga_id: str) -> SagaKey:
     """Return the name of a saga."""
     if not _ID.fullmatch(saga_id):
-        message = "It must have 1 to 128 printable ASCII characters, without spaces and slashes."
+        message = f"It must have 1 to {ID_LENGTH_MAX} printable ASCII characters, without spaces and slashes."
         raise BadField("saga_id", message)
     return SagaKey(read_namespace(namespace), saga_id)
 
@@ -116,6 +124,8 @@ def read_token(token: str, request: Message, kinds: tuple[type, ...]) -> list[An
     """Return the place that a token of the same question names, None without a token."""
     if not token:
         return None
+    if len(token) > PAGE_TOKEN_LENGTH_MAX:
+        raise BadField("page_token", _TOKEN_BAD)
     try:
         question, *place = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, binascii.Error, RecursionError):
@@ -126,7 +136,7 @@ def read_token(token: str, request: Message, kinds: tuple[type, ...]) -> list[An
 
 
 def _storable(place: list[Any]) -> bool:
-    return all(not isinstance(part, int) or part in _INTEGERS for part in place)
+    return all(part in _INTEGERS if isinstance(part, int) else str(part).isascii() for part in place)
 
 
 def _question(request: Message) -> str:

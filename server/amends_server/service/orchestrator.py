@@ -24,7 +24,7 @@ from amends_server.engine.commands import Cancel
 from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.graph import build_graph
-from amends_server.engine.plan import compensation_plans
+from amends_server.engine.plan import PLANS_STEPS_MAX, compensation_plans
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity
 from amends_server.errors import (
     BadField,
@@ -108,8 +108,12 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         definition, problems = diagnose(request.definition)
         if not _errors(problems):
             problems += await self._participants.check(definition)
+        plans = not _errors(problems) and len(definition.steps) <= PLANS_STEPS_MAX
+        if not plans and not _errors(problems):
+            message = f"What a failure would undo is shown for {PLANS_STEPS_MAX} steps at the most."
+            problems.append(Problem(Severity.WARNING, "steps", "PLANS_LEFT_OUT", message))
         response = pb.CheckDefinitionResponse(diagnostics=problems_to_wire(_worst_first(problems)))
-        if not _errors(problems):
+        if plans:
             for failed, undone in compensation_plans(build_graph(definition, "")):
                 response.plans.add(failed_step=failed, compensated_steps=undone)
         return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amends_server.catalogue import Catalogue
-from amends_server.store.protocol import SagaKey, Store
+from amends_server.store.protocol import NotFound, SagaKey, Store
 
 PAGE_ROWS = 1_000
 """Rows read at a time; whoever removes a participant can wait for all of them."""
@@ -19,10 +19,21 @@ class Usage:
     async def unfinished_saga_with(self, participant: str) -> SagaKey | None:
         """Return an unfinished saga whose definition names the participant, if there is one."""
         after: SagaKey | None = None
+        free: set[tuple[str, str]] = set()
         while page := await self._store.list_unfinished(after, PAGE_ROWS):
             for row in page:
-                entry = await self._catalogue.find(row.key.namespace, digest=row.birth.definition_digest)
-                if any(step.participant == participant for step in entry.graph.definition.steps):
-                    return row.key
+                definition = (row.key.namespace, row.birth.definition_digest)
+                if definition not in free:
+                    if await self._names(definition, participant):
+                        return row.key
+                    free.add(definition)
             after = page[-1].key
         return None
+
+    async def _names(self, definition: tuple[str, str], participant: str) -> bool:
+        namespace, digest = definition
+        try:
+            entry = await self._catalogue.find(namespace, digest=digest)
+        except NotFound:  # its sagas are halted and call nobody
+            return False
+        return any(step.participant == participant for step in entry.graph.definition.steps)

@@ -42,6 +42,13 @@ class InUse(StoreError):
     """The thing cannot be removed while others need it."""
 
 
+class Unwritable(StoreError):
+    """The store cannot hold what it was given, whatever its state: too large a value, or no valid text.
+
+    Nothing was written; in a batch of several appends, any of them may be the reason.
+    """
+
+
 class Unavailable(StoreError):
     """The store cannot be read or written now. Of a batch that failed so, all or nothing may be durable."""
 
@@ -211,6 +218,7 @@ class Store(Protocol):
         accepted again.
 
         :raises Unavailable: if the transaction failed as a whole; whether it is durable is then unknown.
+        :raises Unwritable: if some of it can never be written.
         """
         ...
 

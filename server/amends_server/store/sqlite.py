@@ -30,6 +30,7 @@ from amends_server.store.protocol import (
     StoredSaga,
     StoreError,
     Unavailable,
+    Unwritable,
 )
 
 T = TypeVar("T")
@@ -158,7 +159,11 @@ class SqliteStore:
         connections = await self._ready()
         try:
             return await connections.writer.run(partial(transact, work))
+        except (OverflowError, UnicodeEncodeError) as error:  # by Python's binding, before SQLite has seen the value
+            raise Unwritable(f"The database {self._path} cannot hold it ({type(error).__name__}).") from None
         except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_TOOBIG:
+                raise Unwritable(f"The database {self._path} cannot hold it: it is too large.") from None
             raise self._failed(connections, error) from error
 
     async def _read(self, work: Work[T]) -> T:
