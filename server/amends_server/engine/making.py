@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json, to_json
-from amends_server.engine.payload import Json, payload_size_bytes
+from amends_server.engine.payload import Json
 
 AT_ONCE_BYTES_MAX = 32 << 20
 """Read and made by the templates of one decision, all together: everybody waits for it, about a second at the most.
 
 Two payloads of the largest size fit in any case, one to be read and one to be made.
 """
+
+
+LEAVES_FEW = 16
+"""So often may large data that was not read from payloads stand in what is made, before it is measured first."""
 
 
 class TooMuch(TemplateError):
@@ -19,11 +23,11 @@ class TooMuch(TemplateError):
 class Making:
     """One decision's reading and making. `payload_bytes_max` bounds each thing that is made."""
 
-    __slots__ = ("_left", "_parsed", "payload_bytes_max")
+    __slots__ = ("_parsed", "_spent", "payload_bytes_max")
 
     def __init__(self, payload_bytes_max: int) -> None:
         self.payload_bytes_max = payload_bytes_max
-        self._left = max(AT_ONCE_BYTES_MAX, 2 * payload_bytes_max)
+        self._spent = 0
         self._parsed: dict[int, tuple[Json, JsonValue]] = {}  # with the payload, so that its id stays its own
 
     def parse(self, payload: Json) -> JsonValue:
@@ -33,30 +37,34 @@ class Making:
         """
         kept = self._parsed.get(id(payload))
         if kept is None:
-            self._pay(len(payload.text))
+            self._spent += len(payload.text)
+            if self._spent > AT_ONCE_BYTES_MAX:
+                self._check()
             kept = self._parsed[id(payload)] = (payload, parse_json(payload.text))
         return kept[1]
 
-    def write(self, value: JsonValue) -> Json:
-        """Return a value as a payload.
+    def write(self, value: JsonValue, leaves: int) -> Json:
+        """Return a value as a payload. `leaves`: in how many places of it something that was read may stand.
 
         :raises TemplateError: if it is larger than a payload may be, or this decision has made enough.
         """
-        if self._parsed and _size(value, self.payload_bytes_max) > self.payload_bytes_max:
+        most = self.payload_bytes_max
+        if (leaves > LEAVES_FEW or self._spent * leaves > most) and _size(value, most) > most:
             raise self._too_large()
         made = to_json(value)
-        size_bytes = payload_size_bytes(made)
-        if size_bytes > self.payload_bytes_max:
+        size_bytes = len(made.text) if made.text.isascii() else len(made.text.encode())
+        if size_bytes > most:
             raise self._too_large()
-        self._pay(size_bytes)
+        self._spent += size_bytes
+        if self._spent > AT_ONCE_BYTES_MAX:
+            self._check()
         return made
 
     def _too_large(self) -> TemplateError:
         return TemplateError(f"It has more than the {self.payload_bytes_max} bytes that a payload may have.")
 
-    def _pay(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
+    def _check(self) -> None:
+        if self._spent > 2 * self.payload_bytes_max:
             raise TooMuch("Too much data would be read and made at once: have fewer steps begin together.")
 
 

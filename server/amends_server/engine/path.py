@@ -69,14 +69,15 @@ class Values:
 
         :raises TemplateError: if it is not JSON.
         """
-        if root not in self._parsed:
+        kept = self._parsed
+        if root not in kept:
             found = self._lookup(root)
             if isinstance(found, Payload) and not isinstance(found, Json):
                 raise TemplateError(
                     f"`{text}` leads into data that is not JSON; only the whole value can be passed on."
                 )
-            self._parsed[root] = self._making.parse(found) if isinstance(found, Json) else found
-        return self._parsed[root]
+            kept[root] = self._making.parse(found) if isinstance(found, Json) else found
+        return kept[root]
 
     def at(self, path: Path) -> JsonValue:
         """Return the value at a path.

@@ -38,8 +38,8 @@ class Template:
         values = Values(lookup, making)
         if isinstance(self.tree, Path) and not self.tree.rest:
             found = values.whole(self.tree.root)
-            return found if isinstance(found, Payload) else making.write(found)
-        return making.write(_fill(self.tree, values))
+            return found if isinstance(found, Payload) else making.write(found, 1)
+        return making.write(_fill(self.tree, values), len(self.paths) + len(self.expressions))
 
 
 def parse_template(text: str, *, error: bool = False) -> Template:
