@@ -92,7 +92,7 @@ def test_the_table_of_statuses_says_which_are_tried_again() -> None:
 
 def test_each_finding_about_a_definition_is_explained() -> None:
     codes = {code for _, code in codes_in(SERVER, MAKE_FINDINGS)}
-    assert {"CYCLE", "NOT_SUPPORTED", "ACTION_UNCHECKED"} <= codes
+    assert {"CYCLE", "FIELD_UNKNOWN", "ACTION_UNCHECKED"} <= codes
     assert codes - set(rows("docs/errors.md")) == set()
 
 

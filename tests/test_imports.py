@@ -37,6 +37,7 @@ MAY_IMPORT_OF_OURS = {
             "amends_server.clock",
             "amends_server.config",
             "amends_server.errors",
+            "amends_server.tokens",
             "amends.v1",
         ),
     ),

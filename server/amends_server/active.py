@@ -11,21 +11,28 @@ from amends_server.engine.commands import Settle, Verdict
 from amends_server.engine.decide import Decision
 from amends_server.engine.due import Due, OwedCall, due
 from amends_server.engine.graph import Graph
+from amends_server.engine.payload import Error
 from amends_server.engine.state import State
 from amends_server.store.protocol import Append, Birth, Head, SagaKey
+from amends_server.tokens import Tokens
 from amends_server.transport.requests import Origin
 
 
-def make_active(key: SagaKey, birth: Birth, graph: Graph, state: State, epoch: int) -> ActiveSaga:
+def make_active(
+    key: SagaKey, birth: Birth, graph: Graph, state: State, epoch: int, tokens: Tokens | None
+) -> ActiveSaga:
     """Return a saga of which nothing is out yet; what it sends is sent under that epoch."""
     origin = Origin(
         started=state.started,
         definition_name=birth.definition_name,
         definition_version=birth.definition_version,
         epoch=epoch,
+        tokens=tokens,
     )
     return ActiveSaga(key=key, birth=birth, graph=graph, origin=origin, state=state)
 
+
+NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
 
 Follower = Callable[[State | Exception], None]
 """Called with the durable state that was waited for, or with why there is none."""

@@ -35,6 +35,7 @@ from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
+from amends_server.tokens import Tokens
 from amends_server.transport.attempts import LateCall
 from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
 from amends_server.transport.links import Transport
@@ -63,8 +64,8 @@ class StartError(Exception):
 class Server:
     """A running orchestrator. `address` is where it listens, with the port that was taken."""
 
-    def __init__(self, settings: Settings, store: Store, epoch: int) -> None:
-        clock = SystemClock()
+    def __init__(self, settings: Settings, store: Store, epoch: int, secret: bytes) -> None:
+        clock, tokens = SystemClock(), Tokens(secret)
         self._settings = settings
         self._store = store
         allows = cache(partial(is_allowed, patterns=settings.participant_allow))
@@ -86,6 +87,7 @@ class Server:
             clock=clock,
             epoch=epoch,
             active_max=SAGAS_ACTIVE_MAX,
+            tokens=tokens,
         )
         self._late = LateReplies(self._runner.command)
         self._keeper = Keeper(store, self._runner, clock)
@@ -97,6 +99,7 @@ class Server:
             feed=Feed(store, reader, self._runner, self._hub),
             hub=self._hub,
             clock=clock,
+            tokens=tokens,
             payload_bytes_max=settings.payload_bytes_max,
         )
         self._operator = OperatorService(
@@ -186,7 +189,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
         stack.push_async_callback(store.close)
         try:
             await store.open()
-            server = Server(settings, store, await store.next_epoch())
+            server = Server(settings, store, await store.next_epoch(), await store.secret())
             await server.start()
         except StoreLocked as error:
             raise StartError(f"{error} Stop it, or choose another file with --store sqlite:///PATH.") from error

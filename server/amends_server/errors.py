@@ -63,8 +63,8 @@ class SagaAlreadyExists(ServiceError):
 
     def __init__(self, namespace: str, saga_id: str) -> None:
         message = (
-            f"Saga `{saga_id}` in namespace `{namespace}` was started with another definition, input, labels or "
-            "deadline: choose another id, or send the same content again."
+            f"Saga `{saga_id}` in namespace `{namespace}` was started with another definition, input, labels, deadline "
+            "or start time: choose another id, or send the same content again."
         )
         super().__init__(message, {"namespace": namespace, "saga_id": saga_id})
 
@@ -125,6 +125,16 @@ class AddressNotAllowed(ServiceError):
         super().__init__(
             f"Calls to `{address}` are not allowed: the server's operator can add it to the setting participant_allow.",
             {"address": address},
+        )
+
+
+class TokenInvalid(ServiceError):
+    """A completion token was not given out for that step of that saga."""
+
+    def __init__(self, saga_id: str, step: str) -> None:
+        super().__init__(
+            f"The token is not of step `{step}` of saga `{saga_id}`: pass on `completion_token` of the step's call.",
+            {"saga_id": saga_id, "step": step},
         )
 
 

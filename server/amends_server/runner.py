@@ -14,15 +14,15 @@ from functools import partial
 
 import structlog
 
-from amends_server.active import ActiveSaga, Follower, make_active
+from amends_server.active import NOT_SENT, ActiveSaga, Follower, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.config import KEEP_CROWDED_S, KEEP_S
+from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import Command, NotSent, Recover, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.due import CallOrder, OwedCall, order_call
 from amends_server.engine.events import SagaStarted
-from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
 from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
@@ -32,13 +32,12 @@ from amends_server.journal import Journal
 from amends_server.mending import Mender
 from amends_server.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, StoreError, Unavailable
+from amends_server.tokens import Tokens
 from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
 Send = Callable[[str, CallOrder, Origin, Told, Wanted], None]
 """Sends an attempt to the participant of that name, if it is still wanted then, and calls back, later."""
-
-NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,13 +55,14 @@ class Runner:
         clock: Clock,
         epoch: int,
         active_max: int,
+        tokens: Tokens | None = None,
     ) -> None:
         self._journal = journal
         self._reader = reader
         self._send = send
         self._hub = hub
         self._clock = clock
-        self._epoch = epoch
+        self._epoch, self._tokens = epoch, tokens
         self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
         self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
@@ -124,7 +124,7 @@ class Runner:
         if key in self._active or key in self._loading or self._holding or self.active_count >= self._active_max:
             return False
         decision = start(entry.graph, started)
-        saga = make_active(key, birth, entry.graph, decision.state, self._epoch)
+        saga = make_active(key, birth, entry.graph, decision.state, self._epoch, self._tokens)
         saga.call_back(1, told)
         self._record(saga, decision, None, birth)
         self._active[key] = saga
@@ -145,12 +145,14 @@ class Runner:
         """
         async with self._pin(key) as saga:
             try:
-                state = self._decide(saga, command)
+                events, state = self._decide(saga, command)
             except Rejected:
                 if saga.state is not None:  # nobody is told of what may still be lost
                     await saga.follow(saga.state.sequence)
                 raise
-            return View(key, saga.birth, await saga.follow(state.sequence))
+            view = View(key, saga.birth, await saga.follow(state.sequence))
+            raise_if_late(command, events)
+            return view
 
     async def read(self, key: SagaKey) -> View:
         """Return a saga as it durably stands, without taking it into memory.
@@ -196,14 +198,14 @@ class Runner:
 
     # Decide, record, send
 
-    def _decide(self, saga: ActiveSaga, command: Command) -> State:
+    def _decide(self, saga: ActiveSaga, command: Command) -> Decision:
         if saga.state is None:
             raise Unavailable("The saga's journal could not be written: try again when the store is back.")
         assert self._active.get(saga.key) is saga, "decided on a saga that is not the one in memory"
         decision = decide(saga.state, command, self._clock.now(), hold=self._holding)
         if decision.events:
             self._record(saga, decision, command if isinstance(command, Settle) else None)
-        return decision.state
+        return decision
 
     def _record(self, saga: ActiveSaga, decision: Decision, settle: Settle | None, birth: Birth | None = None) -> None:
         append = saga.take(decision, birth)
@@ -345,7 +347,7 @@ class Runner:
         except Exception as bug:
             self._halt(key, bug)
             raise SagaHalted(key.namespace, key.saga_id, type(bug).__name__) from bug
-        saga = make_active(key, row.birth, entry.graph, state, self._epoch)
+        saga = make_active(key, row.birth, entry.graph, state, self._epoch, self._tokens)
         saga.durable = state
         self._active[key] = saga
         lost = row.head.epoch != self._epoch and not state.final

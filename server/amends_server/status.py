@@ -69,6 +69,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     errors.ParticipantInUse: Refusal(_C.FAILED_PRECONDITION, "PARTICIPANT_IN_USE"),
     errors.ParticipantFixed: Refusal(_C.FAILED_PRECONDITION, "PARTICIPANT_FIXED"),
     errors.AddressNotAllowed: Refusal(_C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
+    errors.TokenInvalid: Refusal(_C.PERMISSION_DENIED, "TOKEN_INVALID"),
     errors.Overloaded: Refusal(_C.RESOURCE_EXHAUSTED, "OVERLOADED", retry=True),
     errors.ShuttingDown: Refusal(_C.UNAVAILABLE, "SHUTTING_DOWN", retry=True),
     errors.NotWaitedFor: Refusal(_C.ABORTED, "NOT_WAITED_FOR"),

@@ -17,7 +17,7 @@ from tests.acceptance.harness_answers import (
     succeed,
     system_error,
 )
-from tests.acceptance.harness_definitions import WORKER, definition, step
+from tests.acceptance.harness_definitions import WORKER, definition, rule, step
 from tests.acceptance.harness_ledger import WAIT_S, Ledger, Record
 from tests.acceptance.harness_orchestrator import SQLITE_ONLY, InProcess, Orchestrator, Process
 from tests.acceptance.harness_participant import ScriptedParticipant
@@ -45,6 +45,7 @@ __all__ = [
     "raw",
     "refusal_of",
     "refuse",
+    "rule",
     "status",
     "step",
     "succeed",

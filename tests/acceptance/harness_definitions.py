@@ -23,6 +23,7 @@ def definition(
     output: object = None,
     deadline_s: float | None = None,
     on_compensation_failure: str = "HALT",
+    input_schema: object = None,
 ) -> pb.Definition:
     """A definition. Steps run one after another unless they say `after`; a text is a step of that id, all defaults."""
     made: list[pb.StepDefinition] = []
@@ -38,6 +39,7 @@ def definition(
         output_template="" if output is None else json.dumps(output),
         deadline=seconds(deadline_s),
         on_compensation_failure=pb.OnCompensationFailure.Value(f"ON_COMPENSATION_FAILURE_{on_compensation_failure}"),
+        input_schema="" if input_schema is None else json.dumps(input_schema),
     )
 
 
@@ -61,6 +63,11 @@ def step(
     timeout_s: float | None = None,
     undo_timeout_s: float | None = None,
     deadline_s: float | None = None,
+    when: str = "",
+    requires: Sequence[str] = (),
+    on_error: Sequence[pb.ErrorRule] = (),
+    output_schema: object = None,
+    delay_s: float | None = None,
 ) -> pb.StepDefinition:
     """A step. `after` None is after the previous one, empty is at once. `undo` False: not needed; None: nothing said.
 
@@ -90,7 +97,28 @@ def step(
         retry=pb.RetryPolicy(attempts_max=attempts, **retry),
         timeout=seconds(timeout_s),
         deadline=seconds(deadline_s),
+        when=when,
+        requires=requires,
+        on_error=on_error,
+        output_schema="" if output_schema is None else json.dumps(output_schema),
+        delay=seconds(delay_s),
     )
+
+
+def rule(then: str, *codes: str, when: str = "", output: object = None) -> pb.ErrorRule:
+    """A rule for business errors. `then` is compensate, continue or retry; `output` a template as a value."""
+    made = pb.ErrorRule(codes=codes, when=when)
+    match then:
+        case "compensate":
+            made.compensate.SetInParent()
+        case "continue":
+            made.continue_with.SetInParent()
+            made.continue_with.output_template = "" if output is None else json.dumps(output)
+        case "retry":
+            made.retry.SetInParent()
+        case _:
+            raise AssertionError(f"no rule does `{then}`")
+    return made
 
 
 def seconds(value: float | None) -> duration_pb2.Duration | None:

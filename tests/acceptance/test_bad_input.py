@@ -31,7 +31,7 @@ NO_DEFINITION = "DEFINITION_NOT_FOUND"
 NO_PARTICIPANT = "PARTICIPANT_NOT_FOUND"
 NOT_ALLOWED = "ADDRESS_NOT_ALLOWED"
 NOT_KEPT = "EVENTS_NOT_KEPT"
-NOT_SERVED = "NOT_SERVED"
+NOT_GIVEN_OUT = "TOKEN_INVALID"
 
 CODES = {
     BAD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,7 +42,7 @@ CODES = {
     NO_PARTICIPANT: grpc.StatusCode.NOT_FOUND,
     NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
     NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
-    NOT_SERVED: grpc.StatusCode.UNIMPLEMENTED,
+    NOT_GIVEN_OUT: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 
@@ -163,7 +163,8 @@ STARTS: dict[str, Case] = {
     "negative deadline": (start(deadline=lasting(-1)), BAD, "deadline"),
     "deadline in ages": (start(deadline=lasting(INT64_MAX)), BAD, "deadline"),
     "deadline after the calendar": (start(deadline=lasting(300_000_000_000)), BAD, "deadline"),
-    "start time": (start(start_time=timestamp_pb2.Timestamp(seconds=1)), NOT_SERVED, ""),
+    "start time in ages": (start(start_time=timestamp_pb2.Timestamp(seconds=250_000_000_000)), BAD, "start_time"),
+    "start time after the calendar": (start(start_time=timestamp_pb2.Timestamp(seconds=INT64_MAX)), BAD, "start_time"),
     "unknown participant": (
         orchestrator_pb2.StartSagaRequest(inline_definition=definition("x", step("one", participant="nobody"))),
         BAD_DEFINITION,
@@ -333,7 +334,12 @@ WRITES: dict[str, Case] = {
     ),
     "completion": (
         orchestrator_pb2.CompleteStepRequest(saga_id="there", step="one"),
-        NOT_SERVED,
+        NOT_GIVEN_OUT,
+        "",
+    ),
+    "completion of nothing": (
+        orchestrator_pb2.CompleteStepRequest(saga_id="nobody", step="one"),
+        NOBODY,
         "",
     ),
 }

@@ -125,7 +125,7 @@ async def test_c34_the_key_is_equal_over_retries_and_restarts_and_else_different
     assert epochs == sorted(epochs)
     requests = [record.execute_request for record in calls]
     for request in requests:
-        for field in ("attempt", "epoch", "expire_time"):
+        for field in ("attempt", "epoch", "expire_time", "completion_token"):
             request.call.ClearField(field)
     assert requests == [requests[0]] * 4
     keys = [world.ledger.keys(saga_id, name) for saga_id in ("s", "other") for name in ("one", "two", "undo one")]

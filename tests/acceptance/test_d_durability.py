@@ -36,7 +36,7 @@ THREE = definition("three", "one", "two", "three")
 def frozen(record: Record) -> bytes:
     """What a call says but for that which tells one attempt from another."""
     request = record.compensate_request if record.compensating else record.execute_request
-    for field in ("attempt", "epoch", "expire_time"):
+    for field in ("attempt", "epoch", "expire_time", "completion_token"):
         request.call.ClearField(field)
     return request.SerializeToString(deterministic=True)
 

@@ -1,8 +1,10 @@
 """Golden histories as text: a definition, then each command with the events that it leads to and the state after it.
 
 # What the history shows.
-saga deadline=500                         one line, with on_failure=continue, output=TEMPLATE
+saga deadline=500                         one line, with start=TIME on_failure=continue output=TEMPLATE
 step a                                    more: kind, after=a,b attempts interval deadline input undo undo_attempts
+                                          when=EXPRESSION requires=PATH,PATH output_schema=SCHEMA delay=TIME
+                                          on_error=CODE|CODE[EXPRESSION]:compensate|continue|retry:TEMPLATE;…
 > +1 A(a) succeeds {"n":1}                microseconds later, the action of `a` succeeds; C(a) is its compensation
     StepSucceeded a 1 output={"n":1}
     = COMPLETED | a SUCCEEDED
@@ -12,11 +14,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
+from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import (
     Cancel,
     Command,
+    Complete,
     Fail,
+    InProgress,
     NotSent,
     Pause,
     Recover,
@@ -32,7 +38,15 @@ from amends_server.engine.commands import (
     Wake,
 )
 from amends_server.engine.decide import decide, start
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+)
 from amends_server.engine.due import due
 from amends_server.engine.events import Cause, DeadlinePassed, Event, Resolution, StepFailed
 from amends_server.engine.evolve import fold
@@ -45,6 +59,7 @@ from tests.engine.build import NO, START, TIMEOUT, graph_of, started
 INTERVAL_US = 100
 UNSENT = Error("NOT_SENT", "Not sent.")
 CALL = re.compile(r"(?P<kind>[AC])\((?P<step>\w+)\)(?:#(?P<attempt>\d+))? (?P<verb>\w+)(?: (?P<more>.*))?")
+RULE = re.compile(r"(?P<codes>[\w|*]+)(?:\[(?P<when>.*)\])?:(?P<then>\w+)(?::(?P<output>.*))?")
 BY_OPERATOR = ("why", "operator")
 
 
@@ -55,7 +70,9 @@ def replay(text: str) -> str:
     head = [line for line in kept if not line.startswith("> ")]
     commands = [line for line in kept if line.startswith("> ")]
     definition = [line for line in head if not line.startswith("#")]
-    return "\n".join([*head, "", *_replay(parse_definition(definition), commands)]) + "\n"
+    saga = next((_settings(line.split()[1:]) for line in definition if line.startswith("saga")), {})
+    shown = _replay(parse_definition(definition), commands, _number(saga, "start"))
+    return "\n".join([*head, "", *shown]) + "\n"
 
 
 def parse_definition(lines: list[str]) -> Definition:
@@ -84,7 +101,19 @@ def _parse_step(line: str) -> Step:
         input_template=more.get("input"),
         retry=_retry(more.get("attempts", "1"), more),
         deadline_us=_number(more, "deadline"),
+        when=more.get("when"),
+        requires=tuple(more["requires"].split(",")) if "requires" in more else (),
+        output_schema=more.get("output_schema"),
+        on_error=tuple(map(_parse_rule, more["on_error"].split(";"))) if "on_error" in more else (),
+        delay_us=_number(more, "delay"),
     )
+
+
+def _parse_rule(text: str) -> ErrorRule:
+    match = RULE.fullmatch(text)
+    assert match, f"cannot read the rule `{text}`"
+    codes = () if match["codes"] == "*" else tuple(match["codes"].split("|"))
+    return ErrorRule(codes=codes, when=match["when"], then=OnError(match["then"]), output_template=match["output"])
 
 
 def _parse_compensation(more: dict[str, str]) -> Compensation:
@@ -106,9 +135,10 @@ def _number(more: dict[str, str], name: str) -> int | None:
     return int(more[name]) if name in more else None
 
 
-def _replay(definition: Definition, commands: list[str]) -> Iterator[str]:
+def _replay(definition: Definition, commands: list[str], start_time: int | None) -> Iterator[str]:
     graph = graph_of(definition)
-    journal, state = start(graph, started(graph))
+    begin = replace(started(graph), start_time=None if start_time is None else START + start_time)
+    journal, state = start(graph, begin)
     now = START
     yield commands[0]
     assert commands[0] == "> start"
@@ -119,14 +149,15 @@ def _replay(definition: Definition, commands: list[str]) -> Iterator[str]:
             later, words = words.split(" ", 1)
             now += int(later)
         yield line
+        command = parse_command(words, state)
         try:
-            events, state = decide(state, parse_command(words, state), now)
+            events, state = decide(state, command, now)
+            journal = [*journal, *events]
+            assert fold(graph, journal) == state
+            yield from _show(events, state)
+            raise_if_late(command, events)
         except Rejected as rejected:
             yield f"    ! {rejected.reason}: {rejected}"
-            continue
-        journal = [*journal, *events]
-        assert fold(graph, journal) == state
-        yield from _show(events, state)
 
 
 def parse_command(words: str, state: State) -> Command:
@@ -147,6 +178,10 @@ def parse_command(words: str, state: State) -> Command:
             return Fail(*BY_OPERATOR)
         case ["resolve", step, resolution, *output]:
             return Resolve(step, Resolution(resolution), Json(output[0]) if output else None, *BY_OPERATOR)
+        case ["complete", *_]:
+            settle = _parse_settle(words.removeprefix("complete "), state)
+            assert not isinstance(settle.verdict, InProgress)
+            return Complete(settle.step, settle.attempt, settle.verdict)
         case _:
             return _parse_settle(words, state)
 
@@ -164,7 +199,10 @@ def _verdict(verb: str, more: str | None) -> Verdict:
         case "succeeds":
             return Succeeded(Json(more) if more else None)
         case "refused":
-            return Refused(NO, stored=more == "stored")
+            data = Json(more) if more and more != "stored" else None
+            return Refused(replace(NO, data=data), stored=more == "stored")
+        case "waits":
+            return InProgress(int(more) if more else None)
         case "unknown":
             return Unknown(TIMEOUT, again=more != "for good")
         case "unsent":
@@ -183,7 +221,7 @@ def _show(events: list[Event], state: State) -> Iterator[str]:
 
 def _show_event(event: Event) -> str:
     words = [type(event).__name__]
-    for name in ("step", "attempt", "resolution", "stored", "compensation", "reply", "steps"):
+    for name in ("step", "attempt", "resolution", "stored", "refused", "compensation", "reply", "steps"):
         value = getattr(event, name, None)
         if isinstance(value, bool):
             words += [name] if value else []
@@ -200,7 +238,7 @@ def _show_value(value: Json | Error | Cause | int) -> str:
         case Json(text):
             return text
         case Error(code, message):
-            return code if value in (NO, TIMEOUT, UNSENT) else f"{code}({message})"
+            return code if replace(value, data=None) in (NO, TIMEOUT, UNSENT) else f"{code}({message})"
         case StepFailed(step, error):
             return f"StepFailed({step}, {error.code})"
         case DeadlinePassed(deadline):

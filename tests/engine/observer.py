@@ -28,12 +28,17 @@ from amends_server.engine.events import (
     SagaStarted,
     SagaStuck,
     SagaTurnedBack,
+    StepDeferred,
+    StepDelayed,
     StepDispatched,
+    StepErrorHandled,
     StepFailed,
     StepGivenUp,
+    StepOutputRefused,
     StepRefused,
     StepResolved,
     StepRetryScheduled,
+    StepSkipped,
     StepSucceeded,
 )
 from amends_server.engine.graph import Graph, ancestors
@@ -59,11 +64,20 @@ class Seen:
     undo_failed: bool = False
     passed_over: bool = False
     failed: bool = False
+    delayed: bool = False
+    work: int | None = None  # the attempt that the participant said it is at work on
+    without_effect: bool = False
+    first_time: Time | None = None
 
     @property
     def wants_help(self) -> bool:
         """True if an operator may have something to say about the step."""
-        return self.failed or self.undo_failed or self.due is not None or self.undo_due is not None
+        return self.failed or self.undo_failed or self.due is not None or self.undo_due is not None or self.waits
+
+    @property
+    def waits(self) -> bool:
+        """True while a participant is at work, and not being asked."""
+        return self.work is not None and not self.open
 
 
 class Observer:
@@ -77,6 +91,8 @@ class Observer:
         self.paused = False
         self.stuck = False
         self.deadline: Time | None = None
+        self.start_time: Time | None = None
+        self.begun = False
         known = ancestors([node.before for node in graph.nodes], graph.order)
         self._later = {
             node.step.id: [other.step.id for other in graph.nodes if known[other.index] >> node.index & 1]
@@ -97,9 +113,14 @@ class Observer:
         assert not (turned and dispatched), f"I3: {dispatched!r} in the decision that turned back"
 
     def _see(self, event: Event) -> None:
+        self.begun = self.begun or hasattr(event, "step")
         match event:
             case SagaStarted():
-                self.deadline = event.deadline
+                self.deadline, self.start_time = event.deadline, event.start_time
+            case StepSkipped() | StepDelayed():
+                self._see_not_run(self.steps[event.step], event)
+            case StepDeferred() | StepOutputRefused() | StepErrorHandled():
+                self._see_more(self.steps[event.step], event)
             case StepDispatched():
                 self._see_dispatch(event)
             case StepSucceeded() | StepRefused() | StepRetryScheduled() | StepGivenUp():
@@ -132,23 +153,32 @@ class Observer:
         assert all(b.done or b.skipped for b in before), f"I7: {event!r} before its predecessors are done"
         late = self.deadline is not None and event.time >= self.deadline
         assert not late or self.committed, f"I22: {event!r} after the deadline"
-        seen.attempts, seen.open, seen.due = event.attempt, True, None
+        assert self.start_time is None or event.time >= self.start_time, f"{event!r} before the start time"
+        assert not seen.skipped, f"{event!r} of a step that is not to be run"
+        assert not seen.delayed or (seen.due is not None and event.time >= seen.due), f"{event!r} before its delay"
+        seen.attempts, seen.open, seen.due, seen.delayed = event.attempt, True, None, False
+        seen.first_time = event.time if seen.first_time is None else seen.first_time
         seen.unproven.add(event.attempt)
 
     def _see_outcome(self, seen: Seen, event: StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp) -> None:
         called = not isinstance(event, StepRefused) or event.attempt > 0
-        assert seen.open == called or isinstance(event, StepGivenUp), f"{event!r} of an attempt that is not open"
-        assert event.attempt == seen.attempts or not called, f"{event!r} of another attempt"
-        seen.open, seen.due = False, None
+        brought = seen.waits and not isinstance(event, StepGivenUp)  # by whoever holds a token
+        assert seen.open == called or brought or isinstance(event, StepGivenUp), f"{event!r} of no open attempt"
+        assert event.attempt == seen.attempts or not called or brought, f"{event!r} of another attempt"
+        spoken_for = {seen.work} if brought else {event.attempt, seen.work}
+        keeps_work = isinstance(event, StepRetryScheduled) and not event.refused and seen.open
+        seen.work = seen.work if keeps_work else None
+        seen.open, seen.due, seen.delayed = False, None, False
         match event:
             case StepSucceeded():
                 seen.done = True
             case StepRefused():
                 seen.failed = True
-                seen.unproven -= seen.unproven if event.stored else {event.attempt}
+                seen.unproven -= seen.unproven if event.stored else spoken_for
             case StepRetryScheduled():
                 assert self.back is None, f"I3: {event!r} after turning back"
                 seen.due = event.due_time
+                seen.unproven -= spoken_for if event.refused else set()
             case StepGivenUp():
                 seen.failed = True
 
@@ -162,6 +192,38 @@ class Observer:
             assert event.attempt == seen.attempts, f"{event!r} of another attempt"
             seen.open, seen.due = False, event.time
             seen.unproven.discard(event.attempt)
+
+    def _see_not_run(self, seen: Seen, event: StepSkipped | StepDelayed) -> None:
+        assert self.back is None, f"I3: {event!r} after {self.back!r}"
+        assert not self.paused, f"{event!r} while paused"
+        assert seen.attempts == 0, f"{event!r} of a step that was called"
+        assert not seen.delayed, f"{event!r} of a step that waits"
+        before = [self.steps[self.graph.nodes[i].step.id] for i in self.graph.node(event.step).before]
+        assert all(b.done or b.skipped for b in before), f"I7: {event!r} before its predecessors are done"
+        if isinstance(event, StepSkipped):
+            seen.skipped = seen.without_effect = True
+            seen.due = None
+        else:
+            seen.due, seen.delayed = event.due_time, True
+
+    def _see_more(self, seen: Seen, event: StepDeferred | StepOutputRefused | StepErrorHandled) -> None:
+        match event:
+            case StepDeferred():
+                assert self.back is None, f"I3: {event!r} after {self.back!r}"
+                assert seen.open, f"{event!r} of an attempt that is not open"
+                if seen.work is None:
+                    seen.work = event.attempt
+                else:
+                    seen.unproven.discard(event.attempt)
+                seen.open, seen.due = False, event.due_time
+            case StepOutputRefused():
+                assert seen.open or seen.waits, f"{event!r} of an attempt that is not open"
+                seen.open, seen.due, seen.work, seen.failed = False, None, None, True
+            case StepErrorHandled():
+                assert self.back is None, f"I21: {event!r} after {self.back!r}"
+                assert seen.failed, f"{event!r} of a step that has not failed"
+                assert not seen.unproven, f"I1: {event!r} of a step that may have had an effect"
+                seen.skipped = seen.without_effect = True
 
     def _see_undo(self, event: CompensationDispatched) -> None:
         seen, step = self.steps[event.step], self.graph.node(event.step).step
@@ -210,7 +272,8 @@ class Observer:
     def _see_resolution(self, seen: Seen, event: StepResolved) -> None:
         assert not seen.open, f"{event!r} while its action is in flight"
         assert not seen.undo_open, f"{event!r} while its compensation is in flight"
-        seen.due = seen.undo_due = None
+        seen.due = seen.undo_due = seen.work = None
+        seen.delayed = seen.without_effect = False
         self.stuck = False
         match event.resolution:
             case Resolution.SUCCEEDED:
@@ -237,11 +300,14 @@ class Observer:
                     assert self.deadline is not None, f"I22: {event!r} without a deadline"
                     assert event.time >= self.deadline, f"I22: {event!r} early"
                 self.back, self.stuck = event, False
+                for seen in self.steps.values():
+                    if seen.delayed:
+                        seen.due, seen.delayed = None, False
             case SagaStuck():
                 assert event.steps, "STUCK for no reason"
                 left = [step for step, seen in self.steps.items() if seen.unproven and not seen.undo_failed]
                 assert not (self.back and self._continues and left), f"CONTINUE: {event!r}, and {left} can be undone"
-                assert not any(s.open or s.undo_open or s.due or s.undo_due for s in self.steps.values()), "STUCK early"
+                assert self.quiet, "STUCK early"
                 self.stuck = True
             case SagaRetried():
                 self._see_retry(event.time)
@@ -272,16 +338,28 @@ class Observer:
         for seen in self.steps.values():
             seen.undo_failed = seen.passed_over = False
             seen.undo_due = time if seen.undo_due is not None else None
-            if seen.due is not None or (self.back is None and seen.failed and not (seen.done or seen.skipped)):
+            blocked = self.back is None and seen.failed and not (seen.done or seen.skipped)
+            if blocked:
+                seen.first_time = time
+            if seen.due is not None or seen.waits or blocked:
                 seen.due, seen.failed = time, False
 
     def next_time(self) -> Time | None:
         """When the saga has to be looked at again, by the journal alone."""
         times = [t for s in self.steps.values() for t in (s.due, s.undo_due) if t is not None and not self.paused]
+        if not self.paused:
+            times += [limit for step, s in self.steps.items() if s.waits and (limit := self._limit(step)) is not None]
+            if not self.begun and self.back is None and self.start_time is not None:
+                times.append(self.start_time)
         forward = self.back is None and self.end is None and not self.stuck
         if forward and self.deadline is not None and not self.committed:
             times.append(self.deadline)
         return min(times, default=None)
+
+    def _limit(self, step: str) -> Time | None:
+        """When waiting for a participant that is at work must end."""
+        first_time, deadline_us = self.steps[step].first_time, self.graph.node(step).step.deadline_us
+        return None if first_time is None or deadline_us is None else first_time + deadline_us
 
     def open_calls(self) -> set[tuple[str, bool, int]]:
         """The calls whose intent is recorded and whose outcome is not: step, compensation, attempt."""
@@ -292,5 +370,5 @@ class Observer:
     def quiet(self) -> bool:
         """True when nothing is in flight or waited for."""
         return not any(
-            s.open or s.undo_open or s.due is not None or s.undo_due is not None for s in self.steps.values()
+            s.open or s.undo_open or s.due is not None or s.undo_due is not None or s.waits for s in self.steps.values()
         )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+)
 from amends_server.engine.policy import ENDLESS, Backoff, Retry
 
 STEPS_MAX = 8
@@ -87,6 +95,38 @@ def _step(
         input_template=draw(templates(visible, sound=sound)),
         retry=draw(retries),
         deadline_us=draw(deadlines),
+        when=draw(_conditions(visible, sound=sound)),
+        on_error=tuple(draw(st.lists(_rules(visible, sound=sound), max_size=2))),
+        requires=draw(st.sampled_from([(), (), (), ("input.x",), *([] if sound else [("input.x", "input.missing")])])),
+        output_schema=draw(st.sampled_from([None, None, '{"required":["n"]}', *([] if sound else [MISSING])])),
+        delay_us=draw(st.sampled_from([None, None, None, 20])),
+    )
+
+
+MISSING = '{"required":["missing"]}'
+FALSE = "input.x > 1"
+
+
+def _conditions(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str | None]:
+    """Conditions that are mostly true; a step that is skipped may leave others without what they need."""
+    texts = ["input.x == 1", "saga.id != ''", *(f"steps.{v}.error == null" for v in visible)]
+    texts += [] if sound else [FALSE, FALSE, "input.missing > 1", *(f"steps.{v}.output.missing" for v in visible)]
+    return st.none() | st.none() | st.none() | st.sampled_from(texts)
+
+
+def _rules(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[ErrorRule]:
+    then = st.sampled_from(OnError)
+    outputs = st.sampled_from(
+        [None, '"${error.code}"', '{"n":"${input.x + 1}"}', *([] if sound else ['"${error.no}"'])]
+    )
+    return st.builds(
+        lambda codes, when, then, output: ErrorRule(
+            codes=codes, when=when, then=then, output_template=output if then is OnError.CONTINUE else None
+        ),
+        st.sampled_from([(), ("NO",), ("OTHER", "NO"), ("OTHER",)]),
+        st.sampled_from([None, None, "error.code == 'NO'", "error.data == null", "input.x > 1"]),
+        then,
+        outputs,
     )
 
 

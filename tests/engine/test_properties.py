@@ -16,7 +16,7 @@ from amends_server.engine.definition import Definition, digest
 from amends_server.engine.graph import build_graph
 from amends_server.engine.state import SagaStatus
 from amends_server.engine.validation import check
-from tests.engine.strategies import any_definitions, sound_definitions
+from tests.engine.strategies import FALSE, any_definitions, sound_definitions
 from tests.engine.world import World
 
 FACTOR = float(os.environ.get("AMENDS_EXAMPLES", "1"))
@@ -55,9 +55,11 @@ def test_no_world_breaks_an_invariant(definition: Definition, tape: bytes) -> No
 @examples(150)
 @given(sound_definitions())
 def test_in_a_smooth_world_a_saga_ends(definition: Definition) -> None:
-    """Only a template that leads nowhere can stop it: then it is undone, or an operator is called."""
+    """Only what leads nowhere can stop it, or a delay beyond its deadline: then it is undone, or stuck."""
     state = run(definition, b"").state
-    if "missing" in repr(definition):
+    stops = "missing" in repr(definition) or any(step.when == FALSE for step in definition.steps)
+    late = definition.deadline_us is not None and any(step.delay_us for step in definition.steps)
+    if stops or late:
         assert state.final or state.status is SagaStatus.STUCK
     else:
         assert state.status is SagaStatus.COMPLETED

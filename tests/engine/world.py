@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from amends_server.engine.commands import (
     Cancel,
     Command,
+    Complete,
     Fail,
+    InProgress,
     NotSent,
     Pause,
     Recover,
@@ -39,6 +41,9 @@ from tests.engine.observer import Observer
 TURNS_MAX = 2_000
 """Far more than any tape and policy need: a saga that is not at rest by then never will be."""
 
+WORKING = 3
+"""A participant's choice to be at work, and from there on."""
+
 FORWARD = (SagaStatus.PENDING, SagaStatus.RUNNING)
 
 
@@ -62,6 +67,8 @@ class Entry:
     effects: int = 0
     tombstone: bool = False
     refusal_stored: bool = False
+    working: bool = False
+    attempts: set[int] = field(default_factory=set[int])
 
 
 @dataclass
@@ -70,13 +77,23 @@ class Ledger:
 
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
 
-    def execute(self, step: str, choice: int) -> Verdict:
+    def execute(self, step: str, attempt: int, choice: int) -> Verdict:
         entry = self.entries.setdefault(step, Entry())
+        entry.attempts.add(attempt)
+        if choice >= WORKING and not (entry.tombstone or entry.refusal_stored or entry.effects):
+            entry.working = True
+            return InProgress(7 if choice == WORKING else None)
+        return self.finish(step, choice)
+
+    def finish(self, step: str, choice: int) -> Succeeded | Refused:
+        """End the work, or tell how it ended."""
+        entry = self.entries[step]
+        entry.working = False
         if entry.tombstone or entry.refusal_stored:
             return Refused(NO, stored=True)
         if entry.effects:
             return Succeeded(Json('{"n":1}'))
-        if choice:
+        if choice in (1, 2):
             entry.refusal_stored = choice == 1
             return Refused(NO, entry.refusal_stored)
         entry.effects += 1
@@ -84,9 +101,11 @@ class Ledger:
 
     def compensate(self, step: str, choice: int) -> Verdict:
         entry = self.entries.setdefault(step, Entry())
+        if choice >= WORKING:
+            return InProgress(7)
         if choice:
             return Refused(NO)
-        entry.effects, entry.tombstone = 0, True
+        entry.effects, entry.tombstone, entry.working = 0, True, False
         return Succeeded()
 
 
@@ -111,7 +130,8 @@ class World:
         self.replies: list[Settle] = []
         self.cancelled = False
         self.now = START
-        events, self.state = start(graph, started(graph))
+        begin = replace(started(graph), start_time=START + 9 if self.tape.choose(16) == 15 else None)
+        events, self.state = start(graph, begin)
         self.folded: State | None = None
         self._append("start", events)
 
@@ -140,6 +160,8 @@ class World:
             self._pause_or_resume,
             lambda: self._operate(Retry("test", "op")),
             self._resolve,
+            self._complete,
+            self._complete,
             lambda: self._operate(Fail("test", "op")),
         )
         turns[self.tape.choose(len(turns))]()
@@ -160,9 +182,30 @@ class World:
             self._resolve()
         elif self.state.paused and not self.tape:
             self._decide(Resume("test", "op"))
+        elif not self.state.final:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Somebody who holds a token of a call that has landed brings its outcome."""
+        working = sorted(
+            step for step, entry in self.ledger.entries.items() if entry.attempts and (entry.working or entry.effects)
+        )
+        waiting = [step for step in working if self.observer.steps[step].waits] or working
+        if waiting:
+            step = waiting[self.tape.choose(len(waiting))]
+            tokens = sorted(self.ledger.entries[step].attempts)
+            kind = max(0, self.tape.choose(8) - 4)
+            verdict = self.ledger.finish(step, kind) if kind < 3 else Unknown(TIMEOUT)
+            command = Complete(step, tokens[self.tape.choose(len(tokens))], verdict)
+            before = self.state
+            if self._operate(command) and kind == 0:
+                self._operate(command)  # a repetition changes nothing more than that it was too late again
+            assert before.step(step).action.takes_word or replace(before, sequence=0, update_time=0) == replace(
+                self.state, sequence=0, update_time=0
+            ), f"{command} changed something"
 
     def _answer(self, call: Call) -> None:
-        kind = max(0, self.tape.choose(16) - 8)
+        kind = max(0, self.tape.choose(18) - 8)
         if kind < 3:  # 0 the smooth way, 1 refused and stored, 2 refused by this attempt
             self._settle(call, self._land(call, kind))
         elif kind == 3:  # done, and the reply is lost for now
@@ -172,6 +215,8 @@ class World:
             self._settle(call, Unknown(TIMEOUT))
         elif kind == 7:  # it waited for its turn until it was not to be sent any more
             self._settle(call, NotSent(TIMEOUT))
+        elif kind >= 8:  # the participant is at work, and is to be asked again, or will say by itself
+            self._settle(call, self._land(call, WORKING + kind - 8))
         else:  # the request is under way, and may land after anything else
             self.late.append(call)
             self._settle(call, Unknown(TIMEOUT, again=kind != 5))
@@ -182,8 +227,9 @@ class World:
         self._decide(settle, hold=self.tape.choose(32) == 31)
 
     def _land(self, call: Call, choice: int) -> Verdict:
-        participant = self.ledger.compensate if call.compensation else self.ledger.execute
-        return participant(call.step, choice)
+        if call.compensation:
+            return self.ledger.compensate(call.step, choice)
+        return self.ledger.execute(call.step, call.attempt, choice)
 
     def _land_late(self) -> None:
         if self.late:
@@ -284,7 +330,9 @@ class World:
         deadline = self.state.started.deadline
         missed = deadline is not None and self.now >= deadline and self.state.status in FORWARD
         assert not missed or self.observer.committed, "I22: the deadline passed and nothing came of it"
-        resting = self.observer.quiet and not self.state.paused and not self.state.final
+        start_time = self.state.started.start_time
+        early = start_time is not None and self.now < start_time
+        resting = self.observer.quiet and not self.state.paused and not self.state.final and not early
         assert not resting or self.state.status is SagaStatus.STUCK, "I39: nothing moves, and the saga is not STUCK"
 
     def _check_end(self) -> None:
@@ -296,6 +344,8 @@ class World:
                 assert not self.cancelled, "I21: a cancel was accepted, and the saga completed"
                 succeeded = [step for step, seen in self.observer.steps.items() if not seen.skipped]
                 assert all(effects.get(step) == 1 for step in succeeded), f"I1: COMPLETED, and the ledger has {effects}"
+                idle = [step for step, seen in self.observer.steps.items() if seen.without_effect]
+                assert not any(effects.get(step) for step in idle), f"I1: {idle} were not to be done: {effects}"
             case SagaCompensated():
                 owing = [node.step.id for node in self.graph.nodes if not self._nothing_to_undo(node.step.id)]
                 left = [step for step in owing if effects.get(step)]

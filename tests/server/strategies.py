@@ -8,7 +8,15 @@ from typing import get_args
 from hypothesis import strategies as st
 
 from amends_server.engine import events as e
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+)
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService
 from amends_server.engine.policy import Backoff, Retry
 
@@ -59,6 +67,8 @@ _FIELDS: dict[str, st.SearchStrategy[object]] = {
     "stored": st.booleans(),
     "related_services": related,
     "due_time": times,
+    "start_time": st.none() | times,
+    "refused": st.booleans(),
     "resolution": st.sampled_from(e.Resolution),
     "reason": texts,
     "cause": causes,
@@ -69,7 +79,10 @@ _FIELDS: dict[str, st.SearchStrategy[object]] = {
 
 def events_of(kind: type[e.Event]) -> st.SearchStrategy[e.Event]:
     """Events of one kind, each field set."""
-    return st.builds(kind, **{name: _FIELDS[name] for name in kind.__dataclass_fields__})
+    fields = dict(_FIELDS)
+    if kind is e.StepDeferred:
+        fields["due_time"] = st.none() | times
+    return st.builds(kind, **{name: fields[name] for name in kind.__dataclass_fields__})
 
 
 events = st.one_of([events_of(kind) for kind in EVENT_TYPES])
@@ -86,6 +99,17 @@ retries = st.builds(
 templates = st.none() | st.sampled_from(['"${input}"', '{"a":"${input.b[0]}"}', "7"])
 undos = st.just(Compensation(not_needed=True)) | st.builds(
     Compensation, template=templates, retry=st.none() | retries, timeout_us=st.none() | durations
+)
+
+
+rules = st.builds(
+    lambda codes, when, then, output: ErrorRule(
+        codes=codes, when=when, then=then, output_template=output if then is OnError.CONTINUE else None
+    ),
+    st.sampled_from([(), ("A", "B")]),
+    st.sampled_from([None, "error.code == 'A'"]),
+    st.sampled_from(OnError),
+    templates,
 )
 
 
@@ -110,6 +134,11 @@ def definitions(draw: st.DrawFn) -> Definition:
                 retry=draw(st.none() | retries),
                 timeout_us=draw(durations),
                 deadline_us=draw(st.none() | durations),
+                when=draw(st.sampled_from([None, "input.a > 1"])),
+                on_error=tuple(draw(st.lists(rules, max_size=2))),
+                requires=draw(st.sampled_from([(), ("input.a", "saga.labels.b")])),
+                output_schema=draw(st.sampled_from([None, '{"type":"object"}'])),
+                delay_us=draw(st.none() | durations),
             )
         )
     return Definition(
@@ -119,4 +148,5 @@ def definitions(draw: st.DrawFn) -> Definition:
         deadline_us=draw(st.none() | durations),
         on_compensation_failure=draw(st.sampled_from(OnCompensationFailure)),
         description=draw(texts),
+        input_schema=draw(st.sampled_from([None, "true"])),
     )

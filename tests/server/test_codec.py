@@ -55,9 +55,6 @@ CORRUPT = {
         sequence=8, time={"seconds": 1}, saga_compensated=saga_pb2.SagaCompensated()
     ).SerializeToString(),
     "its kind (none) is not known to this version": saga_pb2.Event(sequence=9, time={"seconds": 1}).SerializeToString(),
-    "its kind (step_deferred) is not known to this version": saga_pb2.Event(
-        sequence=9, time={"seconds": 1}, step_deferred=saga_pb2.StepDeferred(step="a")
-    ).SerializeToString(),
     "it has no time": saga_pb2.Event(sequence=9, saga_compensated=saga_pb2.SagaCompensated()).SerializeToString(),
     "the cause is of no known kind": saga_pb2.Event(
         sequence=9, time={"seconds": 1}, saga_turned_back=saga_pb2.SagaTurnedBack()

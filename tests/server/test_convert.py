@@ -151,7 +151,6 @@ def test_an_empty_policy_says_nothing() -> None:
 
 ZERO, BELOW = Duration(), Duration(nanos=-5)
 AGES = Duration(seconds=101 * 365 * 24 * 3600)
-RULE = definition_pb2.ErrorRule(retry=definition_pb2.RetryOnError())
 
 
 @pytest.mark.parametrize(
@@ -169,12 +168,13 @@ RULE = definition_pb2.ErrorRule(retry=definition_pb2.RetryOnError())
         (definition(step(retry={"backoff": 99})), "steps[0].retry.backoff", "ENUM_UNKNOWN"),
         (definition(step(kind=4)), "steps[0].kind", "ENUM_UNKNOWN"),
         (definition(on_compensation_failure=9), "on_compensation_failure", "ENUM_UNKNOWN"),
-        (definition(step(), step(id="b", when="true")), "steps[1].when", "NOT_SUPPORTED"),
-        (definition(step(on_error=[RULE])), "steps[0].on_error", "NOT_SUPPORTED"),
-        (definition(step(requires=["input.a"])), "steps[0].requires", "NOT_SUPPORTED"),
-        (definition(step(output_schema="{}")), "steps[0].output_schema", "NOT_SUPPORTED"),
-        (definition(step(delay=ZERO)), "steps[0].delay", "NOT_SUPPORTED"),
-        (definition(input_schema="{}"), "input_schema", "NOT_SUPPORTED"),
+        (definition(step(), step(id="b", when="1 +")), "steps[1].when", "EXPRESSION_INVALID"),
+        (definition(step(when="steps.x.output.n > 1")), "steps[0].when", "STEP_NOT_VISIBLE"),
+        (definition(step(on_error=[definition_pb2.ErrorRule()])), "steps[0].on_error[0]", "RULE_INCOMPLETE"),
+        (definition(step(requires=["input a"])), "steps[0].requires[0]", "PATH_INVALID"),
+        (definition(step(output_schema="{")), "steps[0].output_schema", "SCHEMA_INVALID"),
+        (definition(step(delay=ZERO)), "steps[0].delay", "POLICY_INVALID"),
+        (definition(input_schema='{"$ref":"http://127.0.0.1/x"}'), "input_schema", "SCHEMA_INVALID"),
         (definition(output_template='"\\ud800"'), "output_template", "TEMPLATE_INVALID"),
         (definition(step(input_template="{")), "steps[0].input_template", "TEMPLATE_INVALID"),
     ],
@@ -187,8 +187,8 @@ def test_a04_what_is_wrong_is_named(message: definition_pb2.Definition, field: s
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:
-    _, problems = diagnose(definition(step(when="true", participant="", timeout=ZERO)))
-    assert {p.field for p in problems} == {"steps[0].when", "steps[0].participant", "steps[0].timeout"}
+    _, problems = diagnose(definition(step(delay=ZERO, participant="", timeout=ZERO)))
+    assert {p.field for p in problems} == {"steps[0].delay", "steps[0].participant", "steps[0].timeout"}
     assert {d.severity for d in problems_to_wire(problems)} == {definition_pb2.SEVERITY_ERROR}
 
 

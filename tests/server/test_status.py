@@ -127,6 +127,7 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     (errors.ParticipantInUse("shop", "s-1"), C.FAILED_PRECONDITION, "PARTICIPANT_IN_USE"),
     (errors.ParticipantFixed("shop"), C.FAILED_PRECONDITION, "PARTICIPANT_FIXED"),
     (errors.AddressNotAllowed("evil:1"), C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
+    (errors.TokenInvalid("s-1", "a"), C.PERMISSION_DENIED, "TOKEN_INVALID"),
     (errors.Overloaded("sagas", 5), C.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.ShuttingDown(), C.UNAVAILABLE, "SHUTTING_DOWN"),
     (errors.NotWaitedFor("default", "s-1"), C.ABORTED, "NOT_WAITED_FOR"),

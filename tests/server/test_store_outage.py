@@ -51,7 +51,7 @@ async def running(store: FailingStore) -> AsyncIterator[Server]:
     """A server on the store; at the end of the block it is stopped, without time for calls in flight."""
     await store.open()
     settings = load_settings(listen="127.0.0.1:0", store="memory:", drain_s=0)
-    server = Server(settings, store, await store.next_epoch())
+    server = Server(settings, store, await store.next_epoch(), await store.secret())
     await server.start()
     try:
         yield server

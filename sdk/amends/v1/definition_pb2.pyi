@@ -154,7 +154,9 @@ class Definition(_message.Message):
     on_compensation_failure: Global___OnCompensationFailure.ValueType
     """What happens when a compensation fails for good. Unspecified means HALT."""
     input_schema: _builtins.str
-    """A JSON Schema that the input must meet. Anything is accepted if empty."""
+    """A JSON Schema that the input must meet, or StartSaga is refused. Anything is accepted if empty. References lead
+    inside of the schema only.
+    """
     description: _builtins.str
     """What the saga is for, in a sentence or two."""
     @_builtins.property
@@ -223,9 +225,11 @@ class StepDefinition(_message.Message):
     input_template: _builtins.str
     """A JSON template for the input of the action; without it, the input of the saga."""
     when: _builtins.str
-    """A CEL expression over the context; the step is skipped when it is false. Runs always if empty."""
+    """A CEL expression over the context; the step is skipped when it is false. Runs always if empty. A step that comes
+    after a skipped one runs all the same.
+    """
     output_schema: _builtins.str
-    """A JSON Schema that the output of the action must meet."""
+    """A JSON Schema that the output of the action must meet. A step whose output does not has failed, and is undone."""
     @_builtins.property
     def compensation(self) -> Global___Compensation:
         """How the step is undone. Needed by compensatable steps, refused for the others."""
@@ -252,7 +256,9 @@ class StepDefinition(_message.Message):
 
     @_builtins.property
     def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Paths in the context that must hold a value before the step is called, for example `input.customer.email`."""
+        """Paths in the context that must hold a value before the step is called, for example `input.customer.email`. Null is
+        no value.
+        """
 
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
@@ -388,7 +394,9 @@ class ErrorRule(_message.Message):
     CONTINUE_WITH_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     when: _builtins.str
-    """A CEL expression over `error` that must hold besides. Empty: no condition."""
+    """A CEL expression over the context and `error` (code, message, participant, data) that must hold besides. Empty: no
+    condition.
+    """
     @_builtins.property
     def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The error codes that the rule takes; all of them if empty."""
@@ -399,11 +407,13 @@ class ErrorRule(_message.Message):
 
     @_builtins.property
     def continue_with(self) -> Global___ContinueOnError:
-        """Count the step as done."""
+        """Count the step as done, if no other attempt of it can have had an effect; else turn the saga back."""
 
     @_builtins.property
     def retry(self) -> Global___RetryOnError:
-        """Try the same key again, by the retry policy of the step."""
+        """Try the same key again, by the retry policy of the step; then turn the saga back. A verdict that the participant
+        keeps is not tried again.
+        """
 
     def __init__(
         self,

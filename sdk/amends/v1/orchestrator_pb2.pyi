@@ -425,7 +425,7 @@ class StartSagaRequest(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When to begin; at once if unset."""
+        """When to begin; at once if unset. The deadline runs from here."""
 
     def __init__(
         self,
@@ -656,7 +656,7 @@ class ListSagasResponse(_message.Message):
     """Where to go on; empty at the end."""
     @_builtins.property
     def sagas(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.Saga]:
-        """The sagas, without steps, input and output."""
+        """The sagas, without steps, input and output; but a STUCK one has its `stuck`, its cause, and the steps that block it."""
 
     def __init__(
         self,
@@ -806,10 +806,10 @@ class CompleteStepRequest(_message.Message):
     step: _builtins.str
     """The step's id."""
     token: _builtins.str
-    """The token that the participant got with the call."""
+    """The token that the participant got with the call, in `Call.completion_token`."""
     @_builtins.property
     def reply(self) -> _saga_pb2.Reply:
-        """The outcome."""
+        """The outcome: SUCCESS, ERROR, or SYSTEM_ERROR, after which the participant is asked again by the retry policy."""
 
     def __init__(
         self,

@@ -175,7 +175,8 @@ class OrchestratorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CompleteStep(self, request, context):
-        """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS.
+        """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS; the same again is harmless. While
+        the step's call is still in flight, it waits for that. FAILED_PRECONDITION once nobody waits for the outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

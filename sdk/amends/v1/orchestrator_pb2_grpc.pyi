@@ -43,7 +43,9 @@ class OrchestratorServiceStub:
     the saga is completed, or its pivot is dispatched.
     """
     CompleteStep: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CompleteStepRequest, _orchestrator_pb2.CompleteStepResponse]
-    """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS."""
+    """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS; the same again is harmless. While
+    the step's call is still in flight, it waits for that. FAILED_PRECONDITION once nobody waits for the outcome.
+    """
     Session: _aio.StreamStreamMultiCallable[_orchestrator_pb2.OrchestratorServiceSessionRequest, _orchestrator_pb2.OrchestratorServiceSessionResponse]
     """Session carries starts and results in batches over one long stream. Optional for clients."""
 
@@ -142,7 +144,9 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.CompleteStepRequest,
         context: _aio.ServicerContext[_orchestrator_pb2.CompleteStepRequest, _abc.Awaitable[_orchestrator_pb2.CompleteStepResponse]],
     ) -> _abc.Awaitable[_orchestrator_pb2.CompleteStepResponse]:
-        """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS."""
+        """CompleteStep gives the outcome of a step whose participant answered IN_PROGRESS; the same again is harmless. While
+        the step's call is still in flight, it waits for that. FAILED_PRECONDITION once nobody waits for the outcome.
+        """
 
     @_abc_1.abstractmethod
     def Session(

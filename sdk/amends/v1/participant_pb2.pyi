@@ -58,6 +58,7 @@ class Call(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The saga's namespace."""
     saga_id: _builtins.str
@@ -76,6 +77,8 @@ class Call(_message.Message):
     """The definition's version."""
     traceparent: _builtins.str
     """The W3C trace context; also sent as metadata."""
+    completion_token: _builtins.str
+    """What CompleteStep needs, with Execute: whoever has it may finish the step after IN_PROGRESS. Nobody can guess it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The labels of the saga."""
@@ -98,10 +101,11 @@ class Call(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
+        completion_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "definition", b"definition", "definition_version", b"definition_version", "epoch", b"epoch", "expire_time", b"expire_time", "key", b"key", "labels", b"labels", "namespace", b"namespace", "saga_id", b"saga_id", "step", b"step", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completion_token", b"completion_token", "definition", b"definition", "definition_version", b"definition_version", "epoch", b"epoch", "expire_time", b"expire_time", "key", b"key", "labels", b"labels", "namespace", b"namespace", "saga_id", b"saga_id", "step", b"step", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

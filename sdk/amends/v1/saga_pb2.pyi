@@ -87,7 +87,9 @@ class _StepStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepStatus
     STEP_STATUS_UNKNOWN: _StepStatus.ValueType  # 6
     """The attempts ended without a verdict: the action may or may not have had an effect."""
     STEP_STATUS_SKIPPED: _StepStatus.ValueType  # 7
-    """Not to be run: a condition was false, or an operator said so."""
+    """Not to be run: a condition was false, or an operator said so. Also: refused, and a rule went on; then the step has
+    its error, and the output that the rule gave.
+    """
     STEP_STATUS_COMPENSATING: _StepStatus.ValueType  # 8
     """The compensation was dispatched, without a verdict yet."""
     STEP_STATUS_COMPENSATED: _StepStatus.ValueType  # 9
@@ -113,7 +115,9 @@ STEP_STATUS_FAILED: StepStatus.ValueType  # 5
 STEP_STATUS_UNKNOWN: StepStatus.ValueType  # 6
 """The attempts ended without a verdict: the action may or may not have had an effect."""
 STEP_STATUS_SKIPPED: StepStatus.ValueType  # 7
-"""Not to be run: a condition was false, or an operator said so."""
+"""Not to be run: a condition was false, or an operator said so. Also: refused, and a rule went on; then the step has
+its error, and the output that the rule gave.
+"""
 STEP_STATUS_COMPENSATING: StepStatus.ValueType  # 8
 """The compensation was dispatched, without a verdict yet."""
 STEP_STATUS_COMPENSATED: StepStatus.ValueType  # 9
@@ -161,7 +165,7 @@ class _ReplyStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplyStat
     REPLY_STATUS_SUCCESS: _ReplyStatus.ValueType  # 200
     """Done."""
     REPLY_STATUS_IN_PROGRESS: _ReplyStatus.ValueType  # 202
-    """Accepted; the outcome follows."""
+    """Accepted; the outcome follows. Compensations are asked again by their retry policy."""
     REPLY_STATUS_ERROR: _ReplyStatus.ValueType  # 400
     """A business error: this attempt had no effect, and trying again would not help."""
     REPLY_STATUS_SYSTEM_ERROR: _ReplyStatus.ValueType  # 500
@@ -175,7 +179,7 @@ REPLY_STATUS_UNSPECIFIED: ReplyStatus.ValueType  # 0
 REPLY_STATUS_SUCCESS: ReplyStatus.ValueType  # 200
 """Done."""
 REPLY_STATUS_IN_PROGRESS: ReplyStatus.ValueType  # 202
-"""Accepted; the outcome follows."""
+"""Accepted; the outcome follows. Compensations are asked again by their retry policy."""
 REPLY_STATUS_ERROR: ReplyStatus.ValueType  # 400
 """A business error: this attempt had no effect, and trying again would not help."""
 REPLY_STATUS_SYSTEM_ERROR: ReplyStatus.ValueType  # 500
@@ -286,7 +290,7 @@ class Saga(_message.Message):
 
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
-        """When the orchestrator looks at the saga again on its own: the next retry or deadline."""
+        """When the orchestrator looks at the saga again on its own: its start, the next retry, or a deadline."""
 
     @_builtins.property
     def output_error(self) -> _payload_pb2.Error:
@@ -663,6 +667,9 @@ class Event(_message.Message):
     SAGA_COMPENSATED_FIELD_NUMBER: _builtins.int
     SAGA_FAILED_FIELD_NUMBER: _builtins.int
     LATE_REPLY_RECORDED_FIELD_NUMBER: _builtins.int
+    STEP_ERROR_HANDLED_FIELD_NUMBER: _builtins.int
+    STEP_OUTPUT_REFUSED_FIELD_NUMBER: _builtins.int
+    STEP_DELAYED_FIELD_NUMBER: _builtins.int
     ATTEMPT_WITHDRAWN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The place in the journal, from 1, without holes."""
@@ -763,6 +770,18 @@ class Event(_message.Message):
         """A reply came for an attempt that was no longer waited for. It is kept and changes nothing."""
 
     @_builtins.property
+    def step_error_handled(self) -> Global___StepErrorHandled:
+        """A rule of the step took its business error: the saga goes on."""
+
+    @_builtins.property
+    def step_output_refused(self) -> Global___StepOutputRefused:
+        """An action succeeded, with an output that the schema of the step does not allow."""
+
+    @_builtins.property
+    def step_delayed(self) -> Global___StepDelayed:
+        """A step is ready, and waits as long as its definition says."""
+
+    @_builtins.property
     def attempt_withdrawn(self) -> Global___AttemptWithdrawn:
         """An attempt was not sent after all."""
 
@@ -794,13 +813,16 @@ class Event(_message.Message):
         saga_compensated: Global___SagaCompensated | None = ...,
         saga_failed: Global___SagaFailed | None = ...,
         late_reply_recorded: Global___LateReplyRecorded | None = ...,
+        step_error_handled: Global___StepErrorHandled | None = ...,
+        step_output_refused: Global___StepOutputRefused | None = ...,
+        step_delayed: Global___StepDelayed | None = ...,
         attempt_withdrawn: Global___AttemptWithdrawn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_dispatched", b"step_dispatched", "step_given_up", b"step_given_up", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded", "attempt_withdrawn"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded", "step_error_handled", "step_output_refused", "step_delayed", "attempt_withdrawn"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -838,6 +860,7 @@ class SagaStarted(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     definition_digest: _builtins.str
     """The digest of the definition."""
     principal: _builtins.str
@@ -856,6 +879,10 @@ class SagaStarted(_message.Message):
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
         """When the saga turns back, if it has a deadline."""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the saga begins, if that was not at once."""
+
     def __init__(
         self,
         *,
@@ -865,10 +892,11 @@ class SagaStarted(_message.Message):
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         principal: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "input", b"input", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "definition_digest", b"definition_digest", "input", b"input", "labels", b"labels", "principal", b"principal", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "definition_digest", b"definition_digest", "input", b"input", "labels", b"labels", "principal", b"principal", "start_time", b"start_time", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -987,6 +1015,108 @@ class StepRefused(_message.Message):
 Global___StepRefused: _TypeAlias = StepRefused  # noqa: Y015
 
 @_typing.final
+class StepErrorHandled(_message.Message):
+    """StepErrorHandled records that a rule took the business error of a step, which counts as done from here on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's id."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """The output that the rule gives to the step."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        output: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepErrorHandled: _TypeAlias = StepErrorHandled  # noqa: Y015
+
+@_typing.final
+class StepOutputRefused(_message.Message):
+    """StepOutputRefused records that an action succeeded with an output that the schema of its step does not allow. The
+    step has failed, and its effect is undone if the saga can turn back.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    RELATED_SERVICES_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's id."""
+    attempt: _builtins.int
+    """The attempt that was answered."""
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """The participant's output; its compensation gets it."""
+
+    @_builtins.property
+    def error(self) -> _payload_pb2.Error:
+        """What is wrong with it."""
+
+    @_builtins.property
+    def related_services(self) -> _containers.RepeatedCompositeFieldContainer[_payload_pb2.RelatedService]:
+        """The services that the participant named."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        output: _payload_pb2.Payload | None = ...,
+        error: _payload_pb2.Error | None = ...,
+        related_services: _abc.Iterable[_payload_pb2.RelatedService] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "output", b"output", "related_services", b"related_services", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepOutputRefused: _TypeAlias = StepOutputRefused  # noqa: Y015
+
+@_typing.final
+class StepDelayed(_message.Message):
+    """StepDelayed records that a step is ready, and when it is run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's id."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is run."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepDelayed: _TypeAlias = StepDelayed  # noqa: Y015
+
+@_typing.final
 class StepRetryScheduled(_message.Message):
     """StepRetryScheduled records that an attempt of an action ended without a verdict and when the next one follows."""
 
@@ -996,10 +1126,13 @@ class StepRetryScheduled(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's id."""
     attempt: _builtins.int
     """The attempt that ended."""
+    refused: _builtins.bool
+    """True if the attempt was refused, and a rule of the step has it tried again."""
     @_builtins.property
     def error(self) -> _payload_pb2.Error:
         """How it ended."""
@@ -1015,10 +1148,11 @@ class StepRetryScheduled(_message.Message):
         attempt: _builtins.int = ...,
         error: _payload_pb2.Error | None = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
+        refused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_time", b"due_time", "error", b"error", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_time", b"due_time", "error", b"error", "refused", b"refused", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1601,7 +1735,9 @@ class Reply(_message.Message):
 
     @_builtins.property
     def poll_interval(self) -> _duration_pb2.Duration:
-        """When to ask again, with IN_PROGRESS; unset: the step is finished by CompleteStep."""
+        """When to ask again, with IN_PROGRESS, and at least 0.1 s; unset: the step is finished by CompleteStep. The step's
+        deadline bounds the wait either way.
+        """
 
     def __init__(
         self,

@@ -6,8 +6,9 @@ the defaults of a later version are others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from amends.v1 import definition_pb2 as pb
 from amends_server.convert.enums import (
@@ -20,7 +21,15 @@ from amends_server.convert.enums import (
     SEVERITY_TO_WIRE,
 )
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+)
 from amends_server.engine.graph import default_retry
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity, error
@@ -29,6 +38,9 @@ from amends_server.store.protocol import StoredDefinition
 
 DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US
 """A hundred years: more means a mistake in the unit, and the year 9999, where Timestamp ends, stays out of reach."""
+
+
+_RULE_ACTIONS = {"compensate": OnError.COMPENSATE, "continue_with": OnError.CONTINUE, "retry": OnError.RETRY}
 
 
 def read_definition(message: pb.Definition, field: str) -> tuple[Definition, list[Problem]]:
@@ -59,6 +71,7 @@ def definition_to_wire(definition: Definition) -> pb.Definition:
         output_template=definition.output_template or "",
         on_compensation_failure=ON_COMPENSATION_FAILURE_TO_WIRE[definition.on_compensation_failure],
         description=definition.description,
+        input_schema=definition.input_schema or "",
     )
     if definition.deadline_us is not None:
         set_duration(message.deadline, definition.deadline_us)
@@ -100,7 +113,6 @@ def problems_to_wire(problems: Iterable[Problem]) -> list[pb.Diagnostic]:
 
 
 def _read(message: pb.Definition, problems: list[Problem]) -> Definition:
-    problems += _not_served("input_schema", message.input_schema)
     choice = ON_COMPENSATION_FAILURE_FROM_WIRE.get(message.on_compensation_failure)
     if choice is None:
         problems.append(_enum_unknown("on_compensation_failure", message.on_compensation_failure))
@@ -111,13 +123,11 @@ def _read(message: pb.Definition, problems: list[Problem]) -> Definition:
         deadline_us=_read_duration(message, "deadline", "deadline", problems),
         on_compensation_failure=choice or OnCompensationFailure.HALT,
         description=message.description,
+        input_schema=message.input_schema or None,
     )
 
 
 def _read_step(message: pb.StepDefinition, at: str, problems: list[Problem]) -> Step:
-    for name in ("when", "on_error", "requires", "output_schema"):
-        problems += _not_served(f"{at}.{name}", getattr(message, name))
-    problems += _not_served(f"{at}.delay", message.HasField("delay"))
     kind = KIND_FROM_WIRE.get(message.kind)
     if kind is None:
         problems.append(_enum_unknown(f"{at}.kind", message.kind))
@@ -137,6 +147,24 @@ def _read_step(message: pb.StepDefinition, at: str, problems: list[Problem]) -> 
         retry=_read_retry(message, f"{at}.retry", default_retry(kind), problems),
         timeout_us=TIMEOUT_US if timeout_us is None else timeout_us,
         deadline_us=_read_duration(message, "deadline", f"{at}.deadline", problems),
+        when=message.when or None,
+        on_error=tuple(_read_rule(rule, f"{at}.on_error[{j}]", problems) for j, rule in enumerate(message.on_error)),
+        requires=tuple(message.requires),
+        output_schema=message.output_schema or None,
+        delay_us=_read_duration(message, "delay", f"{at}.delay", problems),
+    )
+
+
+def _read_rule(message: pb.ErrorRule, at: str, problems: list[Problem]) -> ErrorRule:
+    action = message.WhichOneof("action")
+    if action is None:
+        text = "Say what to do with the error: compensate, continue_with or retry."
+        problems.append(error(at, "RULE_INCOMPLETE", text))
+    return ErrorRule(
+        codes=tuple(message.codes),
+        when=message.when or None,
+        then=_RULE_ACTIONS.get(action or "", OnError.COMPENSATE),
+        output_template=message.continue_with.output_template or None,
     )
 
 
@@ -189,11 +217,6 @@ def _read_duration(
     return duration_us
 
 
-def _not_served(field: str, value: object) -> Iterator[Problem]:
-    if value:
-        yield error(field, "NOT_SUPPORTED", "This version of the server does not serve the field yet; leave it out.")
-
-
 def _enum_unknown(field: str, number: int) -> Problem:
     return error(field, "ENUM_UNKNOWN", f"{number} is no value that this version knows; take one of those documented.")
 
@@ -214,7 +237,34 @@ def _step_to_wire(step: Step) -> pb.StepDefinition:
         _set_retry(message.retry, step.retry)
     if step.compensation is not None:
         _set_compensation(message.compensation, step.compensation)
+    _set_conditions(message, step)
     return message
+
+
+def _set_conditions(to: pb.StepDefinition, step: Step) -> None:
+    """Write what decides whether, when and how a step counts as done."""
+    to.when = step.when or ""
+    to.requires.extend(step.requires)
+    to.output_schema = step.output_schema or ""
+    if step.delay_us is not None:
+        set_duration(to.delay, step.delay_us)
+    for rule in step.on_error:
+        _set_rule(to.on_error.add(), rule)
+
+
+def _set_rule(to: pb.ErrorRule, rule: ErrorRule) -> None:
+    to.codes.extend(rule.codes)
+    to.when = rule.when or ""
+    match rule.then:
+        case OnError.COMPENSATE:
+            to.compensate.SetInParent()
+        case OnError.CONTINUE:
+            to.continue_with.SetInParent()
+            to.continue_with.output_template = rule.output_template or ""
+        case OnError.RETRY:
+            to.retry.SetInParent()
+        case _:
+            assert_never(rule.then)
 
 
 def _set_compensation(to: pb.Compensation, compensation: Compensation) -> None:

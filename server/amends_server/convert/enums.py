@@ -54,6 +54,7 @@ SAGA_STATUS_FROM_WIRE = {number: status for status, number in SAGA_STATUS_TO_WIR
 STEP_STATUS_TO_WIRE = {
     StepStatus.PENDING: saga_pb2.STEP_STATUS_PENDING,
     StepStatus.RUNNING: saga_pb2.STEP_STATUS_RUNNING,
+    StepStatus.WAITING: saga_pb2.STEP_STATUS_WAITING,
     StepStatus.SUCCEEDED: saga_pb2.STEP_STATUS_SUCCEEDED,
     StepStatus.FAILED: saga_pb2.STEP_STATUS_FAILED,
     StepStatus.UNKNOWN: saga_pb2.STEP_STATUS_UNKNOWN,

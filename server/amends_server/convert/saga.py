@@ -64,7 +64,8 @@ def stored_saga_to_wire(stored: StoredSaga) -> pb.Saga:
 def saga_output(state: State) -> Payload | None:
     """Return what a completed saga resulted in; None for any other, and where the template could not be filled.
 
-    By default it is a JSON object of the outputs of the SUCCEEDED steps by their ids, null for a step without output.
+    By default it is a JSON object of the outputs of the SUCCEEDED steps by their ids, null for a step without output;
+    and of those steps that a rule for errors gave an output.
     Outputs that are not JSON are left out of it: they stand in the view of their steps.
     """
     if state.status is not SagaStatus.COMPLETED:
@@ -74,7 +75,7 @@ def saga_output(state: State) -> Payload | None:
     done = (
         (node.step.id, step.output)
         for node, step in zip(state.graph.nodes, state.steps, strict=True)
-        if step.status is StepStatus.SUCCEEDED
+        if step.status is StepStatus.SUCCEEDED or (step.status is StepStatus.SKIPPED and step.output is not None)
     )
     # Ids are plain words and texts were checked, so nothing needs to be parsed or escaped.
     texts = ((step_id, _json_text(output)) for step_id, output in done)

@@ -40,7 +40,14 @@ class NotSent:
     error: Error
 
 
-Verdict = Succeeded | Refused | Unknown | NotSent
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """No verdict yet: the participant is at work. Ask again after `poll_interval_us`; None: it will say by itself."""
+
+    poll_interval_us: int | None = None
+
+
+Verdict = Succeeded | Refused | Unknown | NotSent | InProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,15 @@ class Settle:
     compensation: bool
     attempt: int
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Take the outcome of an action from somebody who holds the token of one of its attempts."""
+
+    step: str
+    attempt: int
+    verdict: Succeeded | Refused | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +130,7 @@ class Fail:
     principal: str
 
 
-Command = Settle | Wake | Recover | Cancel | Pause | Resume | Retry | Resolve | Fail
+Command = Settle | Complete | Wake | Recover | Cancel | Pause | Resume | Retry | Resolve | Fail
 
 
 class Rejected(Exception):

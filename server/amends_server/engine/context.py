@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.making import Making
-from amends_server.engine.path import Root, Values
+from amends_server.engine.path import Path, Root, Values
 from amends_server.engine.payload import Error, Json, Payload
 from amends_server.engine.state import State
 from amends_server.engine.template import Template
@@ -25,9 +26,24 @@ def fill(template: Template, state: State, error: Error | None = None, making: M
     return template.fill(lambda root: _find(root, state, error), making or making_of(state))
 
 
-def values_of(state: State, error: Error | None = None) -> Values:
+def values_of(state: State, making: Making, error: Error | None = None) -> Values:
     """Return the values that conditions are decided on."""
-    return Values(lambda root: _find(root, state, error))
+    return Values(lambda root: _find(root, state, error), making)
+
+
+def missing_of(paths: Iterable[Path], state: State, making: Making) -> list[str]:
+    """Return those paths that lead to no value: nowhere, to null, or into data that cannot be read."""
+    values = values_of(state, making)
+    return [path.text for path in paths if not _leads_to_value(path, values)]
+
+
+def _leads_to_value(path: Path, values: Values) -> bool:
+    if not path.rest:
+        return values.whole(path.root) is not None
+    try:
+        return values.at(path) is not None
+    except TemplateError:
+        return False
 
 
 def step_input(state: State, index: int) -> Payload | None:

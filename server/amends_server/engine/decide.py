@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, assert_never
 
+from amends_server.engine.action import complete
 from amends_server.engine.commands import (
     Cancel,
     Command,
+    Complete,
     Fail,
     Pause,
     Recover,
@@ -67,6 +69,8 @@ def decide(state: State, command: Command, now: Time, *, hold: bool = False) -> 
     match command:
         case Settle():
             settle(draft, command)
+        case Complete():
+            complete(draft, command)
         case Wake():
             draft.wake()
         case Recover():
@@ -117,7 +121,7 @@ def _resume(draft: Draft, command: Resume) -> None:
 
 def _retry(draft: Draft, command: Retry) -> None:
     _reject_final(draft.state)
-    waits = any(s.action.due_time is not None or s.compensation.due_time is not None for s in draft.state.steps)
+    waits = any(s.action.rests or s.compensation.rests for s in draft.state.steps)
     if draft.state.status is not SagaStatus.STUCK and not waits:
         raise Rejected("NOTHING_TO_RETRY", "The saga is not stuck and waits for no retry; watch it, or cancel it.")
     draft.add(SagaRetried(draft.now, command.reason, command.principal))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from amends_server.engine.context import fill, making_of
+from amends_server.engine.context import fill, making_of, missing_of, values_of
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.due import step_deadline
 from amends_server.engine.events import (
@@ -21,10 +21,12 @@ from amends_server.engine.events import (
     SagaCompleted,
     SagaStuck,
     SagaTurnedBack,
+    StepDelayed,
     StepDispatched,
     StepFailed,
     StepGivenUp,
     StepRefused,
+    StepSkipped,
 )
 from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
@@ -34,20 +36,22 @@ from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus
 
+TOOK_TOO_LONG = Error("DEADLINE_EXCEEDED", "The deadline of the step passed while its participant was at work.")
+
 TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next attempt was waited for.")
 
 
 class Draft:
     """A decision in the making: the events so far, and the state that they lead to."""
 
-    __slots__ = ("_halted", "_hold", "_making", "events", "now", "state")
+    __slots__ = ("_halted", "_hold", "events", "making", "now", "state")
 
     def __init__(self, state: State, now: Time, *, hold: bool = False) -> None:
         self.events: list[Event] = []
         self.state = state
         self.now = now
         self._hold = hold
-        self._making = making_of(state)
+        self.making = making_of(state)
         self._halted = False  # within one walk back: a compensation has failed, so that no further one is begun
 
     @property
@@ -81,9 +85,12 @@ class Draft:
 
     def go_forward(self, candidates: Iterable[int]) -> None:
         """Dispatch those of `candidates` that are ready; complete, or halt, if nothing is left to do."""
+        if not self._begun:
+            return
         nodes = self.state.graph.nodes
         if not self._holding:
-            self._dispatch_all([nodes[i] for i in candidates if self._ready(nodes[i])])
+            ready = [nodes[i] for i in candidates if self._ready(nodes[i])]
+            self._dispatch_all(ready if all(node.plain for node in ready) else self._sift(ready))
         if self.state.going_back:
             self.go_back()
         elif self.state.undone == 0:
@@ -135,8 +142,50 @@ class Draft:
         return self.state.graph.definition.on_compensation_failure is OnCompensationFailure.HALT
 
     def _ready(self, node: Node) -> bool:
+        """Tell whether the first attempt of a step may be made now, or is due, because it was put off."""
         steps = self.state.steps
-        return steps[node.index].status is StepStatus.PENDING and all(steps[i].status in DONE for i in node.before)
+        step = steps[node.index]
+        if step.action.due_time is not None:
+            return step.action.attempts == 0 and step.action.due_time <= self.now
+        return step.status is StepStatus.PENDING and all(steps[i].status in DONE for i in node.before)
+
+    @property
+    def _begun(self) -> bool:
+        start_time = self.state.started.start_time
+        return start_time is None or self.now >= start_time
+
+    def _sift(self, ready: list[Node]) -> list[Node]:
+        """Skip those that are not wanted, which makes others ready, and put off those with a delay; return the rest."""
+        nodes = self.state.graph.nodes
+        now: dict[int, Node] = {}
+        for node in ready:  # grows while it is read
+            if self.state.going_back:
+                break
+            if node.index in now or not self._ready(node):
+                continue
+            step = self.state.steps[node.index]
+            fresh = step.status is StepStatus.PENDING
+            if fresh and step.active:  # its delay is over
+                now[node.index] = node
+            elif self._skips(node):
+                ready.extend(nodes[i] for i in node.after)
+            elif fresh and node.step.delay_us is not None:
+                self.add(StepDelayed(self.now, node.step.id, self.now + node.step.delay_us))
+            else:
+                now[node.index] = node
+        return list(now.values())
+
+    def _skips(self, node: Node) -> bool:
+        """Settle a step that is not to be run now: its condition is false, or cannot be told."""
+        try:
+            if node.when is None or node.when.holds(values_of(self.state, self.making)):
+                return False
+        except TemplateError as problem:
+            message = f"The condition of step `{node.step.id}` cannot be told. {problem}"
+            self._refuse(node, Error("CONDITION_INVALID", message))
+        else:
+            self.add(StepSkipped(self.now, node.step.id))
+        return True
 
     def _dispatch_all(self, nodes: list[Node]) -> None:
         """Record the intent to send first attempts, of none if one turns the saga back."""
@@ -148,13 +197,21 @@ class Draft:
 
     def _input(self, node: Node) -> Payload | Error | None:
         """Make a step's input; None where it is the saga's. If it cannot be made, the step has failed."""
+        missing = missing_of(node.requires, self.state, self.making) if node.requires else ()
+        if missing:
+            message = f"Step `{node.step.id}` needs what is not there: {', '.join(missing)}."
+            return self._refuse(node, Error("REQUIREMENT_MISSING", message))
         try:
-            return fill(node.input, self.state, making=self._making) if node.input else None
+            return fill(node.input, self.state, making=self.making) if node.input else None
         except TemplateError as problem:
-            error = Error("INPUT_INVALID", f"The input of step `{node.step.id}` cannot be made. {problem}")
-            self.add(StepRefused(self.now, node.step.id, 0, error))
-            self.failed(node, error)
-            return error
+            message = f"The input of step `{node.step.id}` cannot be made. {problem}"
+            return self._refuse(node, Error("INPUT_INVALID", message))
+
+    def _refuse(self, node: Node, error: Error) -> Error:
+        """Fail a step before its call."""
+        self.add(StepRefused(self.now, node.step.id, 0, error))
+        self.failed(node, error)
+        return error
 
     def _dispatch(self, node: Node, frozen: Payload | None = None) -> None:
         attempt = self.state.steps[node.index].action.attempts + 1
@@ -166,7 +223,7 @@ class Draft:
         attempt = call.attempts + 1
         try:
             made = node.arguments if attempt == 1 else None
-            frozen = fill(made, self.state, making=self._making) if made else None
+            frozen = fill(made, self.state, making=self.making) if made else None
         except TemplateError as problem:
             if isinstance(problem, TooMuch) and self.state.active:  # its turn comes when one of those has ended
                 return
@@ -186,7 +243,7 @@ class Draft:
         """Go back from here; attempts that were waited for will not be made."""
         self.add(SagaTurnedBack(self.now, cause))
         for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True):
-            if step.action.due_time is not None:
+            if step.action.rests:
                 self.add(StepGivenUp(self.now, node.step.id, step.action.attempts, step.action.error or TURNED_BACK))
 
     def _meet_deadline(self) -> None:
@@ -196,32 +253,31 @@ class Draft:
             self.turn_back(DeadlinePassed(deadline))
 
     def _give_up_expired(self) -> None:
-        """Make no attempt that became due before its step's deadline and is sent only after it."""
+        """Make no attempt and wait for no participant after the deadline of the step."""
         if self._holding or self.state.active == 0:
             return
         for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True):
             deadline, call = step_deadline(node, step.action), self.state.steps[node.index].action
-            if deadline is not None and deadline <= self.now and call.due_time is not None and call.error is not None:
-                self.add(StepGivenUp(self.now, node.step.id, call.attempts, call.error))
-                self.failed(node, call.error)
+            if deadline is not None and deadline <= self.now and call.rests and (call.waiting or call.error):
+                error = TOOK_TOO_LONG if call.waiting else call.error or TOOK_TOO_LONG
+                self.add(StepGivenUp(self.now, node.step.id, call.attempts, error))
+                self.failed(node, error)
 
     def _dispatch_due(self) -> None:
+        """Send further attempts that are due; first ones were ready."""
         if self._holding or self.state.active == 0:
             return
         for node in self.state.graph.nodes:
             step = self.state.steps[node.index]
             if step.action.due_time is not None and step.action.due_time <= self.now:
-                if step.action.attempts:
-                    self._dispatch(node)
-                else:
-                    self._dispatch_all([node])
+                self._dispatch(node)
             elif step.compensation.due_time is not None and step.compensation.due_time <= self.now:
                 self._dispatch_compensation(node)
 
     def _complete(self) -> None:
         template = self.state.graph.output
         try:
-            self.add(SagaCompleted(self.now, fill(template, self.state, making=self._making) if template else None))
+            self.add(SagaCompleted(self.now, fill(template, self.state, making=self.making) if template else None))
         except TemplateError as problem:
             self._fail_output(Error("OUTPUT_INVALID", f"The output of the saga cannot be made. {problem}"))
 

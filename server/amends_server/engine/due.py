@@ -54,7 +54,7 @@ class CallOrder:
 def due(state: State) -> Due:
     """Return what is owed."""
     if state.active == 0:
-        return Due((), _deadline(state))
+        return Due((), _next_of_saga(state))
     calls: list[OwedCall] = []
     times: list[Time] = []
     for i, step in enumerate(state.steps):
@@ -64,9 +64,12 @@ def due(state: State) -> Due:
                     calls.append(OwedCall(i, compensation, call.attempts))
                 if call.due_time is not None and not state.paused:
                     times.append(call.due_time)
-    deadline = _deadline(state)
-    if deadline is not None:
-        times.append(deadline)
+            limit = _wait_limit(state, i)
+            if limit is not None:
+                times.append(limit)
+    next_time = _next_of_saga(state)
+    if next_time is not None:
+        times.append(next_time)
     return Due(tuple(calls), min(times, default=None))
 
 
@@ -96,6 +99,23 @@ def step_deadline(node: Node, call: CallState) -> Time | None:
     if node.step.deadline_us is None or call.start_time is None:
         return None
     return (call.forgiven_time or call.start_time) + node.step.deadline_us
+
+
+def _wait_limit(state: State, index: int) -> Time | None:
+    """Return when waiting for a participant that is at work ends."""
+    call = state.steps[index].action
+    if not (call.waiting and call.rests) or state.paused:
+        return None
+    return step_deadline(state.graph.nodes[index], call)
+
+
+def _next_of_saga(state: State) -> Time | None:
+    """Return the next time that matters to the saga as a whole."""
+    start_time = state.started.start_time
+    deadline = _deadline(state)
+    if start_time is None or state.paused or state.status is not SagaStatus.PENDING:
+        return deadline
+    return start_time if deadline is None else min(start_time, deadline)
 
 
 def _deadline(state: State) -> Time | None:

@@ -76,6 +76,25 @@ class SagaStarted:
     deadline: Time | None = None
     principal: str = ""
     traceparent: str = ""
+    start_time: Time | None = None
+    """Before this time nothing is dispatched."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """A step will not be run, because its condition is false."""
+
+    time: Time
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepDelayed:
+    """A step is ready, and waits until `due_time` as its definition says."""
+
+    time: Time
+    step: str
+    due_time: Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +119,18 @@ class StepSucceeded:
 
 
 @dataclass(frozen=True, slots=True)
+class StepOutputRefused:
+    """An action succeeded with an output that the step's schema does not allow: the step has failed with its effect."""
+
+    time: Time
+    step: str
+    attempt: int
+    output: Payload | None
+    error: Error
+    related_services: tuple[RelatedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepRefused:
     """An action was refused, or (attempt 0) did not get as far as its call. `stored`: true of all attempts."""
 
@@ -112,14 +143,34 @@ class StepRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class StepErrorHandled:
+    """A rule of the step took its business error: the saga goes on as if the step were done, with this output."""
+
+    time: Time
+    step: str
+    output: Payload | None
+
+
+@dataclass(frozen=True, slots=True)
 class StepRetryScheduled:
-    """An attempt of an action ended without a verdict; the next one is due at `due_time`."""
+    """An attempt of an action ended without a verdict, or was `refused`; the next one is due at `due_time`."""
 
     time: Time
     step: str
     attempt: int
     error: Error
     due_time: Time
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepDeferred:
+    """A participant is at work on an action. It is asked again at `due_time`; None: it will say by itself."""
+
+    time: Time
+    step: str
+    attempt: int
+    due_time: Time | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,19 +339,11 @@ class LateReplyRecorded:
     reply: LateReply
 
 
-Event = (
+ActionEvent = StepDispatched | StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp
+StepEvent = StepSkipped | StepDelayed | StepDeferred | StepOutputRefused | StepErrorHandled
+CompensationEvent = CompensationDispatched | CompensationSucceeded | CompensationRetryScheduled | CompensationFailed
+SagaEvent = (
     SagaStarted
-    | StepDispatched
-    | StepSucceeded
-    | StepRefused
-    | StepRetryScheduled
-    | StepGivenUp
-    | CompensationDispatched
-    | CompensationSucceeded
-    | CompensationRetryScheduled
-    | CompensationFailed
-    | CompensationOmitted
-    | StepResolved
     | SagaTurnedBack
     | SagaStuck
     | SagaRetried
@@ -309,6 +352,15 @@ Event = (
     | SagaCompleted
     | SagaCompensated
     | SagaFailed
+)
+
+Event = (
+    SagaEvent
+    | StepEvent
+    | ActionEvent
+    | CompensationEvent
+    | CompensationOmitted
+    | StepResolved
     | AttemptWithdrawn
     | LateReplyRecorded
 )

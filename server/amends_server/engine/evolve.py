@@ -23,11 +23,21 @@ intent before call, outcome before consequence. It is *due* at a time while the 
     withdrawn before it was sent          unproven − 1     it never left
     refused, verdict stored by the key    unproven = 0     the participant speaks for all attempts
     succeeded, or ended without verdict   unchanged        the effect is there, or may be
+    succeeded, and its output is refused  unchanged        the step has failed, and the effect is there all the same
+    in progress                           unchanged        the effect is being made
     compensated, or nothing to undo       unproven = 0     the effect is gone
 
 So `unproven > 0` is the whole rule of who is compensated: every step that was ever dispatched, but for those whose
 every attempt is proven to have had no effect. Whether a step succeeded plays no part in it, nor does an operator who
 skips it.
+
+A participant that is at work (the step is WAITING) may be asked again under the same key. Such a question is an
+attempt like any other, so that one that is lost counts. Its answer speaks for itself and for the work: "in progress"
+again takes the question back (− 1), and "refused" takes back both (− 2). Whoever holds a token of the call may bring
+the outcome instead, while no question is open: then it speaks for the work alone.
+
+A step whose condition is false is SKIPPED, and so is one whose business error a rule has handled by going on: both are
+done without an effect. A rule goes on only where nothing is unproven; else the step has failed as without a rule.
 
 Going back, a step may be compensated once all steps after it are clear (nothing open, nothing unproven), or have failed
 to be undone and may be passed over. The definition gives that order, not the order in which replies came. An operator's
@@ -43,8 +53,10 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from amends_server.engine.events import (
+    ActionEvent,
     AttemptWithdrawn,
     CompensationDispatched,
+    CompensationEvent,
     CompensationFailed,
     CompensationOmitted,
     CompensationRetryScheduled,
@@ -54,6 +66,7 @@ from amends_server.engine.events import (
     Resolution,
     SagaCompensated,
     SagaCompleted,
+    SagaEvent,
     SagaFailed,
     SagaPaused,
     SagaResumed,
@@ -61,11 +74,17 @@ from amends_server.engine.events import (
     SagaStarted,
     SagaStuck,
     SagaTurnedBack,
+    StepDeferred,
+    StepDelayed,
     StepDispatched,
+    StepErrorHandled,
+    StepEvent,
     StepGivenUp,
+    StepOutputRefused,
     StepRefused,
     StepResolved,
     StepRetryScheduled,
+    StepSkipped,
     StepSucceeded,
 )
 from amends_server.engine.graph import Graph
@@ -109,6 +128,8 @@ def evolve(state: State, event: Event) -> State:
             return _change_step(state, event.step, event.time, _evolve_action(state.step(event.step), event))
         case CompensationDispatched() | CompensationSucceeded() | CompensationRetryScheduled() | CompensationFailed():
             return _change_step(state, event.step, event.time, _evolve_compensation(state.step(event.step), event))
+        case StepDeferred() | StepOutputRefused() | StepSkipped() | StepDelayed() | StepErrorHandled():
+            return _change_step(state, event.step, event.time, _evolve_step(state.step(event.step), event))
         case CompensationOmitted():
             return _change_step(state, event.step, event.time, replace(state.step(event.step), unproven=0))
         case StepResolved():
@@ -122,22 +143,12 @@ def evolve(state: State, event: Event) -> State:
             return _evolve_saga(state, event)
 
 
-def _evolve_saga(
-    state: State,
-    event: SagaStarted
-    | SagaTurnedBack
-    | SagaStuck
-    | SagaRetried
-    | SagaPaused
-    | SagaResumed
-    | SagaCompleted
-    | SagaCompensated
-    | SagaFailed,
-) -> State:
+def _evolve_saga(state: State, event: SagaEvent) -> State:
     state = _next(state, event.time)
     match event:
         case SagaTurnedBack():
             assert not state.going_back, "a saga turns back once"
+            state = _drop_delays(state)
             return replace(state, status=SagaStatus.COMPENSATING, cause=event.cause, stuck=None)
         case SagaStuck():
             stuck = StuckState(steps=event.steps, time=event.time)
@@ -182,15 +193,13 @@ def _change_step(state: State, step_id: str, time: Time, step: StepState) -> Sta
     )
 
 
-def _evolve_action(
-    step: StepState, event: StepDispatched | StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp
-) -> StepState:
+def _evolve_action(step: StepState, event: ActionEvent) -> StepState:
     call = step.action
     match event:
         case StepDispatched():
             return replace(
                 step,
-                status=StepStatus.RUNNING,
+                status=StepStatus.WAITING if call.waiting else StepStatus.RUNNING,
                 action=_dispatch(call, event),
                 unproven=step.unproven + 1,
                 input=event.input if call.attempts == 0 else step.input,
@@ -209,11 +218,15 @@ def _evolve_action(
                 step,
                 status=StepStatus.FAILED,
                 action=_settle(call, event, event.error) if called else _fail_uncalled(call, event),
-                unproven=0 if event.stored else step.unproven - called,
+                unproven=0 if event.stored else step.unproven - (call.at_stake if called else 0),
                 related_services=event.related_services,
             )
+        case StepRetryScheduled() if event.refused:
+            again = replace(_schedule(call, event), waiting=False)
+            return replace(step, status=StepStatus.RUNNING, action=again, unproven=step.unproven - call.at_stake)
         case StepRetryScheduled():
-            return replace(step, action=_schedule(call, event))
+            status = step.status if call.open else StepStatus.RUNNING
+            return replace(step, status=status, action=_schedule(call, event))
         case StepGivenUp():
             status = StepStatus.UNKNOWN if step.unproven else StepStatus.FAILED  # all were refused, or none was made
             return replace(step, status=status, action=_give_up(call, event))
@@ -221,10 +234,35 @@ def _evolve_action(
             assert_never(event)
 
 
-def _evolve_compensation(
-    step: StepState,
-    event: CompensationDispatched | CompensationSucceeded | CompensationRetryScheduled | CompensationFailed,
-) -> StepState:
+def _evolve_step(step: StepState, event: StepEvent) -> StepState:
+    call = step.action
+    match event:
+        case StepDeferred():
+            asked = call.at_stake - 1  # a question about work in progress has made nothing of its own
+            return replace(step, status=StepStatus.WAITING, action=_defer(call, event), unproven=step.unproven - asked)
+        case StepOutputRefused():
+            return replace(
+                step,
+                status=StepStatus.FAILED,
+                action=_settle(call, event, event.error),
+                output=event.output,
+                related_services=event.related_services,
+            )
+        case StepSkipped():
+            assert call.attempts == 0, f"{event!r} of a step that was called"
+            return replace(step, status=StepStatus.SKIPPED, action=replace(call, due_time=None))
+        case StepDelayed():
+            assert step.status is StepStatus.PENDING, f"{event!r} of a step that has begun"
+            return replace(step, action=replace(call, due_time=event.due_time))
+        case StepErrorHandled():
+            assert step.status is StepStatus.FAILED, f"{event!r} of a step without error"
+            assert step.unproven == 0, f"{event!r} of a step that may have had an effect"
+            return replace(step, status=StepStatus.SKIPPED, output=event.output)
+        case _:
+            assert_never(event)
+
+
+def _evolve_compensation(step: StepState, event: CompensationEvent) -> StepState:
     call = step.compensation
     match event:
         case CompensationDispatched():
@@ -255,22 +293,30 @@ def _dispatch(call: CallState, event: StepDispatched | CompensationDispatched) -
 
 def _settle(
     call: CallState,
-    event: StepSucceeded | StepRefused | CompensationSucceeded | CompensationFailed,
+    event: StepSucceeded | StepOutputRefused | StepRefused | CompensationSucceeded | CompensationFailed,
     error: Error | None = None,
 ) -> CallState:
-    _assert_open(call, event)
-    return replace(call, open=False, error=error or call.error, end_time=event.time)
+    _assert_awaited(call, event)
+    error = error or call.error
+    return replace(call, open=False, due_time=None, waiting=False, error=error, end_time=event.time)
 
 
 def _schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
-    _assert_open(call, event)
-    return replace(call, open=False, due_time=event.due_time, error=event.error)
+    _assert_awaited(call, event)
+    waiting = call.waiting and call.open  # a question that is lost leaves the work as it was
+    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error)
+
+
+def _defer(call: CallState, event: StepDeferred) -> CallState:
+    _assert_awaited(call, event)
+    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts)
 
 
 def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
     """Have the next attempt due at once; that one more is forgiven keeps the count of those that were really made."""
     call = step.compensation if event.compensation else step.action
-    _assert_open(call, event)
+    assert call.open, f"{event!r} while no attempt is open"
+    assert event.attempt == call.attempts, f"{event!r} of another attempt"
     waiting = replace(call, open=False, due_time=event.time, forgiven=call.forgiven + 1)
     if event.compensation:
         return replace(step, compensation=waiting)
@@ -279,7 +325,7 @@ def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
 
 def _give_up(call: CallState, event: StepGivenUp) -> CallState:
     assert call.active, f"{event!r} of a call that is over"
-    return replace(call, open=False, due_time=None, error=event.error, end_time=event.time)
+    return replace(call, open=False, due_time=None, waiting=False, error=event.error, end_time=event.time)
 
 
 def _fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> CallState:
@@ -287,24 +333,18 @@ def _fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> 
     return replace(call, due_time=None, error=event.error, end_time=event.time)
 
 
-def _assert_open(
-    call: CallState,
-    event: StepSucceeded
-    | StepRefused
-    | StepRetryScheduled
-    | CompensationSucceeded
-    | CompensationRetryScheduled
-    | CompensationFailed
-    | AttemptWithdrawn,
-) -> None:
-    assert call.open, f"{event!r} while no attempt is open"
-    assert event.attempt == call.attempts, f"{event!r} of another attempt"
+def _assert_awaited(call: CallState, event: ActionEvent | StepDeferred | StepOutputRefused | CompensationEvent) -> None:
+    """The open attempt is answered; while the participant is at work, with the token of any attempt."""
+    assert call.open or call.waiting, f"{event!r} while no outcome is waited for"
+    assert event.attempt == call.attempts or (not call.open and 0 < event.attempt <= call.attempts), (
+        f"{event!r} of another attempt"
+    )
 
 
 def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:
     assert not step.action.open, "resolved while its action is in flight"
     assert not step.compensation.open, "resolved while its compensation is in flight"
-    action = replace(step.action, due_time=None, end_time=step.action.end_time or event.time)
+    action = replace(step.action, due_time=None, waiting=False, end_time=step.action.end_time or event.time)
     compensation = replace(step.compensation, due_time=None)
     step = replace(step, action=action, compensation=compensation, resolution=event)
     match event.resolution:
@@ -333,9 +373,17 @@ def _retry_step(step: StepState, time: Time, *, back: bool) -> StepState:
         return replace(step, compensation=replace(step.compensation, due_time=time))
     if not back and step.status in BLOCKED:
         return replace(step, status=StepStatus.RUNNING, action=replace(_forgive(step.action, time), due_time=time))
-    if step.action.due_time is not None:
+    if step.action.rests:
         return replace(step, action=replace(step.action, due_time=time))
     return step
+
+
+def _drop_delays(state: State) -> State:
+    """Forget what was to begin later: nothing begins on the way back."""
+    if not any(step.status is StepStatus.PENDING and step.active for step in state.steps):
+        return state
+    steps = tuple(_PENDING_STEP if step.status is StepStatus.PENDING else step for step in state.steps)
+    return replace(state, steps=steps, active=sum(step.active for step in steps))
 
 
 def _forgive(call: CallState, time: Time) -> CallState:

@@ -41,6 +41,11 @@ class Node:
     rules: tuple[Rule, ...] = ()
     output_schema: Schema | None = None
 
+    @property
+    def plain(self) -> bool:
+        """True if the step is run as soon as it is ready."""
+        return self.when is None and self.step.delay_us is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:

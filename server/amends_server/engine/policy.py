@@ -47,10 +47,13 @@ class Retry:
         """Tell whether there may be another attempt."""
         return self.attempts_max == ENDLESS or attempts_made < self.attempts_max
 
-    def delay_us(self, key: str, attempts_made: int) -> int:
-        """Return the time from the end of an attempt to the next one; the same for the same key and attempt."""
-        full = min(self._interval_us(attempts_made), self.interval_max_us)
-        return round(full * (1 - self.jitter * _fraction(key, attempts_made)))
+    def delay_us(self, key: str, attempt: int, attempts_made: int | None = None) -> int:
+        """Return the time from the end of an attempt to the next one; the same for the same key and attempt.
+
+        `attempts_made` are those that count for the policy, if not all do.
+        """
+        full = min(self._interval_us(max(1, attempt if attempts_made is None else attempts_made)), self.interval_max_us)
+        return round(full * (1 - self.jitter * _fraction(key, attempt)))
 
     def _interval_us(self, attempts_made: int) -> float:
         match self.backoff:

@@ -44,6 +44,7 @@ class StepStatus(Enum):
 
     PENDING = "pending"
     RUNNING = "running"
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     UNKNOWN = "unknown"
@@ -65,8 +66,9 @@ class CallState:
     """The attempts of an action or a compensation.
 
     `attempts` counts those dispatched; `forgiven` of them do not count for the retry policy, because an operator gave
-    the call its attempts anew, and at `forgiven_time` its step's time, or because they were withdrawn unsent.
-    `open`: the last one has no outcome yet. `due_time`: when the next one is to be sent.
+    the call its attempts anew, and at `forgiven_time` its step's time, or because the participant was at work, or
+    because they were withdrawn unsent. `open`: the last one has no outcome yet. `due_time`: when the next one is to be
+    sent. `waiting`: the participant has said that it is at work; further attempts only ask for the outcome.
     """
 
     attempts: int = 0
@@ -74,6 +76,7 @@ class CallState:
     forgiven_time: Time | None = None
     open: bool = False
     due_time: Time | None = None
+    waiting: bool = False
     error: Error | None = None
     start_time: Time | None = None
     end_time: Time | None = None
@@ -81,7 +84,22 @@ class CallState:
     @property
     def active(self) -> bool:
         """True while an outcome or the next attempt is waited for."""
-        return self.open or self.due_time is not None
+        return self.open or self.due_time is not None or self.waiting
+
+    @property
+    def rests(self) -> bool:
+        """True while the next attempt is waited for, or word from the participant, and none is open."""
+        return self.active and not self.open
+
+    @property
+    def takes_word(self) -> bool:
+        """True while the outcome may be brought by whoever holds a token."""
+        return self.waiting and not self.open
+
+    @property
+    def at_stake(self) -> int:
+        """For how many attempts the next verdict speaks: for its own, and for the work that it asked about."""
+        return 2 if self.open and self.waiting else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +118,10 @@ class StepState:
 
     @property
     def active(self) -> bool:
-        """True while one of the step's calls is open or due."""
+        """True while an outcome or the next attempt of one of the step's calls is waited for."""
         action, undo = self.action, self.compensation
-        return action.open or undo.open or action.due_time is not None or undo.due_time is not None
+        waits = action.due_time is not None or undo.due_time is not None or action.waiting
+        return action.open or undo.open or waits
 
     @property
     def clear(self) -> bool:
@@ -132,7 +151,7 @@ class StuckState:
 class State:
     """A saga after `sequence` events.
 
-    `undone` counts the steps that are not DONE, and `active` those with a call open or due.
+    `undone` counts the steps that are not DONE, and `active` those of which something is waited for.
     """
 
     graph: Graph

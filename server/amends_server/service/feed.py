@@ -10,6 +10,8 @@ from amends.v1 import orchestrator_pb2
 from amends_server.codec import decode, to_wire
 from amends_server.config import WATCHERS_MAX
 from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
+from amends_server.engine.action import CALL_IN_FLIGHT
+from amends_server.engine.commands import Complete, Rejected
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.evolve import begin, evolve
 from amends_server.engine.graph import Graph
@@ -99,6 +101,22 @@ class Feed:
             self._runner.check(key)
             raise ShuttingDown()
         return View(key, view.birth, state)
+
+    async def complete(self, key: SagaKey, command: Complete) -> View:
+        """Bring the outcome of a step, once no call of it is in flight.
+
+        :raises Rejected: if nobody waits for it.
+        :raises ShuttingDown: if the process is about to end before that.
+        """
+        with self._hub.watch(key) as grown:
+            while True:
+                grown.clear()
+                try:
+                    return await self._runner.command(key, command)
+                except Rejected as rejected:
+                    if rejected.reason != CALL_IN_FLIGHT:
+                        raise
+                await self._more(grown)
 
     async def _more(self, grown: asyncio.Event) -> None:
         if self._hub.closed:  # said by us, or the transport would cut the call off with a status that says nothing

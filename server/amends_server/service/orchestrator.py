@@ -30,7 +30,6 @@ from amends_server.errors import (
     BadField,
     DefinitionInUse,
     DefinitionNotFound,
-    NotServed,
     SagaAlreadyExists,
     SagaNotFound,
     ShuttingDown,
@@ -40,6 +39,7 @@ from amends_server.ids import new_id
 from amends_server.participants import Participants
 from amends_server.reader import View
 from amends_server.runner import Runner
+from amends_server.service.completion import read_completion
 from amends_server.service.feed import Feed
 from amends_server.service.fields import (
     principal,
@@ -55,6 +55,7 @@ from amends_server.service.session import Session, Starter, Told
 from amends_server.service.starts import Start, read_start
 from amends_server.status import refusals
 from amends_server.store.protocol import Cursor, InUse, NotFound, SagaKey, Store, StoredDefinition, Undefined
+from amends_server.tokens import Tokens
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -73,6 +74,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         feed: Feed,
         hub: Hub,
         clock: Clock,
+        tokens: Tokens,
         payload_bytes_max: int,
     ) -> None:
         self._store = store
@@ -83,6 +85,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self._hub = hub
         self._sessions: set[Session] = set()
         self._clock = clock
+        self._tokens = tokens
         self._payload_bytes_max = payload_bytes_max
         self.takes_starts = True
 
@@ -177,6 +180,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         if entry is None or not self.takes_starts or not request.saga_id:
             return False
         start, now = read_start(request, request.saga_id, self._payload_bytes_max), self._clock.now()
+        if not start.fits(entry):
+            return False
         event = start.event(entry, now, starter.principal, starter.traceparent)
         return self._runner.begin(
             start.key, birth := start.birth(entry, now), entry, event, partial(told, start.key, birth)
@@ -230,7 +235,13 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
 
     @refusals
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Context) -> pb.CompleteStepResponse:
-        raise NotServed("CompleteStep")
+        key = read_key(request.namespace, request.saga_id)
+        try:
+            view = await self._runner.read(key)
+            command = read_completion(request, view, self._tokens, self._payload_bytes_max)
+            return pb.CompleteStepResponse(saga=_to_wire(await self._feed.complete(key, command)))
+        except NotFound:
+            raise SagaNotFound(key.namespace, key.saga_id) from None
 
     async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[pb.OrchestratorServiceSessionRequest], context: Context
@@ -262,6 +273,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
                 entry, _ = await self._catalogue.register(self._stored(start.key.namespace, definition))
             case _:
                 raise BadField("definition", "Name a registered definition, or give one as inline_definition.")
+        await self._check_input(start, entry, reference)
         now = self._clock.now()
         event = start.event(entry, now, starter.principal, starter.traceparent)
         try:
@@ -270,6 +282,18 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             self._catalogue.forget(start.key.namespace, entry.stored.digest)
             raise
         return (view if created else _same(view, start, reference)), created
+
+    async def _check_input(self, start: Start, entry: Entry, reference: pb.DefinitionRef) -> None:
+        """Refuse an input that the definition's schema does not allow, unless the start is a repetition.
+
+        By then a newer version of the definition may be stricter.
+        """
+        try:
+            start.check_input(entry)
+        except BadField:
+            known = await self._started(start.key)
+            if known is None or not start.repeats(known.birth, reference):
+                raise
 
     async def _started(self, key: SagaKey) -> View | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -10,6 +11,7 @@ from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL
 from amends_server.store.batch import Batch, Place
 from amends_server.store.protocol import (
+    SECRET_BYTES,
     Append,
     Birth,
     Cursor,
@@ -42,6 +44,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._open = False
         self._epoch = 0
+        self._secret = secrets.token_bytes(SECRET_BYTES)
         self._sagas: dict[SagaKey, _Saga] = {}
         self._definitions: dict[tuple[str, str], StoredDefinition] = {}
         self._versions: dict[tuple[str, str], int] = {}
@@ -60,6 +63,10 @@ class MemoryStore:
         self._use()
         self._epoch += 1
         return self._epoch
+
+    async def secret(self) -> bytes:
+        self._use()
+        return self._secret
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         self._use()

@@ -13,6 +13,9 @@ from typing import NamedTuple, Protocol
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL, SagaStatus
 
+SECRET_BYTES = 32
+"""Of a store's secret: as many as the hash has that it is for."""
+
 
 class StoreError(Exception):
     """Anything that a store could not do."""
@@ -205,6 +208,10 @@ class Store(Protocol):
 
     async def next_epoch(self) -> int:
         """Count up and return the epoch of the orchestrator that owns the store. It only grows."""
+        ...
+
+    async def secret(self) -> bytes:
+        """Return random bytes that are this store's own: always the same, and not to be guessed."""
         ...
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from amends_server.store import registry, sagas
 from amends_server.store.connection import Connection, Work, open_reader, open_writer, snapshot, transact
 from amends_server.store.lock import LockFile
 from amends_server.store.protocol import (
+    SECRET_BYTES,
     Append,
     Cursor,
     Record,
@@ -111,6 +113,9 @@ class SqliteStore:
 
     async def next_epoch(self) -> int:
         return await self._write(partial(_count_up, "epoch"))
+
+    async def secret(self) -> bytes:
+        return await self._write(_secret)
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         return await self._write(partial(sagas.commit, appends))
@@ -224,6 +229,12 @@ def _count_up(name: str, db: sqlite3.Connection) -> int:
 
 
 _COUNT_CHECK = partial(_count_up, "checks")
+
+
+def _secret(db: sqlite3.Connection) -> bytes:
+    db.execute(sagas.SQL["keep_secret"], (secrets.token_bytes(SECRET_BYTES),))
+    (value,) = db.execute(sagas.SQL["read_secret"]).fetchone()
+    return bytes(value)
 
 
 def _note(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The requests that participants get. For one key they differ in nothing but the attempt, its time and the epoch."""
+"""The requests that participants get. For one key they differ in nothing but the attempt, its token, time and epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from amends_server.convert.times import set_time
 from amends_server.engine.due import CallOrder
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import Time
+from amends_server.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Origin:
     definition_name: str
     definition_version: int
     epoch: int
+    tokens: Tokens | None = None
+    """Makes what a participant needs to complete a step by itself; None: it cannot."""
 
 
 def execute_request(order: CallOrder, origin: Origin, expire_time: Time) -> participant_pb2.ExecuteRequest:
@@ -41,6 +44,8 @@ def write_execute(to: participant_pb2.ExecuteRequest, order: CallOrder, origin: 
     """Write the request for an action into a message that is there already."""
     to.action = order.node.step.action
     _write_call(to.call, order, origin, expire_time)
+    if origin.tokens is not None:
+        to.call.completion_token = origin.tokens.issue(order.key, order.attempt)
     if order.input is not None:
         set_payload(to.input, order.input)
 

@@ -10,8 +10,10 @@ import grpc
 
 from amends.v1 import saga_pb2
 from amends_server.convert.payload import error_from_wire, read_payload, related_services_from_wire
-from amends_server.engine.commands import Refused, Succeeded, Unknown, Verdict
+from amends_server.convert.times import duration_from_wire
+from amends_server.engine.commands import InProgress, Refused, Succeeded, Unknown, Verdict
 from amends_server.engine.payload import Error, RelatedService
+from amends_server.engine.policy import SECOND_US
 from amends_server.errors import BadField, PayloadTooLarge
 
 _POINTLESS = frozenset(
@@ -41,6 +43,13 @@ RELATED_SERVICES_MAX = 100
 """Related services of a reply that are kept: they are shown to people, with every look at the saga."""
 
 
+POLL_US_MIN = SECOND_US // 10
+"""How soon a participant can have itself asked again: each question is two events in the journal."""
+
+POLL_US_MAX = 365 * 24 * 3600 * SECOND_US
+"""How late: whoever needs longer says by itself when it is done."""
+
+
 def verdict_of_status(participant: str, code: grpc.StatusCode, details: str, *, compensation: bool) -> Verdict:
     """Return what a call that ended with a gRPC status other than OK tells."""
     name = "TIMEOUT" if code is grpc.StatusCode.DEADLINE_EXCEEDED else code.name
@@ -63,9 +72,15 @@ def verdict_of_reply(participant: str, reply: saga_pb2.Reply | None, size_bytes_
         case saga_pb2.REPLY_STATUS_SYSTEM_ERROR:
             return Unknown(_read_error(participant, reply, "SYSTEM_ERROR", size_bytes_max))
         case saga_pb2.REPLY_STATUS_IN_PROGRESS:
-            return Unknown(_error("IN_PROGRESS", f"{participant} is still at it; it is asked again.", participant))
+            return InProgress(_poll_interval_us(reply))
         case _:
             return _unreadable(participant, f"its status is {reply.status}")
+
+
+def _poll_interval_us(reply: saga_pb2.Reply) -> int | None:
+    if not reply.HasField("poll_interval"):
+        return None
+    return min(max(duration_from_wire(reply.poll_interval), POLL_US_MIN), POLL_US_MAX)
 
 
 def _succeeded(participant: str, reply: saga_pb2.Reply, size_bytes_max: int) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,6 +13,7 @@ from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.schema import migrate
 from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.protocol import (
+    SECRET_BYTES,
     Append,
     Cursor,
     Record,
@@ -57,6 +59,14 @@ class PostgresStore:
             return epoch
 
         return await self._connections.write(take)
+
+    async def secret(self) -> bytes:
+        async def keep(db: Db) -> bytes:
+            await fetch(db, "keep_secret", value=secrets.token_bytes(SECRET_BYTES))
+            (row,) = await fetch(db, "read_secret")
+            return bytes(row["value"])
+
+        return await self._connections.write(keep)
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         return await self._connections.commit(partial(sagas.commit, appends, self._partitions))

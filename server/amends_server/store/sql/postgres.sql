@@ -18,6 +18,12 @@ insert into migration (number, name) values (:number, :name)
 -- name: count_up
 update meta set value = value + 1 where name = :name returning value
 
+-- name: keep_secret
+insert into secret (name, value) values ('tokens', :value) on conflict do nothing
+
+-- name: read_secret
+select value from secret where name = 'tokens'
+
 -- name: partitions
 select value from meta where name = 'partitions'
 

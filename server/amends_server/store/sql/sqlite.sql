@@ -3,6 +3,12 @@
 -- name: count_up
 update meta set value = value + 1 where name = ? returning value
 
+-- name: keep_secret
+insert into secret (name, value) values ('tokens', ?) on conflict do nothing
+
+-- name: read_secret
+select value from secret where name = 'tokens'
+
 -- Where `{rows}` stands, rows of values are put: one statement does them all.
 
 -- name: find_sagas

@@ -1,0 +1,242 @@
+"""What follows from the outcome of an action: a verdict, another attempt, waiting, or a rule that handles an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from amends_server.engine.commands import (
+    Command,
+    Complete,
+    InProgress,
+    NotSent,
+    Refused,
+    Rejected,
+    Settle,
+    Succeeded,
+    Unknown,
+)
+from amends_server.engine.context import fill, values_of
+from amends_server.engine.definition import Kind, OnError
+from amends_server.engine.draft import Draft
+from amends_server.engine.due import step_deadline
+from amends_server.engine.events import (
+    AttemptWithdrawn,
+    Event,
+    LateReply,
+    LateReplyRecorded,
+    StepDeferred,
+    StepErrorHandled,
+    StepGivenUp,
+    StepOutputRefused,
+    StepRefused,
+    StepRetryScheduled,
+    StepSucceeded,
+)
+from amends_server.engine.graph import Node, Rule
+from amends_server.engine.jsonvalue import TemplateError
+from amends_server.engine.key import call_key
+from amends_server.engine.payload import Error, Json, Payload
+from amends_server.engine.policy import Time
+from amends_server.engine.state import StepState, StepStatus
+
+CALL_IN_FLIGHT = "CALL_IN_FLIGHT"
+"""Why an outcome that is brought has to wait a little."""
+
+AT_WORK = Error("IN_PROGRESS", "The saga turned back while the participant was at work.")
+
+
+def settle_action(draft: Draft, node: Node, command: Settle | Complete) -> None:
+    """Record an outcome that is waited for."""
+    verdict = command.verdict
+    match verdict:
+        case Succeeded():
+            _settle_success(draft, node, command.attempt, verdict)
+        case Refused():
+            _settle_refusal(draft, node, command.attempt, verdict)
+        case Unknown():
+            settle_unknown(draft, node, command.attempt, verdict)
+        case InProgress():
+            _settle_waiting(draft, node, command.attempt, verdict)
+        case NotSent():
+            _settle_not_sent(draft, node, verdict)
+        case _:
+            assert_never(verdict)
+
+
+def complete(draft: Draft, command: Complete) -> None:
+    """Take an outcome from whoever holds a token. One that comes too late is recorded: see `raise_if_late`.
+
+    :raises Rejected: if the saga's state does not allow it.
+    """
+    if command.step not in draft.state.graph.index:
+        raise Rejected("STEP_UNKNOWN", f"The saga has no step `{command.step}`; its steps are named in its definition.")
+    node, step = draft.state.graph.node(command.step), draft.state.step(command.step)
+    if _is_repeated(step, command):
+        return
+    if draft.state.final:
+        raise _too_late(command.step)
+    if step.action.active and not step.action.takes_word:
+        raise Rejected(CALL_IN_FLIGHT, f"A call of step `{command.step}` is in flight or due: wait for its outcome.")
+    if not step.action.takes_word or command.attempt > step.action.attempts:
+        reply = late_reply(command) or LateReply.UNKNOWN
+        draft.add(LateReplyRecorded(draft.now, command.step, command.attempt, False, reply))
+        return
+    settle_action(draft, node, command)
+    draft.advance(node.after)
+
+
+def raise_if_late(command: Command, events: list[Event]) -> None:
+    """Answer an outcome that was recorded and came too late.
+
+    :raises Rejected: if that is what the command was.
+    """
+    if isinstance(command, Complete) and any(isinstance(event, LateReplyRecorded) for event in events):
+        raise _too_late(command.step)
+
+
+def _too_late(step: str) -> Rejected:
+    return Rejected("STEP_NOT_WAITING", f"Nobody waits for the outcome of step `{step}` any more: look at the saga.")
+
+
+def late_reply(command: Settle | Complete) -> LateReply | None:
+    """Return in a word what an outcome says; None if it is not a participant's."""
+    match command.verdict:
+        case Succeeded():
+            return LateReply.SUCCEEDED
+        case Refused():
+            return LateReply.REFUSED
+        case Unknown():
+            return LateReply.UNKNOWN
+        case InProgress():
+            return LateReply.IN_PROGRESS
+        case NotSent():
+            return None
+        case _:
+            assert_never(command.verdict)
+
+
+def _is_repeated(step: StepState, command: Complete) -> bool:
+    """Tell whether the step stands as this outcome would have it stand."""
+    if step.action.active or command.attempt > step.action.attempts:
+        return False
+    match command.verdict:
+        case Succeeded(output):
+            refused = step.status is StepStatus.FAILED and step.output is not None
+            return (step.status is StepStatus.SUCCEEDED or refused) and step.output == output
+        case Refused(error):
+            return step.status in (StepStatus.FAILED, StepStatus.SKIPPED) and step.action.error == error
+        case Unknown():
+            return False
+        case _:
+            assert_never(command.verdict)
+
+
+def _settle_success(draft: Draft, node: Node, attempt: int, verdict: Succeeded) -> None:
+    error = _violation(node, verdict.output) if node.output_schema is not None else None
+    if error is None:
+        draft.add(StepSucceeded(draft.now, node.step.id, attempt, verdict.output, verdict.related_services))
+        return
+    services = verdict.related_services
+    draft.add(StepOutputRefused(draft.now, node.step.id, attempt, verdict.output, error, services))
+    draft.failed(node, error)
+
+
+def _violation(node: Node, output: Payload | None) -> Error | None:
+    """Return what is wrong with an output, by the step's schema."""
+    assert node.output_schema is not None, "only asked where there is a schema"
+    code, step = "OUTPUT_REFUSED", node.step.id
+    if output is not None and not isinstance(output, Json):
+        return Error(code, f"The output of step `{step}` is not JSON, as its schema wants it.", node.step.participant)
+    try:
+        violation = node.output_schema.violation(None if output is None else output.text)
+    except TemplateError as problem:
+        return Error(code, f"The output of step `{step}` cannot be read. {problem}", node.step.participant)
+    if violation is None:
+        return None
+    where = f"`output.{violation.path}`" if violation.path else "The whole"
+    message = f"The output of step `{step}` does not meet its schema. {where}: {violation.message}."
+    return Error(code, message, node.step.participant)
+
+
+def _settle_refusal(draft: Draft, node: Node, attempt: int, verdict: Refused) -> None:
+    rule, output, verdict = _handle(draft, node, verdict)
+    step = draft.state.steps[node.index]
+    proof = verdict.stored or step.unproven == step.action.at_stake
+    due_time = None if rule is not OnError.RETRY or verdict.stored else _next_attempt(draft, node)
+    if due_time is not None:
+        draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time, refused=True))
+        return
+    if node.step.kind is Kind.PIVOT and not proof:  # an earlier attempt may have had its effect, so it stays unknown
+        draft.add(StepGivenUp(draft.now, node.step.id, attempt, verdict.error))
+        return
+    draft.add(StepRefused(draft.now, node.step.id, attempt, verdict.error, verdict.stored, verdict.related_services))
+    if rule is OnError.CONTINUE and proof:
+        draft.add(StepErrorHandled(draft.now, node.step.id, output))
+    else:
+        draft.failed(node, verdict.error)
+
+
+def _handle(draft: Draft, node: Node, verdict: Refused) -> tuple[OnError, Payload | None, Refused]:
+    """Return what to do with a business error, and the output to go on with.
+
+    A rule that cannot be told does nothing, and the error says so.
+    """
+    if not node.rules or draft.state.going_back:
+        return OnError.COMPENSATE, None, verdict
+    try:
+        rule = _find_rule(draft, node, verdict.error)
+        if rule is None:
+            return OnError.COMPENSATE, None, verdict
+        return rule.then, fill(rule.output, draft.state, verdict.error, draft.making) if rule.output else None, verdict
+    except TemplateError as problem:
+        message = f"{verdict.error.message} The rules in on_error could not be followed: {problem}"
+        return OnError.COMPENSATE, None, replace(verdict, error=replace(verdict.error, message=message))
+
+
+def _find_rule(draft: Draft, node: Node, error: Error) -> Rule | None:
+    values = values_of(draft.state, draft.making, error)
+    for rule in node.rules:
+        if (not rule.codes or error.code in rule.codes) and (rule.when is None or rule.when.holds(values)):
+            return rule
+    return None
+
+
+def settle_unknown(draft: Draft, node: Node, attempt: int, verdict: Unknown, *, at_once: bool = False) -> None:
+    """Record that an attempt ended without a verdict, and when the next one follows, if one does."""
+    due_time = _next_attempt(draft, node, at_once=at_once) if verdict.again else None
+    if due_time is not None:
+        draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time))
+        return
+    draft.add(StepGivenUp(draft.now, node.step.id, attempt, verdict.error))
+    draft.failed(node, verdict.error)
+
+
+def _next_attempt(draft: Draft, node: Node, *, at_once: bool = False) -> Time | None:
+    """Return when the next attempt is due by the step's policy; None if there is none."""
+    call, started = draft.state.steps[node.index].action, draft.state.started
+    made = call.attempts - call.forgiven
+    if draft.state.going_back or not node.retry.allows(made):
+        return None
+    key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
+    due_time = draft.now if at_once else draft.now + node.retry.delay_us(key, call.attempts, made)
+    deadline = step_deadline(node, call)
+    return due_time if deadline is None or due_time < deadline else None
+
+
+def _settle_not_sent(draft: Draft, node: Node, verdict: NotSent) -> None:
+    """Have the attempt made later, unless the saga turned back or the step's deadline passed while it waited."""
+    call = draft.state.steps[node.index].action
+    draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error))
+    deadline = step_deadline(node, call)
+    if draft.state.going_back or (deadline is not None and deadline <= draft.now):
+        draft.add(StepGivenUp(draft.now, node.step.id, call.attempts, verdict.error))
+        draft.failed(node, verdict.error)
+
+
+def _settle_waiting(draft: Draft, node: Node, attempt: int, verdict: InProgress) -> None:
+    if draft.state.going_back:
+        draft.add(StepGivenUp(draft.now, node.step.id, attempt, AT_WORK))
+        return
+    interval_us = verdict.poll_interval_us
+    draft.add(StepDeferred(draft.now, node.step.id, attempt, None if interval_us is None else draft.now + interval_us))

@@ -1,0 +1,39 @@
+"""Completion tokens: who holds one was given it with a call, and may bring the outcome of that call.
+
+A token names the attempt and proves, by a keyed hash over the call's key, that this store's orchestrator made it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+
+_ATTEMPT_BYTES = 4
+_PROOF_BYTES = 20
+"""Of the hash: 160 bits cannot be guessed."""
+
+
+class Tokens:
+    """Makes and checks tokens. `secret` is the store's, so that they hold over restarts."""
+
+    def __init__(self, secret: bytes) -> None:
+        assert secret, "without a secret anybody could make tokens"
+        self._secret = secret
+
+    def issue(self, key: str, attempt: int) -> str:
+        """Return the token of an attempt of the call with that key."""
+        number = attempt.to_bytes(_ATTEMPT_BYTES, "big")
+        return base64.urlsafe_b64encode(number + self._proof(key, number)).decode()
+
+    def attempt_of(self, key: str, token: str) -> int | None:
+        """Return the attempt that a token of the call with that key was made for; None if it was made for no such."""
+        try:
+            data = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        number, proof = data[:_ATTEMPT_BYTES], data[_ATTEMPT_BYTES:]
+        return int.from_bytes(number, "big") if hmac.compare_digest(proof, self._proof(key, number)) else None
+
+    def _proof(self, key: str, number: bytes) -> bytes:
+        return hmac.digest(self._secret, number + key.encode(), "sha256")[:_PROOF_BYTES]
