@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
+from amends.v1 import operator_pb2, orchestrator_pb2, participant_pb2, payload_pb2, saga_pb2
 from amends_server.convert.definition import definition_to_wire
 from amends_server.engine.definition import Definition, digest
 from amends_server.engine.state import SagaStatus
@@ -209,6 +209,42 @@ class Client:
         await ended
         world.judge.watch_ended(self.key, self._seen)
         return self._seen
+
+
+class Worker:
+    """A participant at work on a call: it comes to an end some time, and says so until it is answered."""
+
+    def __init__(self, world: World, call: participant_pb2.Call) -> None:
+        self._world = world
+        self._call = call
+
+    async def run(self) -> None:
+        world, call = self._world, self._call
+        await world.sleep(world.dice.number(f"work {call.key}", 0.1, 6.0))
+        reply = world.participants.finish(call)
+        if reply is None:
+            return
+        world.story.tell("worker", f"is done with {call.saga_id}/{call.step}")
+        request = orchestrator_pb2.CompleteStepRequest(
+            saga_id=call.saga_id, step=call.step, reply=reply, token=call.completion_token
+        )
+        while not await self._said(request):
+            await world.sleep(AGAIN_S)
+
+    async def _said(self, request: orchestrator_pb2.CompleteStepRequest) -> bool:
+        """Bring the outcome; True if there is nothing more to say."""
+        world, key = self._world, SagaKey(NAMESPACE, request.saga_id)
+        try:
+            response = await world.caller.call("worker", "CompleteStep", request)
+        except CallFailed as failed:
+            if failed.code in UNANSWERED or failed.reason == "CALL_IN_FLIGHT":
+                return False
+            world.story.tell("worker", f"is refused the outcome of {request.saga_id}/{request.step}: {failed.reason}")
+            world.judge.must(failed.reason == "STEP_NOT_WAITING", f"an outcome was answered {failed}")
+            return True
+        world.story.see("outcome brought by a token")
+        world.judge.shown(key, response.saga.sequence)
+        return True
 
 
 class Operator:

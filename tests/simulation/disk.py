@@ -75,6 +75,9 @@ class SimulatedStore:
         await self._reach_to_write()
         return await self._disk.next_epoch()
 
+    async def secret(self) -> bytes:
+        return b"simulated"
+
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         world, process, dice = self._world, self._process, self._world.dice
         about = f"{process.name} {appends[0].key.saga_id} {appends[0].records[0].sequence}"

@@ -193,6 +193,7 @@ class Judge:
         same.call.ClearField("attempt")
         same.call.ClearField("epoch")
         same.call.ClearField("expire_time")
+        same.call.ClearField("completion_token")
         data = same.SerializeToString(deterministic=True)
         first = self._frozen_bytes.setdefault(request.call.key, data)
         assert data == first, f"I12: another request under the key {request.call.key}"
@@ -275,7 +276,9 @@ class Judge:
     def _check_effects(self, key: SagaKey, known: Known, effects: Callable[[SagaKey, str], int]) -> None:
         match known.observer.end:
             case SagaCompleted():
-                wanted = [step for step, seen in known.observer.steps.items() if not seen.skipped]
+                wanted = [
+                    step for step, seen in known.observer.steps.items() if not seen.skipped
+                ]  # nor handled by a rule
                 missing = [step for step in wanted if effects(key, step) != 1]
                 assert not missing, f"I1: {key.saga_id} is COMPLETED, and {missing} left no effect"
             case SagaCompensated():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from google.protobuf.duration_pb2 import Duration
+
 from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 from amends_server.engine.definition import Definition
 from amends_server.engine.events import Resolution, StepResolved
@@ -16,13 +18,15 @@ from tests.simulation.story import Story
 
 @dataclass
 class Entry:
-    """What a participant holds under an Execute's key. `reply` is what it answered, if that is stored.
+    """What a participant holds under an Execute's key.
 
-    `refused` are attempts that were refused without storing that: a copy of one is refused again, another is not.
+    `reply` is what it answered, if that is stored; `at_work` what it answers while it is at work. `refused` are attempts
+    that were refused without storing that: a copy of one is refused again, another is not.
     """
 
     effects: int = 0
     tombstone: bool = False
+    at_work: saga_pb2.Reply | None = None
     reply: saga_pb2.Reply | None = None
     refused: set[int] = field(default_factory=set[int])
 
@@ -30,10 +34,13 @@ class Entry:
 class Participants:
     """All of them, with one ledger."""
 
-    def __init__(self, dice: Dice, story: Story, fail: Callable[[str], None]) -> None:
+    def __init__(
+        self, dice: Dice, story: Story, fail: Callable[[str], None], work: Callable[[participant_pb2.Call], None]
+    ) -> None:
         self._dice = dice
         self._story = story
         self._fail = fail
+        self._work = work
         self._ledger: dict[str, Entry] = {}
 
     def effects(self, key: SagaKey, step: str) -> int:
@@ -60,18 +67,38 @@ class Participants:
         if entry.reply is not None:
             self._story.see("duplicate Execute answered from the barrier")
             return entry.reply
+        if entry.at_work is not None:
+            return entry.at_work
         if request.call.attempt in entry.refused:
             return _refusal("NO", stored=False)
-        reply = self._trouble(request.call.key) or _success(request.call.step, request.call.key)
+        reply = self._trouble(request.call) or _success(request.call.step, request.call.key)
+        if reply.status == saga_pb2.REPLY_STATUS_IN_PROGRESS:
+            entry.at_work = reply
+        elif reply.status == saga_pb2.REPLY_STATUS_ERROR and not reply.stored:
+            entry.refused.add(request.call.attempt)
+        else:
+            self._keep(entry, reply, request.call.key)
+        return reply
+
+    def finish(self, call: participant_pb2.Call) -> saga_pb2.Reply | None:
+        """Come to the end of the work on a call; None if it was undone meanwhile."""
+        entry = self._entry(call.key)
+        if entry.tombstone or entry.reply is not None:
+            return None
+        refused = self._dice.strikes("work refused", call.key, 0.2)
+        reply = _refusal("NO", stored=True) if refused else _success(call.step, call.key)
+        entry.at_work = None
+        self._keep(entry, reply, call.key)
+        return reply
+
+    def _keep(self, entry: Entry, reply: saga_pb2.Reply, key: str) -> None:
+        """Have the effect of a reply, and store it."""
         if reply.status == saga_pb2.REPLY_STATUS_SUCCESS:
             entry.effects += 1
         if reply.status == saga_pb2.REPLY_STATUS_SUCCESS or reply.stored:
             entry.reply = reply
-        elif reply.status == saga_pb2.REPLY_STATUS_ERROR:
-            entry.refused.add(request.call.attempt)
         if entry.effects > 1:
-            self._fail(f"I13: {entry.effects} effects under {request.call.key}")
-        return reply
+            self._fail(f"I13: {entry.effects} effects under {key}")
 
     def compensate(self, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
         about = request.call.key
@@ -86,15 +113,18 @@ class Participants:
         entry.effects, entry.tombstone = 0, True
         return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS)
 
-    def _trouble(self, about: str) -> saga_pb2.Reply | None:
+    def _trouble(self, call: participant_pb2.Call) -> saga_pb2.Reply | None:
+        about = call.key
         if self._dice.strikes("refused", about, 0.08):
             self._story.see("business error")
             return _refusal("NO", stored=self._dice.choose(f"stored {about}", (True, False)))
         if self._dice.strikes("system error", about, 0.05):
             return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR)
-        if self._dice.strikes("in progress", about, 0.02):
+        if self._dice.strikes("in progress", about, 0.03):
             self._story.see("reply in progress")
-            return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_IN_PROGRESS)
+            self._work(call)
+            polled = Duration(seconds=1) if self._dice.choose(f"polled {about}", (True, False)) else None
+            return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_IN_PROGRESS, poll_interval=polled)
         return None
 
     def _entry(self, key: str) -> Entry:

@@ -27,6 +27,7 @@ from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
 from amends_server.service.usage import Usage
 from amends_server.store.protocol import SagaKey
+from amends_server.tokens import Tokens
 from amends_server.transport.attempts import LateCall
 from amends_server.transport.endpoint import Endpoint
 from tests.simulation.definitions import DEFINITIONS
@@ -96,6 +97,7 @@ class Process(Owner):
         store = SimulatedStore(self.world, self)
         await store.open()
         self.epoch = await store.next_epoch()
+        tokens = Tokens(await store.secret())
         names = sorted({step.participant for each in DEFINITIONS for step in each.steps})
         participants = Participants(
             store=store,
@@ -104,7 +106,7 @@ class Process(Owner):
             fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
             allows=lambda _: True,
         )
-        catalogue, self._hub, self._journal = Catalogue(store), Hub(), Journal(store)
+        catalogue, self._hub, self._journal = Catalogue(store, PAYLOAD_BYTES_MAX), Hub(), Journal(store)
         reader = Reader(store, catalogue)
         self._runner = Runner(
             journal=self._journal,
@@ -114,6 +116,7 @@ class Process(Owner):
             clock=self.clock,
             epoch=self.epoch,
             active_max=ACTIVE_MAX,
+            tokens=tokens,
         )
         self._late = LateReplies(self._runner.command)
         self.orchestrator = OrchestratorService(
@@ -124,6 +127,7 @@ class Process(Owner):
             feed=Feed(store, reader, self._runner, self._hub),
             hub=self._hub,
             clock=self.clock,
+            tokens=tokens,
             payload_bytes_max=PAYLOAD_BYTES_MAX,
         )
         self.operator = OperatorService(

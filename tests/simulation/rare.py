@@ -16,6 +16,7 @@ RARE = frozenset(
         "pointless status",
         "unreadable reply",
         "reply in progress",
+        "outcome brought by a token",
         "business error",
         "compensation refused",
         "verdict proves nothing for earlier attempts",

@@ -15,8 +15,10 @@ from typing import Any
 import grpc
 import structlog
 
+from amends.v1 import participant_pb2
 from amends_server.engine.definition import Definition
-from tests.simulation.clients import Caller, Client, Operator, SagaSpoilt
+from amends_server.store.protocol import StoreError
+from tests.simulation.clients import Caller, Client, Operator, SagaSpoilt, Worker
 from tests.simulation.definitions import DEFINITIONS
 from tests.simulation.dice import Dice
 from tests.simulation.disk import Disk
@@ -46,7 +48,7 @@ class World:
         self.loop = VirtualLoop()
         self.story = Story(self.loop.time)
         self.clock = SimulatedClock(self.loop)
-        self.participants = Participants(dice, self.story, self.fail)
+        self.participants = Participants(dice, self.story, self.fail, self._begin_work)
         self.judge = Judge(self.story, self.participants.put_right)
         self.disk = Disk(self.judge.appended)
         self.network = Network(self)
@@ -120,7 +122,7 @@ class World:
 
     def background(self, work: Coroutine[Any, Any, Any], who: str) -> asyncio.Task[Any]:
         """Run something beside; what it asserts is the world's."""
-        task: asyncio.Task[Any] = asyncio.create_task(_unless_spoilt(work), name=who)
+        task: asyncio.Task[Any] = self.loop.create_task(_unless_spoilt(work), name=who, context=_nobodys())
         task.add_done_callback(self._ended)
         return task
 
@@ -147,6 +149,9 @@ class World:
         self.story.tell(process.name, kind)
         self.crash(process)
         return True
+
+    def _begin_work(self, call: participant_pb2.Call) -> None:
+        self.background(Worker(self, call).run(), "worker")
 
     # Processes
 
@@ -184,6 +189,8 @@ class World:
                 self.judge.up_since = self.clock.now()
                 return
             self.story.tell(process.name, f"does not come up: {starting.exception()}")
+            if not isinstance(starting.exception(), StoreError):
+                self.fail(f"{process.name} does not come up: {starting.exception()!r}")
             process.dead = True
             await self.sleep(0.5)
 
