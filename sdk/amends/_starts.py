@@ -8,6 +8,8 @@ under the same id. The end of a saga is reported on the same stream; when that b
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections import deque
 from contextlib import suppress
 
@@ -15,19 +17,28 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from amends.errors import AmendsError, DeadlineExceeded, Unavailable
+from amends.errors import AmendsError, DeadlineExceeded, Unavailable, Unknown
 from amends.statuses import exception_of_status
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
 
 OUTCOMES_MAX = 4096  # that the orchestrator may send before the first of them is dealt with
 BATCH_BYTES_MAX = 1 << 20  # of starts in one message: below what an orchestrator takes
 START_BYTES_MAX = 1 << 20  # larger ones go by themselves, for only then can they be refused by themselves
+PROBE_AGAIN_S = 30.0  # after a session that did not come about: what was in its way may be gone by then
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# What a server that stops, or is not there yet, says to a stream that it has not looked at.
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+log = logging.getLogger("amends.client")
 
 
 class NoSessions(Exception):
-    """The orchestrator serves no sessions. Nothing was sent."""
+    """The orchestrator opens no session, now or (`for_good`) at all. Nothing was sent."""
+
+    def __init__(self, *, for_good: bool) -> None:
+        super().__init__()
+        self.for_good = for_good
 
 
 class Ending:
@@ -78,11 +89,11 @@ class Starts:
         self._stub = stub
         self._timeout_s = timeout_s
         self._session: _Session | None = None
-        self._served = True
+        self._probe_at = 0.0  # on the clock of the loop; no session is tried before
 
     def takes(self, request: orchestrator_pb2.StartSagaRequest) -> bool:
         """Whether the start can go in a session, as far as is known."""
-        return self._served and request.ByteSize() <= START_BYTES_MAX
+        return asyncio.get_running_loop().time() >= self._probe_at and request.ByteSize() <= START_BYTES_MAX
 
     async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending:
         """Start a saga, and return where its end will be told once the start is acknowledged.
@@ -97,8 +108,8 @@ class Starts:
         timer = asyncio.get_running_loop().call_later(self._timeout_s, _expire, start)
         try:
             await start.acknowledged
-        except NoSessions:
-            self._served = False
+        except NoSessions as error:
+            self._probe_at = math.inf if error.for_good else asyncio.get_running_loop().time() + PROBE_AGAIN_S
             raise
         finally:
             timer.cancel()
@@ -140,23 +151,34 @@ class _Session:
     async def close(self) -> None:
         self._running.cancel()
         await asyncio.wait([self._running])
-        self._fail(AmendsError("The client is closed."))
+        self._end(AmendsError("The client is closed."))  # the task may have been cancelled before it began
 
     async def _run(self) -> None:
-        writer = asyncio.create_task(self._write())
+        """Serve the stream to its end. However that comes, nobody is left waiting."""
+        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        error: Exception = AmendsError("The client is closed.")
         try:
-            code, details = await self._read()
+            await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()  # raises only what the reader would wait for in vain
+            error = self._error(*await reader)
+        except Exception as defect:
+            log.exception("a session failed")
+            error = Unavailable(f"The session failed: {defect!r}", code=grpc.StatusCode.UNAVAILABLE)
         finally:
-            self.over = True
+            self._end(error)
+            reader.cancel()
             writer.cancel()
-            self._stream.cancel()
-            await asyncio.wait([writer])
-        if not self._begun and code is not grpc.StatusCode.UNAVAILABLE:
-            self._fail(NoSessions())
-        else:
-            self._fail(Unavailable(f"The session ended: {code.name} {details}", code=grpc.StatusCode.UNAVAILABLE))
 
-    def _fail(self, error: Exception) -> None:
+    def _error(self, code: grpc.StatusCode, details: str) -> Exception:
+        """What the end of the stream means for those who wait."""
+        if self._begun or code in _PASSING:
+            return Unavailable(f"The session ended: {code.name} {details}", code=grpc.StatusCode.UNAVAILABLE)
+        return NoSessions(for_good=code is grpc.StatusCode.UNIMPLEMENTED)
+
+    def _end(self, error: Exception) -> None:
+        self.over = True
+        self._stream.cancel()
         starts, self._open = self._open, {}
         for start in starts.values():
             start.fail(error)
@@ -208,7 +230,12 @@ class _Session:
         self._start_credits += response.start_credits
         self._result_credits_owed += len(response.outcomes)
         for outcome in response.outcomes:
-            self._take_outcome(outcome)
+            try:
+                self._take_outcome(outcome)
+            except Exception as defect:  # one start must not take the others with it
+                log.exception("an outcome cannot be understood")
+                if (start := self._open.pop(outcome.id, None)) is not None:
+                    start.fail(Unknown(f"The outcome cannot be read: {defect!r}", code=grpc.StatusCode.UNKNOWN))
         self._wake.set()
 
     def _take_outcome(self, outcome: orchestrator_pb2.SessionOutcome) -> None:

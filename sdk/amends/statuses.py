@@ -56,11 +56,15 @@ def undecodable() -> errors.Unknown:
 
 
 def _details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, list[errors.Violation]]:
+    """What is there of these; a detail that cannot be read counts as none, for the code says enough to go on."""
     info, violations = error_details_pb2.ErrorInfo(), list[errors.Violation]()
     for detail in status.details:
-        bad_request = error_details_pb2.BadRequest()
-        if not detail.Unpack(info) and detail.Unpack(bad_request):
-            violations += [errors.Violation(each.field, each.description) for each in bad_request.field_violations]
+        found, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        with suppress(DecodeError):
+            if detail.Unpack(found):
+                info = found
+            elif detail.Unpack(bad_request):
+                violations += [errors.Violation(each.field, each.description) for each in bad_request.field_violations]
     return info, violations
 
 

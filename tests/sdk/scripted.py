@@ -16,6 +16,7 @@ from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Message | bytes]]
+Session = Callable[[Context], Awaitable[None]]
 
 _SERVICES = [
     orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"],
@@ -30,6 +31,7 @@ class ScriptedOrchestrator:
         self.requests: list[Message] = []
         self._answers: dict[str, Answer] = {}
         self._streams: dict[str, Stream] = {}
+        self._session: Session | None = None
         self.address = "127.0.0.1:0"
         self._server: grpc.aio.Server | None = None
 
@@ -38,6 +40,10 @@ class ScriptedOrchestrator:
 
     def on_stream(self, method: str, stream: Stream) -> None:
         self._streams[method] = stream
+
+    def on_session(self, session: Session) -> None:
+        """Serve the sessions of clients, which are UNIMPLEMENTED otherwise; the function reads and writes."""
+        self._session = session
 
     def returns(self, method: str, *answers: Message | bytes | grpc.StatusCode) -> None:
         """Give these answers in turn, the last one for ever."""
@@ -72,7 +78,19 @@ class ScriptedOrchestrator:
             for method in service.methods
             if not method.client_streaming
         }
+        if service.name == "OrchestratorService":
+            handlers["Session"] = self._session_handler()
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+    def _session_handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+        async def handle(_: Any, context: Context) -> None:
+            if self._session is None:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "sessions are not scripted")
+            await self._session(context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            cast("Any", handle), orchestrator_pb2.OrchestratorServiceSessionRequest.FromString, _bytes
+        )
 
     def _unary_handler(self, method: Any) -> grpc.RpcMethodHandler[Any, Any]:
         async def handle(request: Message, context: Context) -> Message | bytes:

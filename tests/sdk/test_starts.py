@@ -1,0 +1,171 @@
+"""Sessions of the client against an orchestrator that does what it should not: nobody is left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import status_pb2
+
+from amends import AmendsError, Client, Internal, SagaStatus, _starts
+from amends.v1 import orchestrator_pb2, saga_pb2
+from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted
+
+WAIT_S = 10.0
+Response = orchestrator_pb2.OrchestratorServiceSessionResponse
+
+
+@pytest.fixture
+async def orchestrator() -> AsyncGenerator[ScriptedOrchestrator, None]:
+    async with scripted() as one:
+        one.returns("StartSaga", orchestrator_pb2.StartSagaResponse(created=True))
+        one.returns(
+            "GetSaga", orchestrator_pb2.GetSagaResponse(saga=saga_pb2.Saga(status=saga_pb2.SAGA_STATUS_COMPLETED))
+        )
+        yield one
+
+
+async def opened(context: Context) -> None:
+    await context.write(Response(start_credits=10))
+
+
+async def starts(context: Context, count: int = 1) -> list[int]:
+    """The numbers of the next starts, acknowledged."""
+    found: list[int] = []
+    while len(found) < count:
+        request = await context.read()
+        found += [each.id for each in request.starts]
+    response = Response()
+    for each in found:
+        response.outcomes.add(id=each, saga=saga_pb2.Saga(saga_id="any"))
+    await context.write(response)
+    return found
+
+
+def corrupt(start_id: int) -> Response:
+    """A refusal whose details cannot be decoded."""
+    detail = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\x0a\xff")
+    status = status_pb2.Status(code=13, message="broken", details=[detail])
+    response = Response()
+    response.outcomes.add(id=start_id, status_code=13, status_details=status.SerializeToString())
+    return response
+
+
+def counted(*sessions: Callable[[Context], Awaitable[None]]) -> tuple[list[int], Callable[[Context], Awaitable[None]]]:
+    """Serves the sessions by these in turn, the last one for ever; the list is as long as there were sessions."""
+    seen: list[int] = []
+
+    async def session(context: Context) -> None:
+        seen.append(1)
+        await sessions[min(len(seen), len(sessions)) - 1](context)
+
+    return seen, session
+
+
+async def serve_all(context: Context) -> None:
+    await opened(context)
+    while True:
+        await starts(context)
+
+
+def aborting(code: grpc.StatusCode) -> Callable[[Context], Awaitable[None]]:
+    async def session(context: Context) -> None:
+        await context.abort(code, "scripted")
+
+    return session
+
+
+async def test_details_that_cannot_be_read_leave_the_refusal_and_the_other_starts(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    async def session(context: Context) -> None:
+        await opened(context)
+        first, _ = await starts(context, 2)
+        await context.write(corrupt(first))
+        request = await context.read()
+        while not request.starts:
+            request = await context.read()
+        await context.write(corrupt(request.starts[0].id))
+        await asyncio.Event().wait()
+
+    seen, served = counted(session)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address, retry_for=1) as client, asyncio.timeout(WAIT_S):
+        one, _ = await asyncio.gather(client.start("x", 1), client.start("x", 2))
+        assert (await one.wait()).status is SagaStatus.COMPLETED
+        with pytest.raises(Internal, match="broken"):
+            await client.start("x", 3)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("half", ["_take", "_batch"])
+async def test_a_defect_in_either_half_of_a_session_leaves_nobody_waiting(
+    orchestrator: ScriptedOrchestrator, monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    acknowledged = asyncio.Event()
+
+    async def session(context: Context) -> None:
+        await opened(context)
+        await starts(context)
+        await acknowledged.wait()
+        await context.write(Response(start_credits=1))
+        await asyncio.Event().wait()
+
+    def broken(*_: object) -> None:
+        raise ValueError("a defect")
+
+    orchestrator.on_session(session)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        saga = await client.start("x", 1)
+        waiting = asyncio.create_task(saga.wait())
+        await asyncio.sleep(0)
+        monkeypatch.setattr(_starts._Session, half, broken)
+        acknowledged.set()
+        assert (await waiting).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])
+async def test_a_session_that_a_stopping_orchestrator_ends_is_opened_again(
+    orchestrator: ScriptedOrchestrator, code: grpc.StatusCode
+) -> None:
+    seen, served = counted(aborting(code), serve_all)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        await client.start("x", 1)
+        await client.start("x", 2)
+    assert len(seen) == 2
+    assert not orchestrator.of(orchestrator_pb2.StartSagaRequest)
+
+
+async def test_a_session_that_does_not_come_about_is_tried_again_later(orchestrator: ScriptedOrchestrator) -> None:
+    seen, served = counted(aborting(grpc.StatusCode.RESOURCE_EXHAUSTED), serve_all)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        await client.start("x", 1)
+        await client.start("x", 2)
+        assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (1, 2)
+        client._connection.starts._probe_at = 0.0  # that time is over
+        await client.start("x", 3)
+    assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (2, 2)
+
+
+async def test_an_orchestrator_without_sessions_is_asked_for_one_once(orchestrator: ScriptedOrchestrator) -> None:
+    seen, served = counted(aborting(grpc.StatusCode.UNIMPLEMENTED))
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        for number in range(3):
+            await client.start("x", number)
+    assert len(seen) == 1
+
+
+async def test_a_client_that_is_closed_with_its_first_start_ends_it(orchestrator: ScriptedOrchestrator) -> None:
+    orchestrator.on_session(serve_all)
+    async with Client(orchestrator.address) as client:
+        starting = asyncio.create_task(client.start("x", 1))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(AmendsError, match="closed"):
+            await starting
