@@ -123,7 +123,7 @@ def test_each_command_is_explained() -> None:
 def test_the_sagas_in_the_documents_can_be_registered(tmp_path: Path) -> None:
     code = run_code("docs/sagas.md")
     sagas = [value for value in code.values() if isinstance(value, Saga)]
-    assert {saga.name for saga in sagas} == {"order", "careful", "basket"}
+    assert {saga.name for saga in sagas} == {"order", "careful", "basket", "parcel", "spare", "sale"}
     [text] = blocks("yaml", "docs/sagas.md")
     file = tmp_path / "order.yaml"
     file.write_text(text, encoding="utf-8")

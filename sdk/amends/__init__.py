@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from amends.action import Action
-from amends.builder import Saga, Step
+from amends.builder import Saga
 from amends.call import Call
 from amends.client import Client
+from amends.completions import Completion
 from amends.errors import (
     Aborted,
     AlreadyExists,
@@ -17,6 +18,7 @@ from amends.errors import (
     DefinitionError,
     Failed,
     FailedPrecondition,
+    InProgress,
     Internal,
     InvalidArgument,
     NotFound,
@@ -37,6 +39,7 @@ from amends.errors import (
     Violation,
 )
 from amends.events import Event, EventKind
+from amends.filters import Where
 from amends.participant import Participant, ServedAction
 from amends.payloads import Opaque, decode, encode
 from amends.policies import (
@@ -51,8 +54,10 @@ from amends.policies import (
     OnCompensationFailure,
     Retry,
 )
+from amends.rules import ERROR, ErrorFields, ErrorRule, on
 from amends.saga import SagaHandle
 from amends.serve import ServeError, run, serve, serving
+from amends.steps import Step
 from amends.views import (
     Cause,
     CauseKind,
@@ -68,6 +73,7 @@ from amends.views import (
 
 __all__ = [
     "COMPENSATABLE",
+    "ERROR",
     "NOT_NEEDED",
     "PIVOT",
     "RETRIABLE",
@@ -83,15 +89,19 @@ __all__ = [
     "Client",
     "Compensated",
     "Compensation",
+    "Completion",
     "Data",
     "DataLoss",
     "DeadlineExceeded",
     "DefinitionError",
     "Duration",
+    "ErrorFields",
+    "ErrorRule",
     "Event",
     "EventKind",
     "Failed",
     "FailedPrecondition",
+    "InProgress",
     "Internal",
     "InvalidArgument",
     "Kind",
@@ -127,8 +137,10 @@ __all__ = [
     "Unknown",
     "UnknownFieldError",
     "Violation",
+    "Where",
     "decode",
     "encode",
+    "on",
     "run",
     "serve",
     "serving",

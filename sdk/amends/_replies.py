@@ -6,8 +6,9 @@ import logging
 import re
 
 from amends.call import Call
-from amends.errors import AmendsError, PayloadError, Refused
+from amends.errors import AmendsError, InProgress, PayloadError, Refused
 from amends.payloads import encode
+from amends.policies import duration_message
 from amends.v1 import payload_pb2, saga_pb2
 
 log = logging.getLogger("amends.participant")
@@ -29,6 +30,15 @@ def refusal(refused: Refused, participant: str, call: Call) -> saga_pb2.Reply:
         log.exception("%s refused step %s with data that cannot be sent", participant, call.step)
     return saga_pb2.Reply(
         status=saga_pb2.REPLY_STATUS_ERROR, error=error, stored=refused.stored, related_services=call.related_services
+    )
+
+
+def in_progress(later: InProgress, call: Call) -> saga_pb2.Reply:
+    """The outcome follows: when the handler is asked again, or by a completion."""
+    return saga_pb2.Reply(
+        status=saga_pb2.REPLY_STATUS_IN_PROGRESS,
+        poll_interval=duration_message(later.poll_s, "poll"),
+        related_services=call.related_services,
     )
 
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar, Unpack, cast, overload
 
 from amends.action import Action
+from amends.blocks import Choice, Order
+from amends.dataflow import Scope
 from amends.errors import DefinitionError
+from amends.payloads import json_schema
 from amends.policies import (
     COMPENSATABLE,
     NOT_NEEDED,
     Compensation,
     Duration,
-    Kind,
-    NotNeeded,
     OnCompensationFailure,
-    Retry,
     duration_message,
 )
 from amends.references import Reference
-from amends.templates import template_of
+from amends.rules import ErrorRule
+from amends.steps import Options, Settings, Step
 from amends.terms import root
 from amends.v1 import definition_pb2
 
@@ -43,65 +44,6 @@ class _Absent(Enum):
 
 
 _ABSENT: Final = _Absent.ABSENT
-
-
-class Options(TypedDict, total=False):
-    """What can be said of a step besides its action and its request."""
-
-    id: str | None
-    """Its id in the saga, by default the name of the action: a letter, then letters, digits or `_`; at most 64."""
-    after: Sequence[Step[Any]] | None
-    """The steps that must be done before it, by default the previous one. Empty: it may run at once."""
-    kind: Kind
-    """COMPENSATABLE by default."""
-    retry: Retry | None
-    """The retries of the action."""
-    timeout: Duration | None
-    """How long one attempt may take."""
-    deadline: Duration | None
-    """How long all attempts together may take, waiting included."""
-    compensation: Compensation | NotNeeded | None
-    """How it is undone, by default by the compensation of the action as it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
-    """Options with their defaults."""
-
-    id: str | None = None
-    after: Sequence[Step[Any]] | None = None
-    kind: Kind = COMPENSATABLE
-    retry: Retry | None = None
-    timeout: Duration | None = None
-    deadline: Duration | None = None
-    compensation: Compensation | NotNeeded | None = None
-
-
-class Step(Generic[Result]):
-    """A step of a saga. Steps are made by `Saga.step`."""
-
-    def __init__(self, saga: object, step_id: str, output_type: object) -> None:
-        self._saga = saga
-        self._id = step_id
-        self._output_type = output_type
-
-    @property
-    def id(self) -> str:
-        """The id in the definition."""
-        return self._id
-
-    @property
-    def output(self) -> Result:
-        """What the action answers: to a type checker the value, in fact a reference to it."""
-        term = root(self._saga, f"steps.{self._id}.output", self._output_type, step=self._id)
-        return cast("Result", Reference(term))
-
-    def belongs_to(self, saga: object) -> bool:
-        """Whether the step was made by this saga."""
-        return self._saga is saga
-
-    def __repr__(self) -> str:
-        return f"<step {self._id}>"
 
 
 class Saga(Generic[In, Out]):
@@ -156,13 +98,13 @@ class Saga(Generic[In, Out]):
     ) -> None:
         self._name = _checked(name, _NAME, "saga")
         self._input_type = input
+        self._input_schema = json_schema(input)
         self._output_type = output
         self._deadline = duration_message(deadline, "deadline")
         self._on_compensation_failure = on_compensation_failure
         self._description = description
         self._steps: dict[str, definition_pb2.StepDefinition] = {}
-        self._frontier: tuple[str, ...] = ()
-        self._block: list[str] | None = None
+        self._order = Order()
         self._output_template: str | None = None
 
     @property
@@ -181,47 +123,92 @@ class Saga(Generic[In, Out]):
         return cast("type[Out] | None", self._output_type)
 
     @overload
-    def step(self, action: Action[Request, Result], request: Request, **options: Unpack[Options]) -> Step[Result]: ...
+    def step(
+        self,
+        action: Action[Request, Result],
+        request: Request,
+        *,
+        on_error: Sequence[ErrorRule[Result]] = (),
+        **options: Unpack[Options],
+    ) -> Step[Result]: ...
     @overload
-    def step(self: Saga[Request, Any], action: Action[Request, Result], **options: Unpack[Options]) -> Step[Result]: ...
+    def step(
+        self: Saga[Request, Any],
+        action: Action[Request, Result],
+        *,
+        on_error: Sequence[ErrorRule[Result]] = (),
+        **options: Unpack[Options],
+    ) -> Step[Result]: ...
     @overload
-    def step(self, action: str, request: object = ..., **options: Unpack[Options]) -> Step[Any]: ...
-    def step(self, action: Action[Any, Any] | str, request: object = _ABSENT, **options: Unpack[Options]) -> Step[Any]:
+    def step(
+        self,
+        action: str,
+        request: object = ...,
+        *,
+        on_error: Sequence[ErrorRule[Any]] = (),
+        **options: Unpack[Options],
+    ) -> Step[Any]: ...
+    def step(
+        self,
+        action: Action[Any, Any] | str,
+        request: object = _ABSENT,
+        *,
+        on_error: Sequence[ErrorRule[Any]] = (),
+        **options: Unpack[Options],
+    ) -> Step[Any]:
         """Add a step that calls an action with a request; without a request, with the saga's input.
 
         In the request, and in the arguments of a compensation, `saga.input`, the outputs of earlier steps, parts of
-        these, and expressions over them may stand wherever a value of their type may. An action of which there is no
-        code here is given as `"participant/action"`; then nothing is known of its types, and it is taken to have a
+        these, and expressions over them may stand wherever a value of their type may. `on_error` says what to do with
+        business errors, the first rule that fits; without one the saga turns back. An action of which there is no code
+        here is given as `"participant/action"`; then nothing is known of its types, and it is taken to have a
         compensation. Write a TypedDict as a call, `Parcel(weight=…)`: mypy cannot tell that a dict in braces is one.
 
         :raises DefinitionError: if the step cannot work: a second one of that id, a request that uses the output of a
             step that does not run before, a compensatable step with nothing said of its compensation.
         """
-        settings = _Settings(**options)
+        settings = Settings(**options)
         called = _named_action(action) if isinstance(action, str) else action
         step_id = _checked(settings.id or re.sub(r"[.-]", "_", called.name), _STEP_ID, "step")
         if step_id in self._steps:
             raise DefinitionError(f"There is a step {step_id!r} already: give this one another name by id=….")
         after = self._after(settings.after, step_id)
-        self._steps[step_id] = self._step_message(step_id, called, request, settings, after)
-        self._advance(step_id)
+        self._steps[step_id] = self._step_message(step_id, called, request, on_error, settings, after)
+        self._order.add(step_id)
         return Step(self, step_id, called.output_type)
 
     @contextmanager
     def parallel(self) -> Generator[None, None, None]:
         """Steps that are added inside run at the same time; the next step after the block runs after all of them.
 
-        :raises DefinitionError: inside of another such block: order by `after` there.
+        :raises DefinitionError: directly inside of another such block: order by `after` there.
         """
-        if self._block is not None:
-            raise DefinitionError("parallel() cannot be nested: say what runs after what by after=[…].")
-        self._block = []
+        self._order.open_parallel()
         try:
             yield
         finally:
-            followed = {each for step_id in self._block for each in self._steps[step_id].after}
-            self._frontier = tuple(each for each in self._block if each not in followed) or self._frontier
-            self._block = None
+            self._order.close_parallel(self._afters())
+
+    @contextmanager
+    def when(self, condition: bool) -> Generator[None, None, None]:
+        """Steps that are added inside run only if the condition holds, in which references may stand.
+
+        Further branches follow by `otherwise`. The next step after the branches runs after the one that ran; it may use
+        the outputs of steps inside, which are absent where their branch did not run: see `amends.expressions.present`.
+        """
+        choice = self._order.open_first(condition)
+        with self._branch(choice):
+            yield
+
+    @contextmanager
+    def otherwise(self, condition: bool | None = None) -> Generator[None, None, None]:
+        """Steps that are added inside run only if no earlier branch does, and if the condition holds, if there is one.
+
+        :raises DefinitionError: if it does not come directly after `when` or another `otherwise` with a condition.
+        """
+        choice = self._order.open_next(condition)
+        with self._branch(choice):
+            yield
 
     def returns(self, value: Out) -> None:
         """Say what the saga results in. References may stand in the value.
@@ -230,7 +217,7 @@ class Saga(Generic[In, Out]):
         """
         if self._output_template is not None:
             raise DefinitionError(f"The saga {self._name!r} has a result already.")
-        self._output_template = self._template(value, "returns", set(self._steps))
+        self._output_template = Scope(self, "returns", frozenset(self._steps)).template(value)
 
     def definition(self) -> definition_pb2.Definition:
         """The definition as it is registered. Equal sagas give equal messages.
@@ -250,6 +237,7 @@ class Saga(Generic[In, Out]):
                 f"ON_COMPENSATION_FAILURE_{self._on_compensation_failure}"
             ),
             description=self._description,
+            input_schema=self._input_schema,
         )
 
     def __repr__(self) -> str:
@@ -257,74 +245,54 @@ class Saga(Generic[In, Out]):
 
     def _after(self, after: Sequence[Step[Any]] | None, step_id: str) -> tuple[str, ...]:
         if after is None:
-            return self._frontier
+            return self._order.after
         for step in after:
             if not step.belongs_to(self):
                 raise DefinitionError(f"The step {step_id!r} cannot be after {step!r}, which belongs to another saga.")
         return tuple(dict.fromkeys(step.id for step in after))
 
-    def _advance(self, step_id: str) -> None:
-        if self._block is None:
-            self._frontier = (step_id,)
-        else:
-            self._block.append(step_id)
+    def _afters(self) -> dict[str, Sequence[str]]:
+        return {step_id: step.after for step_id, step in self._steps.items()}
+
+    @contextmanager
+    def _branch(self, choice: Choice) -> Generator[None, None, None]:
+        try:
+            yield
+        finally:
+            self._order.close_branch(choice, self._afters())
 
     def _step_message(
         self,
         step_id: str,
         action: Action[Any, Any],
         request: object,
-        settings: _Settings,
+        on_error: Sequence[ErrorRule[Any]],
+        settings: Settings,
         after: Sequence[str],
     ) -> definition_pb2.StepDefinition:
-        before = self._before(after)
+        scope = Scope(self, step_id, self._before(after))
+        test = self._order.test(scope.condition(settings.when))
+        if test is not None:
+            scope.check(test.origins)
         return definition_pb2.StepDefinition(
             id=step_id,
             participant=action.participant,
             action=action.name,
             kind=definition_pb2.StepKind.Value(f"STEP_KIND_{settings.kind}"),
-            compensation=self._compensation(step_id, action, settings, before),
+            compensation=_compensation(scope, action, settings),
             after=after,
-            input_template="" if request is _ABSENT else self._template(request, step_id, before),
+            input_template="" if request is _ABSENT else scope.template(request),
             retry=None if settings.retry is None else settings.retry.message(),
             timeout=duration_message(settings.timeout, f"{step_id}: timeout"),
             deadline=duration_message(settings.deadline, f"{step_id}: deadline"),
+            when="" if test is None else test.text,
+            on_error=[scope.rule(rule) for rule in on_error],
+            requires=[scope.path(each) for each in settings.requires],
+            output_schema=_output_schema(action),
+            delay=duration_message(settings.delay, f"{step_id}: delay"),
         )
 
-    def _compensation(
-        self, step_id: str, action: Action[Any, Any], settings: _Settings, before: set[str]
-    ) -> definition_pb2.Compensation | None:
-        declared = settings.compensation
-        if settings.kind is not COMPENSATABLE:
-            if declared is not None:
-                raise DefinitionError(f"The step {step_id!r} is a {settings.kind}: it cannot have a compensation.")
-            return None
-        if declared is NOT_NEEDED:
-            return definition_pb2.Compensation(not_needed=True)
-        if not action.has_compensation:
-            raise DefinitionError(
-                f"The step {step_id!r} can be compensated, but {action.participant}/{action.name} has no compensation: "
-                "write one, or say compensation=NOT_NEEDED, or make it kind=PIVOT or kind=RETRIABLE."
-            )
-        how = declared or Compensation()
-        return definition_pb2.Compensation(
-            template="" if how.arguments is None else self._template(how.arguments, f"{step_id}: compensation", before),
-            retry=None if how.retry is None else how.retry.message(),
-            timeout=duration_message(how.timeout, f"{step_id}: timeout of the compensation"),
-        )
-
-    def _template(self, value: object, name: str, before: set[str]) -> str:
-        template = template_of(value, name=name)
-        for origin in template.origins:
-            if origin.owner is not self:
-                raise DefinitionError(f"{name}: {origin.path} belongs to another saga.")
-            if origin.step is not None and origin.step not in before:
-                raise DefinitionError(
-                    f"{name}: {origin.path} is used, but the step {origin.step!r} does not run before: see after."
-                )
-        return template.text
-
-    def _before(self, after: Iterable[str]) -> set[str]:
+    def _before(self, after: Iterable[str]) -> frozenset[str]:
         """The steps that are done when those of `after` are, these included."""
         found: set[str] = set()
         rest = list(after)
@@ -333,7 +301,33 @@ class Saga(Generic[In, Out]):
             if step_id not in found:
                 found.add(step_id)
                 rest.extend(self._steps[step_id].after)
-        return found
+        return frozenset(found)
+
+
+def _compensation(scope: Scope, action: Action[Any, Any], settings: Settings) -> definition_pb2.Compensation | None:
+    declared = settings.compensation
+    if settings.kind is not COMPENSATABLE:
+        if declared is not None:
+            raise DefinitionError(f"The step {scope.name!r} is a {settings.kind}: it cannot have a compensation.")
+        return None
+    if declared is NOT_NEEDED:
+        return definition_pb2.Compensation(not_needed=True)
+    if not action.has_compensation:
+        raise DefinitionError(
+            f"The step {scope.name!r} can be compensated, but {action.participant}/{action.name} has no compensation: "
+            "write one, or say compensation=NOT_NEEDED, or make it kind=PIVOT or kind=RETRIABLE."
+        )
+    how = declared or Compensation()
+    return definition_pb2.Compensation(
+        template="" if how.arguments is None else scope.named("compensation").template(how.arguments),
+        retry=None if how.retry is None else how.retry.message(),
+        timeout=duration_message(how.timeout, f"{scope.name}: timeout of the compensation"),
+    )
+
+
+def _output_schema(action: Action[Any, Any]) -> str:
+    """Nothing is said of the output of an action that has none: nobody reads it, so it may be anything."""
+    return "" if action.output_type is NoneType else json_schema(action.output_type)
 
 
 def _checked(name: str, pattern: re.Pattern[str], what: str) -> str:

@@ -6,9 +6,12 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
+from amends.completions import Completion
+from amends.errors import AmendsError, InProgress
 from amends.payloads import decode
+from amends.policies import Duration
 from amends.v1 import participant_pb2, payload_pb2
 from amends.views import Cause
 
@@ -40,6 +43,7 @@ class Call:
     cause: Cause | None = None
     arguments: payload_pb2.Payload = field(default_factory=payload_pb2.Payload)
     saga_input: payload_pb2.Payload = field(default_factory=payload_pb2.Payload)
+    completion_token: str = field(default="", repr=False)
     _related: list[payload_pb2.RelatedService] = field(default_factory=list[payload_pb2.RelatedService], repr=False)
 
     def relate(self, name: str, reference: str = "") -> None:
@@ -49,6 +53,20 @@ class Call:
     @property
     def related_services(self) -> tuple[payload_pb2.RelatedService, ...]:
         return tuple(self._related)
+
+    @property
+    def completion(self) -> Completion:
+        """What it takes to finish this step from anywhere, after an answer that it is in progress.
+
+        :raises AmendsError: this call has none: it is a compensation.
+        """
+        if not self.completion_token:
+            raise AmendsError(f"Step {self.step} cannot be finished from elsewhere: only actions have a completion.")
+        return Completion(namespace=self.namespace, saga_id=self.saga_id, step=self.step, token=self.completion_token)
+
+    def later(self, *, poll: Duration | None = None) -> NoReturn:
+        """Answer that the work is in progress: raises `InProgress(poll=poll)`."""
+        raise InProgress(poll=poll)
 
     def arguments_as(self, type: type[T]) -> T:
         """The compensation's own arguments, from the template in its definition.
@@ -103,4 +121,5 @@ def _call(
         cause=cause,
         arguments=arguments or payload_pb2.Payload(),
         saga_input=saga_input or payload_pb2.Payload(),
+        completion_token=wire.completion_token,
     )

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
-
-from google.protobuf import timestamp_pb2
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from amends._starts import Ending
 from amends.builder import Saga
+from amends.call import Call
+from amends.catalogue import Catalogue
+from amends.completions import Completion
 from amends.connection import Connection, pages
-from amends.errors import AmendsError, NotFound
+from amends.control import Control
+from amends.errors import NotFound
+from amends.filters import Where, filter_message, timestamp
+from amends.participant import Participant
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
 from amends.saga import SagaHandle
-from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2, saga_pb2
-from amends.views import Resolution, SagaStatus, SagaView
+from amends.serve import serving
+from amends.v1 import definition_pb2, orchestrator_pb2, payload_pb2, saga_pb2
+from amends.views import SagaView
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -31,7 +36,7 @@ RETRY_S = 15.0  # an orchestrator that restarts is back within this
 _DEFINITION_NOT_FOUND = "DEFINITION_NOT_FOUND"
 
 
-class Client:
+class Client(Control, Catalogue):
     """A connection to an orchestrator at `target`, HOST:PORT, for one namespace.
 
     `timeout` is for one call. `retry_for` is for how long calls that may be repeated are, while the orchestrator is not
@@ -76,6 +81,7 @@ class Client:
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
         deadline: Duration | None = None,
         wait: bool = False,
     ) -> SagaHandle[Out]: ...
@@ -87,6 +93,7 @@ class Client:
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
         deadline: Duration | None = None,
         wait: bool = False,
     ) -> SagaHandle[object]: ...
@@ -97,18 +104,21 @@ class Client:
         *,
         id: str | None = None,
         labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
         deadline: Duration | None = None,
         wait: bool = False,
     ) -> SagaHandle[Any]:
         """Start a saga, which survives any crash from then on. Its definition is registered if it is not known yet.
 
         By the name of a definition, the newest version is started. With an `id`, starting again with the same content
-        gives the same saga. With `wait`, the handle is returned once the saga has ended or is STUCK.
+        gives the same saga. It begins `at` a time, from which its deadline runs; by default at once. With `wait`, the
+        handle is returned once the saga has ended or is STUCK.
 
         :raises AlreadyExists: if there is a saga of that id with other content.
         :raises InvalidArgument: if the definition or the input is refused.
         :raises NotFound: if there is no definition of that name.
         :raises PayloadError: if the input cannot be a payload.
+        :raises ValueError: if `at` has no time zone.
         """
         request = orchestrator_pb2.StartSagaRequest(
             namespace=self._namespace,
@@ -116,6 +126,7 @@ class Client:
             input=encode(input),
             labels=labels,
             deadline=duration_message(deadline, "deadline"),
+            start_time=timestamp(at),
         )
         if isinstance(saga, str):
             request.definition.name = saga
@@ -146,29 +157,12 @@ class Client:
         """
         return await self.saga(None, id).status()
 
-    async def list(
-        self,
-        *,
-        status: SagaStatus | Iterable[SagaStatus] = (),
-        definition: str = "",
-        definition_version: int = 0,
-        labels: Mapping[str, str] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        running_longer_than: Duration | None = None,
-    ) -> AsyncGenerator[SagaView, None]:
-        """The sagas for which all of this holds, newest first, without their steps, input and output."""
-        statuses = [status] if isinstance(status, SagaStatus) else status
-        wanted = saga_pb2.SagaStatus
-        filter_ = orchestrator_pb2.SagaFilter(
-            statuses=[wanted.Value(f"SAGA_STATUS_{each}") for each in statuses],
-            definition=definition,
-            definition_version=definition_version,
-            labels=labels,
-            created_after=_timestamp(created_after),
-            created_before=_timestamp(created_before),
-            running_longer_than=duration_message(running_longer_than, "running_longer_than"),
-        )
+    async def list(self, **where: Unpack[Where]) -> AsyncGenerator[SagaView, None]:
+        """The sagas for which all of `where` holds, newest first, without their steps, input and output.
+
+        Of STUCK ones `stuck` says why, and the steps that block them are there.
+        """
+        filter_ = filter_message(where)
         connection = self._connection
 
         async def fetch(token: str) -> orchestrator_pb2.ListSagasResponse:
@@ -180,115 +174,52 @@ class Client:
                 for saga in page.sagas:
                     yield SagaView.of(saga)
 
-    async def retry(self, id: str, *, reason: str) -> SagaView:
-        """Have a STUCK saga go on with its attempts anew; one that waits for a retry makes it now.
+    async def complete(self, step: Completion | Call, output: object = None) -> SagaView:
+        """Finish a step whose participant answered that it is in progress: it succeeded, with this output.
 
-        :raises FailedPrecondition: if it neither is stuck nor waits.
-        :raises NotFound: if there is none of that id.
-        """
-        request = operator_pb2.RetrySagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
-        response = await self._connection.once(self._connection.operator.RetrySaga, request)
-        return SagaView.of(response.saga)
+        The same again is harmless. A call can be given by its participant, anybody else has its completion.
 
-    async def resolve(
-        self, id: str, step: str, resolution: Resolution, *, output: object = None, reason: str
-    ) -> SagaView:
-        """Settle a step that cannot settle itself. `output` is for SUCCEEDED.
-
-        :raises FailedPrecondition: if the step cannot be settled so as it stands.
+        :raises FailedPrecondition: if nobody waits for the outcome any more.
         :raises NotFound: if there is no such saga or step.
+        :raises PayloadError: if the output cannot be a payload.
+        :raises PermissionDenied: if the token is not that of the step.
         """
-        request = operator_pb2.ResolveStepRequest(
-            namespace=self._namespace,
-            saga_id=id,
-            step=step,
-            resolution=saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{resolution}"),
-            output=None if output is None else encode(output),
-            reason=reason,
+        return await self._complete(step, saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode(output)))
+
+    async def refuse(self, step: Completion | Call, code: str, message: str = "", *, data: object = None) -> SagaView:
+        """Finish a step whose participant answered that it is in progress: a business error, without effect.
+
+        Raises what `complete` does.
+        """
+        error = payload_pb2.Error(code=code, message=message, data=encode(data))
+        return await self._complete(step, saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR, error=error))
+
+    @asynccontextmanager
+    async def hosting(
+        self, participant: Participant, *, listen: str = "127.0.0.1:0", advertise: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Serve a participant in this process inside the block, registered at the orchestrator: for local steps.
+
+        Sagas call its actions like those of any other service, with the same guarantees: when this process dies, they
+        go on once the participant is hosted again, wherever. So one process hosts it at a time. `listen` and
+        `advertise` are those of `serving`: say them where the orchestrator is on another machine.
+
+        :raises ServeError: the port is taken, or the orchestrator does not register the participant.
+        """
+        async with serving(participant, listen=listen, orchestrator=self._target, advertise=advertise) as address:
+            yield address
+
+    async def _complete(self, step: Completion | Call, reply: saga_pb2.Reply) -> SagaView:
+        completion = step.completion if isinstance(step, Call) else step
+        request = orchestrator_pb2.CompleteStepRequest(
+            namespace=completion.namespace,
+            saga_id=completion.saga_id,
+            step=completion.step,
+            token=completion.token,
+            reply=reply,
         )
-        response = await self._connection.once(self._connection.operator.ResolveStep, request)
+        response = await self._connection.repeatable(self._connection.orchestrator.CompleteStep, request)
         return SagaView.of(response.saga)
-
-    async def fail(self, id: str, *, reason: str) -> SagaView:
-        """Give up a STUCK saga, with whatever was left undone. Final.
-
-        :raises FailedPrecondition: if it is not stuck.
-        :raises NotFound: if there is none of that id.
-        """
-        request = operator_pb2.FailSagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
-        response = await self._connection.once(self._connection.operator.FailSaga, request)
-        return SagaView.of(response.saga)
-
-    async def register(
-        self, definition: Saga[Any, Any] | definition_pb2.Definition
-    ) -> orchestrator_pb2.RegisterDefinitionResponse:
-        """Register a definition: the same content gets the same version again, other content the next one.
-
-        :raises InvalidArgument: if it is refused; `violations` says why.
-        """
-        request = orchestrator_pb2.RegisterDefinitionRequest(
-            namespace=self._namespace, definition=_definition(definition)
-        )
-        return await self._connection.repeatable(self._connection.orchestrator.RegisterDefinition, request)
-
-    async def check(
-        self, definition: Saga[Any, Any] | definition_pb2.Definition
-    ) -> orchestrator_pb2.CheckDefinitionResponse:
-        """What `register` would say of a definition, which is not stored."""
-        request = orchestrator_pb2.CheckDefinitionRequest(namespace=self._namespace, definition=_definition(definition))
-        return await self._connection.repeatable(self._connection.orchestrator.CheckDefinition, request)
-
-    async def definitions(self, name: str = "") -> AsyncGenerator[definition_pb2.Definition, None]:
-        """The registered definitions by name, newest version first; only those of one name, if it is given."""
-        connection = self._connection
-
-        async def fetch(token: str) -> orchestrator_pb2.ListDefinitionsResponse:
-            request = orchestrator_pb2.ListDefinitionsRequest(namespace=self._namespace, name=name, page_token=token)
-            return await connection.repeatable(connection.orchestrator.ListDefinitions, request)
-
-        async with aclosing(pages(fetch)) as found:
-            async for page in found:
-                for definition in page.definitions:
-                    yield definition
-
-    async def put_participant(self, name: str, address: str, *, concurrency_max: int = 0) -> operator_pb2.Participant:
-        """Register a participant that listens at `address`, HOST:PORT, or change where it does.
-
-        `concurrency_max` is how many calls it takes at a time; 0 leaves it to the orchestrator.
-
-        :raises PermissionDenied: if the address is not allowed there.
-        """
-        participant = operator_pb2.Participant(name=name, address=address, concurrency_max=concurrency_max)
-        request = operator_pb2.PutParticipantRequest(participant=participant)
-        return (await self._connection.repeatable(self._connection.operator.PutParticipant, request)).participant
-
-    async def participants(self) -> AsyncGenerator[operator_pb2.Participant, None]:
-        """The registered participants by name."""
-        connection = self._connection
-
-        async def fetch(token: str) -> operator_pb2.ListParticipantsResponse:
-            request = operator_pb2.ListParticipantsRequest(page_token=token)
-            return await connection.repeatable(connection.operator.ListParticipants, request)
-
-        async with aclosing(pages(fetch)) as found:
-            async for page in found:
-                for participant in page.participants:
-                    yield participant
-
-    async def delete_participant(self, name: str) -> None:
-        """Remove a participant.
-
-        :raises FailedPrecondition: if an unfinished saga needs it.
-        :raises NotFound: if there is none of that name.
-        """
-        request = operator_pb2.DeleteParticipantRequest(name=name)
-        await self._connection.once(self._connection.operator.DeleteParticipant, request)
-
-    @property
-    def _connection(self) -> Connection:
-        if self._open is None:
-            raise AmendsError("The client is not open: use it as `async with Client(…) as client`.")
-        return self._open
 
     async def _start_registered(
         self, request: orchestrator_pb2.StartSagaRequest, definition: definition_pb2.Definition
@@ -311,19 +242,5 @@ class Client:
         return digest
 
 
-def _definition(definition: Saga[Any, Any] | definition_pb2.Definition) -> definition_pb2.Definition:
-    return definition.definition() if isinstance(definition, Saga) else definition
-
-
 def _seconds(duration: Duration) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
-
-
-def _timestamp(time: datetime | None) -> timestamp_pb2.Timestamp | None:
-    if time is None:
-        return None
-    if time.tzinfo is None:
-        raise ValueError(f"{time!r} has no time zone")
-    stamp = timestamp_pb2.Timestamp()
-    stamp.FromDatetime(time)
-    return stamp

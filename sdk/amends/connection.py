@@ -143,6 +143,19 @@ class Connection:
         return await retrying(attempt)
 
 
+class Connected:
+    """What has a connection to an orchestrator while it is open."""
+
+    _namespace: str
+    _open: Connection | None
+
+    @property
+    def _connection(self) -> Connection:
+        if self._open is None:
+            raise AmendsError("The client is not open: use it as `async with Client(…) as client`.")
+        return self._open
+
+
 PageT = TypeVar("PageT", bound=Page)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -34,6 +36,22 @@ class Refused(AmendsError):
         self.message = message
         self.data = data
         self.stored = stored
+
+
+class InProgress(AmendsError):
+    """Raised by the handler of an action: the work goes on, and its outcome follows.
+
+    The handler is called again after `poll`, with the same key, until it has an outcome; a plain number is in seconds.
+    Without `poll` the step waits until somebody calls `Client.complete` or `Client.refuse` with `call.completion`.
+
+    :raises ValueError: `poll` is not longer than nothing.
+    """
+
+    def __init__(self, *, poll: float | timedelta | None = None) -> None:
+        super().__init__("the work is in progress")
+        self.poll_s = poll.total_seconds() if isinstance(poll, timedelta) else poll
+        if self.poll_s is not None and not 0 < self.poll_s < math.inf:
+            raise ValueError(f"InProgress(poll={poll!r}): must be longer than nothing, in seconds")
 
 
 class DefinitionError(AmendsError):

@@ -11,11 +11,11 @@ from types import MappingProxyType, NoneType
 from typing import Protocol, TypeVar, overload
 
 from amends._handlers import Handler, handler_of, input_and_output
-from amends._replies import failure, failure_of, refusal, success
+from amends._replies import failure, failure_of, in_progress, refusal, success
 from amends._servicer import Servicer
 from amends.action import Action, In, Out, checked_name
 from amends.call import Call, call_of_compensate, call_of_execute
-from amends.errors import PayloadError, Refused
+from amends.errors import InProgress, PayloadError, Refused
 from amends.payloads import decode, json_schema
 from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 
@@ -81,6 +81,8 @@ class ServedAction(Action[In, Out]):
             return success(await work, call)
         except Refused as refused:
             return refusal(refused, self.participant, call)
+        except InProgress as later:
+            return in_progress(later, call)
         except asyncio.CancelledError as error:
             if _is_cancelled():  # by the client or the server's end: nobody waits for an answer
                 raise
@@ -122,8 +124,9 @@ class Participant:
         """Make the function an action, under its own name or the one given: `@p.action` or `@p.action(name="…")`.
 
         The function gets the input and the call, which it may leave out; its annotations say the types of the data. It
-        may be async or plain; plain ones run in threads. `raise Refused(…)` is a business error; any other exception is
-        a system error. Calls come at least once: the function makes each `call.key` effective once.
+        may be async or plain; plain ones run in threads. `raise Refused(…)` is a business error, `raise InProgress(…)`
+        says that the outcome follows; any other exception is a system error. Calls come at least once: the function
+        makes each `call.key` effective once.
 
         :raises ValueError: there is an action of that name, or the name is none.
         :raises TypeError: the function's signature is not that of a handler.

@@ -16,7 +16,7 @@ _ALLOWED = (
 )
 _CONDITION = (
     "For `and`, `or` and `not` write &, | and not_(…), with brackets around comparisons; for `x if c else y` write "
-    "if_else(c, x, y); for `in` write contains(…)."
+    "if_else(c, x, y); for `in` write contains(…); for `if` give a step its when=…, or use `with saga.when(…):`."
 )
 
 

@@ -24,6 +24,7 @@ from amends import (
     Saga,
     Step,
 )
+from amends.payloads import json_schema
 from amends.v1 import definition_pb2
 
 
@@ -93,6 +94,7 @@ def test_a_definition_says_all_that_was_written() -> None:
         deadline=duration_pb2.Duration(seconds=300),
         on_compensation_failure=definition_pb2.ON_COMPENSATION_FAILURE_CONTINUE,
         output_template='{"payment_id":"${steps.pay.output.payment_id}"}',
+        input_schema=json_schema(Order),
         steps=[
             definition_pb2.StepDefinition(
                 id="reserve",
@@ -102,6 +104,7 @@ def test_a_definition_says_all_that_was_written() -> None:
                 compensation=definition_pb2.Compensation(),
                 input_template='{"sku":"${input.sku}"}',
                 timeout=duration_pb2.Duration(seconds=2, nanos=500_000_000),
+                output_schema=json_schema(Hold),
             ),
             definition_pb2.StepDefinition(
                 id="pay",
@@ -124,6 +127,7 @@ def test_a_definition_says_all_that_was_written() -> None:
                     jitter=0.2,
                 ),
                 deadline=duration_pb2.Duration(seconds=60),
+                output_schema=json_schema(Receipt),
             ),
             definition_pb2.StepDefinition(
                 id="look",
@@ -132,6 +136,7 @@ def test_a_definition_says_all_that_was_written() -> None:
                 kind=definition_pb2.STEP_KIND_COMPENSATABLE,
                 compensation=definition_pb2.Compensation(not_needed=True),
                 after=["pay"],
+                output_schema=json_schema(Hold),
             ),
             definition_pb2.StepDefinition(
                 id="tell",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import amends
 
 PUBLIC = """
-    COMPENSATABLE NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff Call
-    Cancelled Cause CauseKind Client Compensated Compensation Data DataLoss DeadlineExceeded
-    DefinitionError Duration Event EventKind Failed FailedPrecondition Internal InvalidArgument Kind
-    NotFound OnCompensationFailure Opaque OutOfRange Participant PayloadError PermissionDenied
-    Problem ReferenceUseError Refused Resolution ResourceExhausted Retry RpcError Saga SagaError
-    SagaHandle SagaStatus SagaView ServeError ServedAction Step StepStatus StepView Stuck StuckView
-    Unauthenticated Unavailable Unimplemented Unknown UnknownFieldError Violation decode encode run
+    COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff
+    Call Cancelled Cause CauseKind Client Compensated Compensation Completion Data DataLoss DeadlineExceeded
+    DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition InProgress
+    Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange Participant PayloadError
+    PermissionDenied Problem ReferenceUseError Refused Resolution ResourceExhausted Retry RpcError Saga
+    SagaError SagaHandle SagaStatus SagaView ServeError ServedAction Step StepStatus StepView Stuck StuckView
+    Unauthenticated Unavailable Unimplemented Unknown UnknownFieldError Violation Where decode encode on run
     serve serving
 """
 

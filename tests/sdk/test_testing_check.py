@@ -185,7 +185,7 @@ def test_a_run_that_goes_on_without_a_step_is_not_judged(monkeypatch: pytest.Mon
 
 def test_a_saga_that_fails_anyhow_is_no_subject() -> None:
     with pytest.raises(
-        AssertionError, match=r"(?s)is COMPENSATED, not COMPLETED\. Give simulated steps.*INPUT_INVALID"
+        AssertionError, match=r"(?s)is COMPENSATED, not COMPLETED\. Give simulated steps.*OUTPUT_REFUSED"
     ):
         check_every_failure(order, ORDER)
     saga = Saga("idle", input=str)

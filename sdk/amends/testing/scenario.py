@@ -9,9 +9,9 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, overload
 import grpc
 
 from amends.action import Action
-from amends.builder import Step
 from amends.errors import FailedPrecondition
 from amends.events import Event
+from amends.steps import Step
 from amends.testing._calls import ExpectedCall, ExpectedCompensation
 from amends.testing._machine import DEFINITION_VERSION, Machine, payload_of
 from amends.testing._text import difference, journal_of, journal_text, same, standing_text

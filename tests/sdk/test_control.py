@@ -1,0 +1,76 @@
+"""Control by the client, against a scripted orchestrator: what it sends and what it makes of answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from amends import Client, Completion
+from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
+from tests.sdk.scripted import ScriptedOrchestrator, scripted
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def orchestrator() -> AsyncIterator[ScriptedOrchestrator]:
+    async with scripted() as orchestrator:
+        yield orchestrator
+
+
+@pytest.fixture
+async def client(orchestrator: ScriptedOrchestrator) -> AsyncIterator[Client]:
+    async with Client(orchestrator.address, namespace="shop") as client:
+        yield client
+
+
+async def test_one_saga_is_paused_and_resumed(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    saga = saga_pb2.Saga(saga_id="o", status=saga_pb2.SAGA_STATUS_RUNNING, paused=True)
+    orchestrator.returns("PauseSaga", operator_pb2.PauseSagaResponse(saga=saga))
+    orchestrator.returns("ResumeSaga", operator_pb2.ResumeSagaResponse(saga=saga_pb2.Saga(saga_id="o")))
+    assert (await client.pause("o", reason="audit")).paused is True
+    assert (await client.resume("o", reason="done")).paused is False
+    assert orchestrator.requests == [
+        operator_pb2.PauseSagaRequest(namespace="shop", saga_id="o", reason="audit"),
+        operator_pb2.ResumeSagaRequest(namespace="shop", saga_id="o", reason="done"),
+    ]
+
+
+async def test_steps_are_finished_where_their_completion_says(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.returns("CompleteStep", orchestrator_pb2.CompleteStepResponse(saga=saga_pb2.Saga(saga_id="o")))
+    completion = Completion(namespace="other", saga_id="o", step="s", token="t")  # noqa: S106 - made up
+    await client.complete(completion, {"a": 1})
+    await client.refuse(completion, "NO", "No.", data=[1])
+    done, refused = orchestrator.of(orchestrator_pb2.CompleteStepRequest)
+    assert (done.namespace, done.saga_id, done.step, done.token) == ("other", "o", "s", "t")
+    assert (done.reply.status, done.reply.output.json) == (saga_pb2.REPLY_STATUS_SUCCESS, '{"a":1}')
+    assert refused.reply.status == saga_pb2.REPLY_STATUS_ERROR
+    assert (refused.reply.error.code, refused.reply.error.message, refused.reply.error.data.json) == (
+        "NO",
+        "No.",
+        "[1]",
+    )
+
+
+async def test_a_start_says_when_it_begins(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    orchestrator.returns("StartSaga", orchestrator_pb2.StartSagaResponse())
+    await client.start("order", None, at=NOON)
+    (request,) = orchestrator.of(orchestrator_pb2.StartSagaRequest)
+    assert request.start_time.ToDatetime(UTC) == NOON
+
+
+async def test_definitions_are_read_and_removed_by_name_and_version(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.returns("GetDefinition", orchestrator_pb2.GetDefinitionResponse())
+    orchestrator.returns("DeleteDefinition", orchestrator_pb2.DeleteDefinitionResponse())
+    await client.definition("order")
+    await client.definition("order", 2)
+    await client.delete_definition("order", 3)
+    assert [(each.definition.name, each.definition.version) for each in orchestrator.requests] == [  # type: ignore[attr-defined]
+        ("order", 0), ("order", 2), ("order", 3),
+    ]  # fmt: skip
