@@ -111,18 +111,21 @@ class Client(Control, Catalogue):
         """Start a saga, which survives any crash from then on. Its definition is registered if it is not known yet.
 
         By the name of a definition, the newest version is started. With an `id`, starting again with the same content
-        gives the same saga. It begins `at` a time, from which its deadline runs; by default at once. With `wait`, the
-        handle is returned once the saga has ended or is STUCK.
+        gives the same saga; without one, the id that is made up is in the `saga_id` of exceptions too. It begins `at` a
+        time, from which its deadline runs; by default at once. With `wait`, the handle is
+        returned once the saga has ended or is STUCK.
 
         :raises AlreadyExists: if there is a saga of that id with other content.
         :raises InvalidArgument: if the definition or the input is refused.
         :raises NotFound: if there is no definition of that name.
         :raises PayloadError: if the input cannot be a payload.
-        :raises ValueError: if `at` has no time zone.
+        :raises ValueError: if the id is empty, or `at` has no time zone.
         """
+        if id == "":
+            raise ValueError("The id of a saga cannot be empty; without one, leave it out.")
         request = orchestrator_pb2.StartSagaRequest(
             namespace=self._namespace,
-            saga_id=id or uuid.uuid4().hex,  # so that a repeated call is harmless
+            saga_id=uuid.uuid4().hex if id is None else id,  # so that a repeated call is harmless
             input=encode(input),
             labels=labels,
             deadline=duration_message(deadline, "deadline"),

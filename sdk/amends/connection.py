@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar, cast
 
@@ -11,6 +13,7 @@ import tenacity
 
 from amends._proxies import proxy_options
 from amends._starts import Ending, NoSessions, Starts
+from amends._tasks import is_cancelled
 from amends.errors import AmendsError, Cancelled, RpcError, Unavailable
 from amends.statuses import exception_of, undecodable
 from amends.v1 import operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
@@ -82,10 +85,11 @@ class Connection:
 
         :raises RpcError: if it does not succeed.
         """
-        try:
-            return await self._start(request)
-        except PASSING:  # the same id makes a repetition harmless
-            return await self.retrying(lambda: self._start(request))
+        with naming_saga(request.saga_id):
+            try:
+                return await self._start(request)
+            except PASSING:  # the same id makes a repetition harmless
+                return await self.retrying(lambda: self._start(request))
 
     async def _start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
         if self.starts.takes(request):
@@ -107,11 +111,10 @@ class Connection:
         :raises RpcError: if it does not succeed.
         """
         try:
-            response = cast("Response | None", await method(request, timeout=timeout_s or self.timeout_s))
+            with told_if_closed():
+                response = cast("Response | None", await method(request, timeout=timeout_s or self.timeout_s))
         except grpc.aio.AioRpcError as error:
             raise exception_of(error) from None
-        except grpc.aio.UsageError as error:
-            raise AmendsError("The client is closed.") from error
         if response is None:
             raise undecodable()
         return response
@@ -154,6 +157,30 @@ class Connected:
         if self._open is None:
             raise AmendsError("The client is not open: use it as `async with Client(…) as client`.")
         return self._open
+
+
+@contextmanager
+def told_if_closed() -> Generator[None, None, None]:
+    """Raise AmendsError where grpc.aio cancels whoever waits for a call whose channel is closed."""
+    try:
+        yield
+    except grpc.aio.UsageError as error:
+        raise AmendsError("The client is closed.") from error
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise AmendsError("The client is closed.") from None
+
+
+@contextmanager
+def naming_saga(saga_id: str) -> Generator[None, None, None]:
+    """Have exceptions name the saga that was to be started: it may have been, and can be asked for by its id."""
+    try:
+        yield
+    except AmendsError as error:
+        error.saga_id = saga_id
+        error.args = (f"{error} (saga {saga_id})", *error.args[1:])
+        raise
 
 
 PageT = TypeVar("PageT", bound=Page)

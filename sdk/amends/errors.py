@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 class AmendsError(Exception):
-    """The base of all exceptions that this package raises."""
+    """The base of all exceptions that this package raises.
+
+    `saga_id` is the id of the saga whose start did not succeed, also where it was made up; starting it again under this
+    id is harmless. It is empty in any other case.
+    """
+
+    saga_id: str = ""
 
 
 class PayloadError(AmendsError):

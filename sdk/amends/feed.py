@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 
-from amends.connection import Connection
+from amends.connection import Connection, told_if_closed
 from amends.errors import Cancelled, DataLoss, Unavailable
 from amends.events import Event
 from amends.statuses import exception_of
@@ -66,12 +66,13 @@ class Feed:
 
     async def _read(self) -> orchestrator_pb2.WatchSagaResponse | None:
         """The next message of the stream, which is opened if there is none; None at its end."""
-        if self._stream is None:
-            request = orchestrator_pb2.WatchSagaRequest(
-                namespace=self._connection.namespace, saga_id=self._saga_id, after_sequence=self._last
-            )
-            self._stream = self._connection.orchestrator.WatchSaga(request)
-        response: object = await self._stream.read()
+        with told_if_closed():
+            if self._stream is None:
+                request = orchestrator_pb2.WatchSagaRequest(
+                    namespace=self._connection.namespace, saga_id=self._saga_id, after_sequence=self._last
+                )
+                self._stream = self._connection.orchestrator.WatchSaga(request)
+            response: object = await self._stream.read()
         if isinstance(response, orchestrator_pb2.WatchSagaResponse):
             return response
         if response is grpc.aio.EOF:

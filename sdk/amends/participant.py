@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, overload
 from amends._handlers import Handler, handler_of, input_and_output
 from amends._replies import failure, failure_of, in_progress, refusal, success
 from amends._servicer import Servicer
+from amends._tasks import is_cancelled
 from amends.action import Action, In, Out, checked_name
 from amends.call import Call, call_of_compensate, call_of_execute
 from amends.errors import InProgress, PayloadError, Refused
@@ -84,7 +85,7 @@ class ServedAction(Action[In, Out]):
         except InProgress as later:
             return in_progress(later, call)
         except asyncio.CancelledError as error:
-            if _is_cancelled():  # by the client or the server's end: nobody waits for an answer
+            if is_cancelled():  # by the client or the server's end: nobody waits for an answer
                 raise
             return failure_of(error, self.participant, call)
         except Exception as error:
@@ -201,8 +202,3 @@ def _description(action: ServedAction[object, object]) -> participant_pb2.Action
         output_schema=json_schema(action.output_type),
         description=action.description,
     )
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

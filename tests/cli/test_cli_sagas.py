@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_start_takes_a_file_and_input_from_elsewhere(server: str, definitions: P
     assert (from_file.code, from_stdin.code) == (0, 0)
 
 
+def test_a_wait_and_an_error_tell_the_id_that_was_made_up(server: str) -> None:
+    waited = amends("start", "pay", "--input", PAID, "--wait", "-o", "json", server=server)
+    assert waited.err == f"amends: waiting for {waited.json['saga']['sagaId']}\n"
+    unreached = amends("start", "pay", "--input", PAID, server="127.0.0.1:1")
+    assert unreached.code == 3
+    assert re.search(r"not known: do it again with --id [0-9a-f]{32}", unreached.err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -50,6 +59,7 @@ def test_start_takes_a_file_and_input_from_elsewhere(server: str, definitions: P
         (["pay", "--input", '{"a": NaN}'], "NaN is no JSON number"),
         (["pay", "--input", ""], "it is empty"),
         (["pay", "--input", "@nowhere.json"], "nowhere.json cannot be read"),
+        (["pay", "--id", ""], "The saga's id is empty"),
         (["pay", "--label", "x"], "write --label KEY=VALUE"),
         (["pay", "--label", "x=1", "--label", "x=2"], "given twice"),
         (["pay@x"], "NAME@VERSION"),

@@ -517,3 +517,51 @@ async def test_participants_are_put_listed_and_deleted(orchestrator: ScriptedOrc
 async def test_what_is_not_served_says_so(client: Client) -> None:
     with pytest.raises(Unimplemented, match="FailSaga is not scripted"):
         await client.fail("a", reason="b")
+
+
+async def test_a_start_that_fails_tells_the_id_so_that_it_can_be_repeated(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.returns("StartSaga", grpc.StatusCode.DEADLINE_EXCEEDED)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client.start("order", 1)
+    (request,) = orchestrator.of(orchestrator_pb2.StartSagaRequest)
+    assert caught.value.saga_id == request.saga_id
+    assert request.saga_id in str(caught.value)
+
+
+async def test_an_empty_id_is_refused(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        await client.start("order", 1, id="")
+    assert not orchestrator.requests
+
+
+@pytest.mark.parametrize("watch", [False, True])
+async def test_closing_tells_other_tasks_that_it_did(orchestrator: ScriptedOrchestrator, watch: bool) -> None:
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: object, context: Context) -> None:
+        asked.set()
+        await never.wait()
+
+    async def hang_on(_: object, context: Context) -> AsyncGenerator[bytes, None]:
+        await hang(_, context)
+        yield b""
+
+    orchestrator.on("GetSaga", hang)
+    orchestrator.on_stream("WatchSaga", hang_on)
+
+    async def use(saga: Any) -> None:
+        if watch:
+            _ = [event async for event in saga.watch()]
+        else:
+            await saga.wait()
+
+    async with Client(orchestrator.address) as client:
+        using = asyncio.create_task(use(client.saga(None, "order-1")))
+        async with asyncio.timeout(5):
+            await asked.wait()
+    async with asyncio.timeout(5):
+        with pytest.raises(AmendsError, match="closed"):
+            await using
+    never.set()

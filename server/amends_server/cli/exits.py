@@ -92,9 +92,18 @@ def run(work: Coroutine[Any, Any, T], server: str = "") -> T:
 
 
 def _explained(error: RpcError, server: str) -> CommandError:
-    from amends.errors import DeadlineExceeded, Unavailable
+    explained = _explained_alone(error, server)
+    if error.saga_id and explained.code is Exit.UNREACHABLE:
+        again = f"Whether the saga was started is not known: do it again with --id {error.saga_id}, which is harmless."
+        return CommandError(f"{explained}\n{again}", explained.code)
+    return explained
 
-    if isinstance(error, Unavailable) and not error.reason:
+
+def _explained_alone(error: RpcError, server: str) -> CommandError:
+    from amends.errors import Cancelled, DeadlineExceeded, Unavailable
+
+    # A server that stops says CANCELLED to what it has not looked at.
+    if isinstance(error, Unavailable | Cancelled) and not error.reason:
         return CommandError(
             f"No orchestrator answers at {server}: start one with `amends serve`, or say where it listens with "
             "--server HOST:PORT or AMENDS_SERVER.",

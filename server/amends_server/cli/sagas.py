@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +60,8 @@ def start(
         str | None, typer.Option("--input", metavar="JSON", help="The input; @FILE reads a file, - reads stdin.")
     ] = None,
     saga_id: Annotated[
-        str, typer.Option("--id", metavar="SAGA", help="The saga's id, so that a repeated start is harmless.")
-    ] = "",
+        str | None, typer.Option("--id", metavar="SAGA", help="The saga's id, so that a repeated start is harmless.")
+    ] = None,
     label: Labels = None,
     wait: Wait = False,
     server: Server = ADDRESS,
@@ -74,19 +76,23 @@ async def _start(
     definition: str,
     file: Path | None,
     input_: str | None,
-    saga_id: str,
+    saga_id: str | None,
     label: list[str] | None,
     wait: bool,
     server: str,
     namespace: str,
     form: Form,
 ) -> None:
+    from amends.connection import naming_saga
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
     from amends_server.cli.files import read_definition
     from amends_server.cli.references import read_reference
 
-    request = pb.StartSagaRequest(namespace=namespace, saga_id=saga_id, labels=read_labels(label))
+    if saga_id == "":
+        raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
+    known_id = saga_id or uuid.uuid4().hex  # made here, so that it is known if no answer comes
+    request = pb.StartSagaRequest(namespace=namespace, saga_id=known_id, labels=read_labels(label))
     if (text := read_json(input_, "--input")) is not None:
         request.input.json = text
     if bool(definition) == (file is not None):
@@ -96,9 +102,12 @@ async def _start(
     else:
         request.definition.CopyFrom(read_reference(definition))
     async with connected(server, namespace) as connection:
-        response = await connection.once(connection.orchestrator.StartSaga, request)
+        with naming_saga(known_id):
+            response = await connection.once(connection.orchestrator.StartSaga, request)
         if wait:
-            response.saga.CopyFrom(await _settled(server, namespace, response.saga.saga_id))
+            if saga_id is None:  # or nobody could ask for it once the wait is broken off
+                print(f"amends: waiting for {known_id}", file=sys.stderr)
+            response.saga.CopyFrom(await _settled(server, namespace, known_id))
     _print_started(response, form, wait)
 
 
