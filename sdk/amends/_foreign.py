@@ -11,6 +11,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 
+class Misfit(ValueError):
+    """Data that does not fit, in words that do not quote it."""
+
+
 class Model(Protocol):
     """What is used of a pydantic model. It is known by its methods, so that pydantic need not be installed."""
 
@@ -34,21 +38,21 @@ def is_message(kind: object) -> TypeGuard[type[Message]]:
 
 
 def validated_model(kind: type[Model], text: str | bytes) -> object:
-    """Read a model. :raises ValueError: what does not fit, and where, but not the data itself."""
+    """Read a model. :raises Misfit: what does not fit, and where, but not the data itself."""
     try:
         return kind.model_validate_json(text)
     except ValueError as error:
-        raise ValueError(_model_findings(error)) from None
+        raise Misfit(_model_findings(error)) from None
 
 
 def parsed_message(kind: type[Message], text: str | bytes) -> Message:
-    """Read a message from JSON. :raises ValueError: what does not fit, and where, but not the data itself."""
+    """Read a message from JSON. :raises Misfit: what does not fit, and where, but not the data itself."""
     try:
         return json_format.Parse(text, kind())
     except (json_format.ParseError, RecursionError) as error:
         field = re.search(r"Failed to parse (\w+) field|no field named \"([^\"]*)\"", str(error))
         where = f" - at `$.{field[1] or field[2]}`" if field else ""
-        raise ValueError(f"Expected the protobuf message `{kind.DESCRIPTOR.full_name}`{where}") from None
+        raise Misfit(f"Expected the protobuf message `{kind.DESCRIPTOR.full_name}`{where}") from None
 
 
 def to_builtins(value: object) -> object:
@@ -57,7 +61,7 @@ def to_builtins(value: object) -> object:
         return json_format.MessageToDict(value)
     if is_model(type(value)):
         return msgspec.Raw(cast(Model, value).model_dump_json(by_alias=True).encode())
-    raise TypeError(f"{type(value).__qualname__} has no place in a payload")
+    raise Misfit(f"{type(value).__qualname__} has no place in a payload")
 
 
 def from_builtins(kind: type, value: object) -> object:
@@ -68,7 +72,7 @@ def from_builtins(kind: type, value: object) -> object:
         return parsed_message(kind, json.dumps(value))
     if is_model(kind):
         return validated_model(kind, msgspec.json.encode(value))
-    raise TypeError(f"{kind.__qualname__} has no place in a payload")
+    raise Misfit(f"{kind.__qualname__} has no place in a payload")
 
 
 def schema_of_foreign(kind: type) -> dict[str, object]:
@@ -82,7 +86,7 @@ def schema_of_foreign(kind: type) -> dict[str, object]:
 def with_definitions_on_top(schema: dict[str, object]) -> dict[str, object]:
     """Put the definitions that models bring along to where references look for them: at the root of the schema.
 
-    :raises ValueError: two models of one name differ.
+    :raises Misfit: two models of one name differ.
     """
     found: dict[str, object] = {}
     rest = cast("dict[str, object]", _without_definitions(schema, found))
@@ -99,7 +103,7 @@ def _without_definitions(value: object, found: dict[str, object]) -> object:
     for name, definition in definitions.items():
         plain = _without_definitions(definition, found)
         if found.setdefault(name, plain) != plain:
-            raise ValueError(f"two models are called {name}")
+            raise Misfit(f"two models are called {name}")
     return {name: _without_definitions(each, found) for name, each in fields.items() if name != "$defs"}
 
 
@@ -112,4 +116,4 @@ def _finding(finding: dict[str, object]) -> str:
     where = "".join(
         f"[{key}]" if isinstance(key, int) else f".{key}" for key in cast(tuple[object, ...], finding["loc"])
     )
-    return f"{finding['msg']} - at `${where}`"
+    return f"{finding['type']} - at `${where}`"  # the message may quote the data

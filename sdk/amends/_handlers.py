@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from amends.call import Call
+
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -35,10 +37,20 @@ class Handler:
 def handler_of(function: Callable[..., object], *, arity_min: int, arity_max: int) -> Handler:
     """:raises TypeError: the function does not take as many arguments as a handler is given."""
     parameters = inspect.signature(function).parameters.values()
-    taken = sum(parameter.kind in _BY_PLACE and parameter.default is parameter.empty for parameter in parameters)
+    by_place = [parameter for parameter in parameters if parameter.kind in _BY_PLACE]
+    needed = sum(parameter.default is parameter.empty for parameter in by_place)
+    taken = max(needed, min(len(by_place), arity_min))
+    if taken == arity_max - 1 < len(by_place) and _takes_call(function, by_place[taken].name):
+        taken = arity_max
     if not arity_min <= taken <= arity_max:
         raise TypeError(f"{_name(function)} takes {taken} arguments; a handler here gets {arity_min} to {arity_max}")
     return Handler(function, taken)
+
+
+def _takes_call(function: Callable[..., object], name: str) -> bool:
+    """Whether an argument that has a default is for the call: others are the function's own."""
+    hint = _hints(function).get(name)
+    return Call in (hint, *typing.get_args(hint))
 
 
 def input_and_output(function: Callable[..., object]) -> tuple[type[object], type[object]]:

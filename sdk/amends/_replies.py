@@ -6,7 +6,7 @@ import logging
 import re
 
 from amends.call import Call
-from amends.errors import AmendsError, InProgress, PayloadError, Refused
+from amends.errors import AmendsError, InProgress, Refused
 from amends.payloads import encode
 from amends.policies import duration_message
 from amends.v1 import payload_pb2, saga_pb2
@@ -26,7 +26,7 @@ def refusal(refused: Refused, participant: str, call: Call) -> saga_pb2.Reply:
     error = payload_pb2.Error(code=refused.code, message=refused.message, participant=participant)
     try:
         error.data.CopyFrom(encode(refused.data))
-    except PayloadError:
+    except Exception:
         log.exception("%s refused step %s with data that cannot be sent", participant, call.step)
     return saga_pb2.Reply(
         status=saga_pb2.REPLY_STATUS_ERROR, error=error, stored=refused.stored, related_services=call.related_services

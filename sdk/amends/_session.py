@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -74,7 +75,7 @@ class Session:
         else:
             task = asyncio.create_task(self._do(call))
             self._running.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(partial(self._done, call.id))
 
     def _refuse(self, call: participant_pb2.SessionCall, code: grpc.StatusCode, message: str) -> None:
         self._results.append(refused(call.id, code, message))
@@ -82,8 +83,10 @@ class Session:
     async def _do(self, call: participant_pb2.SessionCall) -> None:
         self._results.append(await self._answer(call))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, call_id: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        if task.cancelled() or task.exception() is not None:  # a call without result would never give its credit back
+            self._results.append(refused(call_id, grpc.StatusCode.INTERNAL, "the participant broke the call off"))
         self._wake.set()
 
     async def _next(self) -> participant_pb2.SessionResponse | None:

@@ -22,7 +22,6 @@ T = TypeVar("T")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024  # a saga with all inputs and outputs of its steps, each of which may have 1 MiB
 RETRY_WAIT_S_MAX = 1.0  # as soon as this after an orchestrator is back, its clients are too
 RETRY_WAIT_S_FIRST = 0.05
 
@@ -37,7 +36,8 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     # By default a channel goes on failing for seconds after its peer is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # A saga comes with the inputs and outputs of all steps; how large these may be is the orchestrator's to say.
+    ("grpc.max_receive_message_length", -1),
     # Two clients of a process that share a connection would also share its failures.
     ("grpc.use_local_subchannel_pool", 1),
 )

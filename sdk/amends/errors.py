@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import grpc
@@ -37,11 +38,18 @@ class Refused(AmendsError):
     """
 
     def __init__(self, code: str, message: str = "", *, data: object = None, stored: bool = False) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
-        self.message = message
+        # A verdict must not get lost for the type of its text: exceptions and enums are what people put there.
+        self.code = _text(code)
+        self.message = _text(message)
         self.data = data
-        self.stored = stored
+        self.stored = bool(stored)
+        super().__init__(f"{self.code}: {self.message}" if self.message else self.code)
+
+
+def _text(value: object) -> str:
+    """A text that a message can hold, which has no halves of characters."""
+    text = str(value.value if isinstance(value, Enum) else value)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class InProgress(AmendsError):

@@ -84,11 +84,9 @@ class ServedAction(Action[In, Out]):
             return refusal(refused, self.participant, call)
         except InProgress as later:
             return in_progress(later, call)
-        except asyncio.CancelledError as error:
-            if is_cancelled():  # by the client or the server's end: nobody waits for an answer
+        except BaseException as error:  # also SystemExit: a handler must not end the participant
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
                 raise
-            return failure_of(error, self.participant, call)
-        except Exception as error:
             return failure_of(error, self.participant, call)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import types
 import typing
@@ -15,6 +16,7 @@ import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from amends._foreign import (
+    Misfit,
     from_builtins,
     is_message,
     is_model,
@@ -33,7 +35,8 @@ Decoder = Callable[[payload_pb2.Payload], object]
 # What encoders and decoders raise for data that does not fit; RecursionError comes from data that is nested too deep.
 _MISFITS = (ValueError, TypeError, OverflowError, RecursionError, NotImplementedError, DecodeError)
 _CACHED_TYPES_MAX = 1024  # more types than a program has; bounds programs that make types as they run
-_encoder = msgspec.json.Encoder(enc_hook=to_builtins)
+# The same value must be the same bytes in every process, or a repeated start would be one with other content.
+_encoder = msgspec.json.Encoder(enc_hook=to_builtins, order="deterministic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ def encode(value: object) -> payload_pb2.Payload:
             case Message():
                 return _packed(value)
             case _:
-                return payload_pb2.Payload(json=_encoder.encode(value).decode())
+                text = _encoder.encode(value)
+                if b"null" in text:
+                    _refuse_non_finite(value)
+                return payload_pb2.Payload(json=text.decode())
     except _MISFITS as error:
         raise PayloadError(f"{type(value).__qualname__} cannot be a payload: {_redacted(error)}") from None
 
@@ -136,9 +142,9 @@ def _json_text(payload: payload_pb2.Payload) -> str:
         case None:
             return "null"
         case "message":
-            raise ValueError(f"Expected JSON, got the protobuf message `{payload.message.TypeName()}`")
+            raise Misfit(f"Expected JSON, got the protobuf message `{payload.message.TypeName()}`")
         case "opaque":
-            raise ValueError(f"Expected JSON, got opaque bytes of type `{payload.opaque.content_type}`")
+            raise Misfit(f"Expected JSON, got opaque bytes of type `{payload.opaque.content_type}`")
 
 
 def _message(kind: type[Message], payload: payload_pb2.Payload) -> Message:
@@ -146,13 +152,13 @@ def _message(kind: type[Message], payload: payload_pb2.Payload) -> Message:
         return parsed_message(kind, _json_text(payload))
     message = kind()
     if not payload.message.Unpack(message):
-        raise ValueError(f"Got the protobuf message `{payload.message.TypeName()}`")
+        raise Misfit(f"Got the protobuf message `{payload.message.TypeName()}`")
     return message
 
 
 def _opaque(payload: payload_pb2.Payload) -> Opaque:
     if payload.WhichOneof("kind") != "opaque":
-        raise ValueError("Expected opaque bytes")
+        raise Misfit("Expected opaque bytes")
     return Opaque(payload.opaque.data, payload.opaque.content_type)
 
 
@@ -166,6 +172,38 @@ def _name(kind: object) -> str:
     return kind.__qualname__ if isinstance(kind, type) else str(kind)
 
 
+def _refuse_non_finite(value: object) -> None:
+    """:raises Misfit: there is a number that JSON does not have, and that would be written as null."""
+    left: list[object] = [msgspec.to_builtins(value, enc_hook=_plain)]
+    while left:
+        each = left.pop()
+        if isinstance(each, float) and not math.isfinite(each):
+            raise Misfit("JSON has no infinity and no NaN")
+        if isinstance(each, dict):
+            left += cast("dict[object, object]", each).values()
+        elif isinstance(each, list | tuple | set | frozenset):
+            left += cast("list[object]", each)
+
+
+def _plain(value: object) -> object:
+    plain = value if isinstance(value, msgspec.Raw) else to_builtins(value)
+    return None if isinstance(plain, msgspec.Raw) else plain  # what is JSON already speaks for itself
+
+
 def _redacted(error: BaseException) -> str:
-    """What an error says, without the data that msgspec quotes: payloads must not get into errors and logs."""
-    return re.sub(r"'[^']*'", "'…'", str(error)) or type(error).__name__
+    """What an error says, without the data: payloads must not get into errors and logs."""
+    if isinstance(error, Misfit) or isinstance(error.__cause__, Misfit):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "Nested beyond the depth that can be read or written"
+    where = re.search(r" - at `(key in )?\$[\w.\[\]]*`$", str(error))
+    return (_said_by_msgspec(error) or f"Does not fit ({type(error).__name__})") + (where[0] if where else "")
+
+
+def _said_by_msgspec(error: BaseException) -> str:
+    """Its own text without the path; none if it passes on what the code of a type says, which may be anything."""
+    if not isinstance(error, msgspec.MsgspecError) or error.__cause__ is not None:
+        return ""
+    if "unknown field" in str(error):
+        return "Object contains an unknown field"
+    return re.split(r" - at `|['\"]", str(error))[0].rstrip()

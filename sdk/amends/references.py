@@ -106,5 +106,9 @@ for _name, _symbol in _JOINED.items():
 for _names, _use in _REFUSED.items():
     for _each in _names.split():
         setattr(Reference, f"__{_each}__", _refusing(_use))
-for _each, _use in {"bool": "tested for truth", "contains": "looked into with `in`"}.items():
+for _each, _use in {
+    "bool": "tested for truth",
+    "contains": "looked into with `in`",
+    "hash": "a key, or looked for in a set",  # it would silently not be found
+}.items():
     setattr(Reference, f"__{_each}__", _refusing(_use, _CONDITION))

@@ -22,12 +22,11 @@ DRAIN_S = 10.0  # what calls in flight get at the end; orchestrators ask again f
 REGISTRATION_S = 60.0  # how long an orchestrator may take to come up beside its participants
 REGISTRATION_ATTEMPT_S = 5.0
 REGISTRATION_WAIT_S_MAX = 2.0
-# A Compensate carries up to four payloads of at most 1 MiB each; the default of 4 MiB would refuse it for ever.
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # or a second server would share the port silently
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # How large payloads may be is the orchestrator's to say; a call that is refused here would be refused for ever.
+    ("grpc.max_receive_message_length", -1),
     # Notice an orchestrator that stopped without a word.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

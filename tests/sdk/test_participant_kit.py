@@ -6,9 +6,12 @@ import asyncio
 import datetime as dt
 import json
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import cast
 
 import grpc
 import pytest
@@ -106,6 +109,14 @@ def plain_alone(request: Reserve) -> None:
     seen.left.set()
 
 
+class OddError(BaseException):
+    pass
+
+
+class Reason(Enum):
+    SOLD = "SOLD_OUT"
+
+
 @inventory.action
 async def fail(request: Reserve, call: Call) -> Hold:
     match request.sku:
@@ -115,6 +126,10 @@ async def fail(request: Reserve, call: Call) -> Hold:
             raise Refused("OUT_OF_STOCK", data=Unsendable())
         case "cancelled":
             raise asyncio.CancelledError
+        case "odd":
+            raise OddError
+        case "refused-enum":
+            raise Refused(cast("str", Reason.SOLD), cast("str", ValueError("half \ud800")))
         case "ours":
             raise PayloadError("a text of ours")
         case "unsendable":
@@ -130,8 +145,26 @@ def plain_fail(request: Reserve) -> Hold:
             raise StopIteration
         case "cancelled":
             raise asyncio.CancelledError
+        case "exit":
+            sys.exit("bye")
         case _:
             raise Refused("OUT_OF_STOCK")
+
+
+@inventory.action
+def plain_default(request: Reserve, call: Call | None = None, times: int = 1) -> str:
+    return f"{call and call.key} {times}"
+
+
+@inventory.action
+def plain_own_default(request: Reserve, times: int = 1) -> int:
+    return times
+
+
+@plain_default.compensation
+def plain_default_undo(request: Reserve, done: str | None = None, call: Call | None = None) -> None:
+    assert call is not None
+    raise Refused("UNDONE", call.key)
 
 
 @inventory.action
@@ -312,6 +345,8 @@ async def test_a_refusal_holds_though_its_data_cannot_be_sent(stub: Stub) -> Non
         ("fail", "unsendable", "PAYLOAD_ERROR"),
         ("plain_fail", "stop", "RUNTIME_ERROR"),
         ("plain_fail", "cancelled", "CANCELLED_ERROR"),
+        ("fail", "odd", "ODD_ERROR"),
+        ("plain_fail", "exit", "SYSTEM_EXIT"),
     ],
 )
 async def test_any_other_exception_is_a_system_error(stub: Stub, action: str, sku: str, code: str) -> None:
@@ -424,3 +459,19 @@ def test_types_inside_a_function_are_explained() -> None:
 
     with pytest.raises(TypeError, match="names of its module"):
         Participant("other").action(handler)
+
+
+async def test_a_refusal_holds_whatever_its_texts_are_made_of(stub: Stub) -> None:
+    reply = await execute(stub, "fail", Reserve("refused-enum"))
+    assert reply.status == saga_pb2.REPLY_STATUS_ERROR
+    assert (reply.error.code, reply.error.message) == ("SOLD_OUT", "half \\ud800")
+
+
+async def test_a_call_with_a_default_is_given_and_other_defaults_are_left(stub: Stub) -> None:
+    assert (await execute(stub, "plain_default")).output.json == '"k-1 1"'
+    assert (await execute(stub, "plain_own_default")).output.json == "1"
+    assert (await compensate(stub, "plain_default")).error.code == "UNDONE"
+
+
+async def test_calls_of_any_size_are_taken(stub: Stub) -> None:
+    assert (await execute(stub, "count-all", Reserve("x" * 20_000_000))).status == saga_pb2.REPLY_STATUS_SUCCESS

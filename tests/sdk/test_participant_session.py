@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from amends import Participant
+from amends._servicer import Servicer
 from amends._session import CALLS_MAX
 from amends.serve import serving
 from amends.v1 import participant_pb2 as pb
@@ -38,6 +40,20 @@ async def hang(request: str) -> str:
     finally:
         running -= 1
     return request
+
+
+class OddError(BaseException):
+    pass
+
+
+@kit.action
+async def odd(request: str) -> str:
+    raise OddError
+
+
+@kit.action
+def leave(request: str) -> str:
+    sys.exit("bye")
 
 
 Stream = grpc.aio.StreamStreamCall[pb.SessionRequest, pb.SessionResponse]
@@ -112,6 +128,31 @@ async def test_large_results_go_in_messages_of_their_own(stream: Stream) -> None
         assert len(response.results) <= 1
         sizes += [result.ByteSize() for result in response.results]
     assert min(sizes) > 700_000
+
+
+async def test_a_handler_that_wants_to_end_the_process_ends_its_call_only(stream: Stream) -> None:
+    given = (await read(stream)).call_credits
+    await stream.write(request(call(1, "odd"), call(2, "leave"), call(3, "echo"), result_credits=10))
+    found: dict[int, pb.SessionResult] = {}
+    credits = 0
+    while len(found) < 3:
+        response = await read(stream)
+        credits += response.call_credits
+        found |= {result.id: result for result in response.results}
+    assert [found[i].reply.error.code for i in (1, 2, 3)] == ["ODD_ERROR", "SYSTEM_EXIT", ""]
+    assert (given, credits) == (CALLS_MAX, 3)
+
+
+async def test_a_call_that_is_broken_off_has_a_result_all_the_same(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise OddError
+
+    monkeypatch.setattr(Servicer, "_do", broken)
+    await stream.write(request(call(1, "echo"), result_credits=10))
+    (result,) = await results(stream, 1)
+    assert result.status_code == grpc.StatusCode.INTERNAL.value[0]
 
 
 def call(call_id: int, action: str) -> pb.SessionCall:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import uuid
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import Enum
 from typing import TypedDict
 
 import msgspec
@@ -60,6 +62,34 @@ class Mixed:
 
 class Odd:
     pass
+
+
+@dataclass(frozen=True)
+class Weight:
+    kilograms: float
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Card:
+    number: str
+    colour: Colour = Colour.RED
+
+    def __post_init__(self) -> None:
+        if len(self.number) != 4:
+            raise ValueError(f"not a number: {self.number}")
+
+
+class Account(pydantic.BaseModel):
+    number: str
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def check(cls, number: str) -> str:
+        raise ValueError(f"not a number: {number}")
 
 
 BASKET = Basket(
@@ -129,6 +159,11 @@ def test_equal_values_are_equal_bytes() -> None:
         ('{"code":{"SECRET":1}}', payload_pb2.Error, "$.code"),
         ('{"unknown":"SECRET"}', payload_pb2.Error, "$.unknown"),
         ('{"sku":SECRET', Item, "malformed"),
+        ('{"number":"1234","colour":"O\'Brien SECRET"}', Card, "Invalid enum value - at `$.colour`"),
+        ('"O\'Brien SECRET"', Colour, "Invalid enum value"),
+        ('[{"number":"SECRET"}]', list[Card], "Does not fit (ValidationError) - at `$[0]`"),
+        ('{"number":"SECRET"}', Account, "value_error - at `$.number`"),
+        ('[{"number":"SECRET"}]', list[Account], "value_error - at `$.number`"),
         ("[" * 100_000, list[object], "depth"),
     ],
 )
@@ -149,6 +184,19 @@ def test_the_wrong_form_is_named() -> None:
         decode(encode(Item("A", 1)), Opaque)
     with pytest.raises(PayloadError, match=r"google\.protobuf\.Duration"):
         decode(encode(duration_pb2.Duration()), payload_pb2.Error)
+
+
+def test_equal_values_are_equal_bytes_in_every_order_and_process() -> None:
+    assert encode({"b": 1, "a": {"d": 2, "c": 3}}).json == '{"a":{"c":3,"d":2},"b":1}'
+    assert encode({"w", "z", "x", "y"}).json == '["w","x","y","z"]'
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_does_not_have_are_refused(number: float) -> None:
+    for value in (number, {"a": [None, number]}, Weight(number), [Weight(number)], {Weight(number)}):
+        with pytest.raises(PayloadError, match="no infinity and no NaN"):
+            encode(value)
+    assert encode([None, msgspec.Raw(b"null"), Person(fullName="A", age=1)]).json.startswith("[null,null,")
 
 
 @pytest.mark.parametrize("value", [Odd(), {"a": Odd()}, {1, Odd}, "\ud800", lambda: None])

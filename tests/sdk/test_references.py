@@ -166,7 +166,8 @@ def test_what_cannot_be_taken_apart_is_refused(take: Callable[[], object], told:
 
 USES: list[Callable[[Any], object]] = [
     bool, str, bytes, iter, len, int, float, complex, round, reversed, list, dict, operator.index,
-    "{}".format, lambda it: f"order {it}", lambda it: "a" in it, lambda it: it(), lambda it: hash(it) and it == 1 and 2,
+    "{}".format, lambda it: f"order {it}", lambda it: "a" in it, lambda it: it(), lambda it: hash(it),
+    lambda it: it in {"a", "b"}, lambda it: {"a": 1}.get(it), lambda it: it == 1 and 2,
     lambda it: it and 1, lambda it: not it, lambda it: 1 < it < 3, lambda it: it**2, lambda it: 2 << it, lambda it: +it,
     lambda it: max(it, 1), abs, lambda it: it in [1], lambda it: divmod(it, 2), lambda it: 1 if it else 2,
 ]  # fmt: skip
