@@ -34,6 +34,7 @@ class ServedAction(Action[In, Out]):
 
     description: str
     pool: Executor
+    undo_pool: Executor  # of its own: what is to be undone must not wait for what hangs
     handler: Handler
     undo: Handler | None = None
 
@@ -75,7 +76,7 @@ class ServedAction(Action[In, Out]):
             done = decode(request.output, self.output_type) if request.HasField("output") else None
         except PayloadError as error:  # no refusal: there may be something to undo, once the types are right again
             return failure("INVALID_INPUT", str(error), self.participant, call)
-        return await self._reply(call, undo.run(self.pool, value, done, call))
+        return await self._reply(call, undo.run(self.undo_pool, value, done, call))
 
     async def _reply(self, call: Call, work: Coroutine[object, object, object]) -> saga_pb2.Reply:
         try:
@@ -109,6 +110,7 @@ class Participant:
         self.name = checked_name("a participant", name)
         self._actions: dict[str, ServedAction[object, object]] = {}
         self._pool = ThreadPoolExecutor(PLAIN_HANDLERS_MAX, thread_name_prefix=f"amends-{name}")
+        self._undo_pool = ThreadPoolExecutor(PLAIN_HANDLERS_MAX, thread_name_prefix=f"amends-{name}-undo")
 
     def __repr__(self) -> str:
         return f"Participant({self.name!r}, actions=[{', '.join(self._actions)}])"
@@ -186,6 +188,7 @@ class Participant:
             has_compensation=False,
             description=(inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " "),
             pool=self._pool,
+            undo_pool=self._undo_pool,
             handler=handler_of(function, arity_min=1, arity_max=2),
         )
         self._actions[name] = action

@@ -17,6 +17,7 @@ Duration = float | timedelta
 """A length of time; a plain number is in seconds."""
 
 _NANOSECONDS = 1_000_000_000
+_SECONDS_MAX = 315_576_000_000  # what a Duration can hold
 
 
 class Kind(StrEnum):
@@ -119,13 +120,15 @@ class Compensation:
 def duration_message(value: Duration | None, name: str) -> duration_pb2.Duration | None:
     """A length of time for the wire. `name` is what it is called in errors.
 
-    :raises DefinitionError: if it is not positive.
+    :raises DefinitionError: if it is not positive, or longer than 10,000 years.
     """
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not (math.isfinite(seconds) and round(seconds * _NANOSECONDS) > 0):
         raise DefinitionError(f"{name}: {value!r} must be longer than nothing, in seconds.")
+    if seconds > _SECONDS_MAX:
+        raise DefinitionError(f"{name}: {value!r} must be at most {_SECONDS_MAX} seconds.")
     message = duration_pb2.Duration()
     message.FromNanoseconds(round(seconds * _NANOSECONDS))
     return message

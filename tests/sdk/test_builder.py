@@ -336,3 +336,9 @@ def test_a_refused_step_leaves_no_trace() -> None:
 
 def order_of(saga: Saga[object, object] | Saga[Order, dict[str, object]]) -> dict[str, list[str]]:
     return {step.id: list(step.after) for step in saga.definition().steps}
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1e-10, "longer than nothing"), (1e15, "at most 315576000000 seconds")])
+def test_times_that_the_wire_cannot_hold_are_refused(seconds: float, told: str) -> None:
+    with pytest.raises(DefinitionError, match=told):
+        Retry(interval=seconds)

@@ -475,3 +475,23 @@ async def test_a_call_with_a_default_is_given_and_other_defaults_are_left(stub: 
 
 async def test_calls_of_any_size_are_taken(stub: Stub) -> None:
     assert (await execute(stub, "count-all", Reserve("x" * 20_000_000))).status == saga_pb2.REPLY_STATUS_SUCCESS
+
+
+async def test_plain_compensations_do_not_wait_for_actions_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amends.participant.PLAIN_HANDLERS_MAX", 1)
+    narrow, entered, release = Participant("narrow"), threading.Event(), threading.Event()
+
+    def work(request: Reserve) -> None:
+        entered.set()
+        assert release.wait(WAIT_S)
+
+    served = narrow.action(name="work")(work)
+    served.compensation(lambda request, done: None)
+    async with serving(narrow) as address, grpc.aio.insecure_channel(address) as channel:
+        stub = participant_pb2_grpc.ParticipantServiceStub(channel)
+        hanging = asyncio.ensure_future(execute(stub, "work"))
+        await wait(entered)
+        async with asyncio.timeout(WAIT_S / 2):
+            assert (await compensate(stub, "work")).status == saga_pb2.REPLY_STATUS_SUCCESS
+        release.set()
+        await hanging
