@@ -7,17 +7,19 @@ import re
 
 from amends.call import Call
 from amends.errors import AmendsError, InProgress, Refused
-from amends.payloads import encode
+from amends.payloads import encode, encode_as
 from amends.policies import duration_message
 from amends.v1 import payload_pb2, saga_pb2
 
 log = logging.getLogger("amends.participant")
 
 
-def success(output: object, call: Call) -> saga_pb2.Reply:
-    """:raises PayloadError: the output has no place in a payload."""
+def success(output: object, output_type: object, call: Call) -> saga_pb2.Reply:
+    """:raises PayloadError: the output has no place in a payload, or is not of its type."""
     return saga_pb2.Reply(
-        status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode(output), related_services=call.related_services
+        status=saga_pb2.REPLY_STATUS_SUCCESS,
+        output=encode_as(output, output_type),
+        related_services=call.related_services,
     )
 
 

@@ -66,7 +66,7 @@ class ServedAction(Action[In, Out]):
             value = decode(request.input, self.input_type)
         except PayloadError as error:
             return refusal(Refused("INVALID_INPUT", str(error)), self.participant, call)
-        return await self._reply(call, self.handler.run(self.pool, value, call))
+        return await self._reply(call, self.output_type, self.handler.run(self.pool, value, call))
 
     async def compensate(self, undo: Handler, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
         """Answer a call to undo this action."""
@@ -76,11 +76,11 @@ class ServedAction(Action[In, Out]):
             done = decode(request.output, self.output_type) if request.HasField("output") else None
         except PayloadError as error:  # no refusal: there may be something to undo, once the types are right again
             return failure("INVALID_INPUT", str(error), self.participant, call)
-        return await self._reply(call, undo.run(self.undo_pool, value, done, call))
+        return await self._reply(call, object, undo.run(self.undo_pool, value, done, call))
 
-    async def _reply(self, call: Call, work: Coroutine[object, object, object]) -> saga_pb2.Reply:
+    async def _reply(self, call: Call, output_type: object, work: Coroutine[object, object, object]) -> saga_pb2.Reply:
         try:
-            return success(await work, call)
+            return success(await work, output_type, call)
         except Refused as refused:
             return refusal(refused, self.participant, call)
         except InProgress as later:

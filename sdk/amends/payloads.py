@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import re
@@ -80,6 +81,20 @@ def decode(payload: payload_pb2.Payload, type: type[T]) -> T:
         return cast(T, _decoder(cast(Hashable, type))(payload))
     except _MISFITS as error:
         raise PayloadError(f"{_name(type)}: {_redacted(error)}") from None
+
+
+def encode_as(value: object, type: object) -> payload_pb2.Payload:
+    """Turn a value into a payload that can be read as the type; types that nobody can read are not checked.
+
+    :raises PayloadError: the value has no place in a payload, or is not of the type.
+    """
+    payload = encode(value)
+    try:
+        _decoder(type)
+    except (*_MISFITS, NameError):
+        return payload
+    decode(payload, cast("builtins.type[object]", type))
+    return payload
 
 
 def json_schema(type: object) -> str:

@@ -128,6 +128,8 @@ async def fail(request: Reserve, call: Call) -> Hold:
             raise asyncio.CancelledError
         case "odd":
             raise OddError
+        case "misfit":
+            return Hold(cast("str", 7))
         case "refused-enum":
             raise Refused(cast("str", Reason.SOLD), cast("str", ValueError("half \ud800")))
         case "ours":
@@ -346,6 +348,7 @@ async def test_a_refusal_holds_though_its_data_cannot_be_sent(stub: Stub) -> Non
         ("plain_fail", "stop", "RUNTIME_ERROR"),
         ("plain_fail", "cancelled", "CANCELLED_ERROR"),
         ("fail", "odd", "ODD_ERROR"),
+        ("fail", "misfit", "PAYLOAD_ERROR"),
         ("plain_fail", "exit", "SYSTEM_EXIT"),
     ],
 )
