@@ -7,6 +7,7 @@ from amends.builder import Saga
 from amends.call import Call
 from amends.client import Client
 from amends.completions import Completion
+from amends.control import BulkResult
 from amends.errors import (
     Aborted,
     AlreadyExists,
@@ -82,6 +83,7 @@ __all__ = [
     "AlreadyExists",
     "AmendsError",
     "Backoff",
+    "BulkResult",
     "Call",
     "Cancelled",
     "Cause",

@@ -1,11 +1,34 @@
-"""Control: what operators do with sagas. Each takes a reason, which is recorded."""
+"""Control: what operators do with sagas, one at a time or all that match. Each takes a reason, which is recorded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self, Unpack
+
 from amends.connection import Connected
+from amends.filters import Where, filter_message
 from amends.payloads import encode
 from amends.v1 import operator_pb2, saga_pb2
 from amends.views import Resolution, SagaView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkResult:
+    """What was done with many sagas: how many were changed (or would be), and how many match and are left.
+
+    `failures` says for each saga that could not be changed, by its id, why not.
+    """
+
+    changed: int
+    remaining: int
+    failures: Mapping[str, str]
+
+    @classmethod
+    def of(cls, result: operator_pb2.BulkResult) -> Self:
+        failures = MappingProxyType({each.saga_id: each.message for each in result.failures})
+        return cls(changed=result.changed_count, remaining=result.remaining_count, failures=failures)
 
 
 class Control(Connected):
@@ -64,3 +87,46 @@ class Control(Connected):
         """
         request = operator_pb2.FailSagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
         return SagaView.of((await self._connection.once(self._connection.operator.FailSaga, request)).saga)
+
+    async def pause_all(
+        self, *, reason: str, limit: int = 0, dry_run: bool = False, **where: Unpack[Where]
+    ) -> BulkResult:
+        """`pause` for the sagas for which all of `where` holds, `limit` at the most; 0 leaves that to the orchestrator.
+
+        With `dry_run` nothing is changed, only counted. Repeat it while `remaining` is not 0.
+        """
+        request = operator_pb2.PauseSagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
+        return BulkResult.of((await self._connection.once(self._connection.operator.PauseSagas, request)).result)
+
+    async def resume_all(
+        self, *, reason: str, limit: int = 0, dry_run: bool = False, **where: Unpack[Where]
+    ) -> BulkResult:
+        """`resume` for many sagas: see `pause_all`."""
+        request = operator_pb2.ResumeSagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
+        return BulkResult.of((await self._connection.once(self._connection.operator.ResumeSagas, request)).result)
+
+    async def retry_all(
+        self, *, reason: str, limit: int = 0, dry_run: bool = False, **where: Unpack[Where]
+    ) -> BulkResult:
+        """`retry` for many sagas: see `pause_all`."""
+        request = operator_pb2.RetrySagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
+        return BulkResult.of((await self._connection.once(self._connection.operator.RetrySagas, request)).result)
+
+    async def cancel_all(
+        self, *, reason: str, limit: int = 0, dry_run: bool = False, **where: Unpack[Where]
+    ) -> BulkResult:
+        """`SagaHandle.cancel` for many sagas: see `pause_all`."""
+        request = operator_pb2.CancelSagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
+        return BulkResult.of((await self._connection.once(self._connection.operator.CancelSagas, request)).result)
+
+    async def fail_all(
+        self, *, reason: str, limit: int = 0, dry_run: bool = False, **where: Unpack[Where]
+    ) -> BulkResult:
+        """`fail` for many sagas: see `pause_all`."""
+        request = operator_pb2.FailSagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
+        return BulkResult.of((await self._connection.once(self._connection.operator.FailSagas, request)).result)
+
+    def _bulk(self, reason: str, limit: int, dry_run: bool, where: Where) -> operator_pb2.BulkRequest:
+        return operator_pb2.BulkRequest(
+            namespace=self._namespace, filter=filter_message(where), limit=limit, reason=reason, dry_run=dry_run
+        )

@@ -1,17 +1,22 @@
-"""Control by the client, against a scripted orchestrator: what it sends and what it makes of answers."""
+"""Control of many sagas by the client, against a scripted orchestrator: what it sends and what it makes of answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from amends import Client, Completion
+from amends import BulkResult, Client, Completion, SagaStatus
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import ScriptedOrchestrator, scripted
 
+RESULT = operator_pb2.BulkResult(
+    changed_count=2, remaining_count=5, failures=[operator_pb2.BulkFailure(saga_id="a", message="busy")]
+)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+Act = Callable[..., Awaitable[BulkResult]]
 
 
 @pytest.fixture
@@ -24,6 +29,34 @@ async def orchestrator() -> AsyncIterator[ScriptedOrchestrator]:
 async def client(orchestrator: ScriptedOrchestrator) -> AsyncIterator[Client]:
     async with Client(orchestrator.address, namespace="shop") as client:
         yield client
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "retry", "cancel", "fail"])
+async def test_bulk_forms_say_which_sagas_they_are_for(
+    orchestrator: ScriptedOrchestrator, client: Client, verb: str
+) -> None:
+    method = f"{verb.title()}Sagas"
+    response: Any = getattr(operator_pb2, f"{method}Response")(result=RESULT)
+    orchestrator.returns(method, response)
+    act: Act = getattr(client, f"{verb}_all")
+    result = await act(
+        reason="audit", limit=2, dry_run=True, status=[SagaStatus.STUCK, SagaStatus.RUNNING], definition="order",
+        definition_version=3, labels={"a": "b"}, created_after=NOON, created_before=NOON, running_longer_than=60,
+    )  # fmt: skip
+    assert (result.changed, result.remaining, dict(result.failures)) == (2, 5, {"a": "busy"})
+    (request,) = orchestrator.of(getattr(operator_pb2, f"{method}Request"))
+    assert (request.bulk.namespace, request.bulk.reason, request.bulk.limit) == ("shop", "audit", 2)
+    assert request.bulk.dry_run is True
+    expected = orchestrator_pb2.SagaFilter(
+        statuses=[saga_pb2.SAGA_STATUS_STUCK, saga_pb2.SAGA_STATUS_RUNNING],
+        definition="order",
+        definition_version=3,
+        labels={"a": "b"},
+    )
+    expected.created_after.FromDatetime(NOON)
+    expected.created_before.FromDatetime(NOON)
+    expected.running_longer_than.FromSeconds(60)
+    assert request.bulk.filter == expected
 
 
 async def test_one_saga_is_paused_and_resumed(orchestrator: ScriptedOrchestrator, client: Client) -> None:

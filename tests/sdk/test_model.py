@@ -417,6 +417,26 @@ async def test_a_saga_waits_for_its_local_steps_until_they_are_hosted_again(clie
         assert await asyncio.wait_for(running.result(), WAIT_S) == 42
 
 
+async def test_operators_steer_many_sagas_at_once(client: Client, press: Press) -> None:
+    book = printing(press)
+    ids = {(await client.start(book, TEA, labels={"batch": "1"})).id for _ in range(3)}
+    other = await client.start(book, TEA)
+    counted = await client.pause_all(reason="audit", definition="book", labels={"batch": "1"}, dry_run=True)
+    assert (counted.changed, counted.remaining, dict(counted.failures)) == (3, 0, {})
+    first = await client.pause_all(reason="audit", labels={"batch": "1"}, limit=2)
+    assert (first.changed, first.remaining) == (2, 1)
+    await client.pause_all(reason="audit", labels={"batch": "1"})
+    assert {id for id in ids if (await client.get(id)).paused} == ids
+    assert (await client.get(other.id)).paused is False
+    await client.resume_all(reason="audit is over", labels={"batch": "1"})
+    assert (await client.pause(other.id, reason="audit")).paused is True
+    assert (await client.resume(other.id, reason="audit is over")).paused is False
+    for _ in range(4):
+        await asyncio.wait_for(press.calls.get(), WAIT_S)
+    await client.cancel_all(reason="no more paper", definition="book")
+    assert {(await client.saga(None, id).wait()).status for id in [*ids, other.id]} == {SagaStatus.COMPENSATED}
+
+
 async def test_definitions_are_read_and_removed(client: Client, shop: Shop) -> None:
     await client.register(gifts(shop))
     definition = await client.definition("gifts")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import amends
 
 PUBLIC = """
-    COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff
+    COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff BulkResult
     Call Cancelled Cause CauseKind Client Compensated Compensation Completion Data DataLoss DeadlineExceeded
     DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition InProgress
     Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange Participant PayloadError

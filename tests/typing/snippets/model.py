@@ -10,6 +10,7 @@ from shop import Charge, Hold, Order, Receipt, Reserve, charge, reserve, validat
 from amends import (
     ERROR,
     NOT_NEEDED,
+    BulkResult,
     Call,
     Client,
     Completion,
@@ -78,9 +79,12 @@ async def control(client: Client, call: Call) -> None:
     await client.start(order, Order("1", "a", 1, 2), at=datetime(2026, 1, 1, tzinfo=UTC))
     async for saga in client.list(status=SagaStatus.STUCK, running_longer_than=60):
         assert_type(saga, SagaView)
+    assert_type(await client.retry_all(reason="r", limit=3, definition="order"), BulkResult)
     assert_type(await client.complete(call.completion, Hold("a", 1)), SagaView)
     await client.refuse(Completion.parse("x"), "NO")
     await client.start(order, Order("1", "a", 1, 2), at=3)  # error: no time
+    await client.retry_all(definition="order")  # error: no reason
+    await client.retry_all(reason="r", state="STUCK")  # error: no such filter
     client.list(status="STUCK")  # error: no status
     await client.complete("x", 1)  # error: a text in place of a completion
     client.hosting(plan)  # error: an action in place of a participant
