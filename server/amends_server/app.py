@@ -28,6 +28,7 @@ from amends_server.participants import Participants
 from amends_server.ports import who_listens
 from amends_server.reader import Reader
 from amends_server.runner import Runner
+from amends_server.service.bulk import Bulk
 from amends_server.service.feed import Feed
 from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
@@ -104,6 +105,7 @@ class Server:
         )
         self._operator = OperatorService(
             runner=self._runner,
+            bulk=Bulk(store, self._runner, clock),
             participants=self.participants,
             usage=Usage(store, catalogue),
             payload_bytes_max=settings.payload_bytes_max,

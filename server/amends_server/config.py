@@ -42,6 +42,12 @@ PAGE_SIZE = 50
 PAGE_SIZE_MAX = 1_000
 """Entries on a page at the most: what is longer is cut to this, as AIP-158 says, and read without blocking others."""
 
+BULK_LIMIT = 100
+"""Sagas that a bulk form changes in one call if the caller does not say."""
+
+BULK_LIMIT_MAX = 1_000
+"""And at the most: a call that takes seconds, and an answer that names as many failures."""
+
 PAGE_TOKEN_LENGTH_MAX = 1_000
 """Ours are far shorter."""
 

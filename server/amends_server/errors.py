@@ -172,13 +172,6 @@ class EventsNotKept(ServiceError):
         )
 
 
-class NotServed(ServiceError):
-    """A part of the API that this version does not serve yet. `what` names the method or the field."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not served by this version: leave it out, or upgrade the server.", {"what": what})
-
-
 class SagaHalted(ServiceError):
     """A saga that this server cannot carry on: a record that it cannot read, or a bug. Others go on."""
 

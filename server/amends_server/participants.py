@@ -16,7 +16,7 @@ from amends_server.engine.definition import Definition, Step
 from amends_server.engine.due import CallOrder
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
-from amends_server.engine.problem import Problem, Severity, error
+from amends_server.engine.problem import Problem, Severity, error, warning
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant
 from amends_server.transport.attempts import Told, Wanted, always
@@ -141,6 +141,7 @@ class Participants:
             yield Problem(Severity.WARNING, f"{at}.action", "ACTION_UNCHECKED", message)
         else:
             yield from _check_action(at, step, known.actions)
+            yield from _advise_action(at, step, known.actions)
 
     def _lacks(self, step: Step) -> bool:
         known = self._known.get(step.participant)
@@ -195,6 +196,13 @@ def _check_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDesc
     elif step.owes_compensation and not action.has_compensation:
         message = f"`{step.action}` of `{step.participant}` has no compensation: say that it is not needed, or add one."
         yield error(f"{at}.compensation", "COMPENSATION_UNKNOWN", message)
+
+
+def _advise_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDescription, ...]) -> Iterator[Problem]:
+    undone = next((action.has_compensation for action in actions if action.name == step.action), False)
+    if undone and step.compensation is not None and step.compensation.not_needed:
+        message = f"`{step.action}` of `{step.participant}` has a compensation that will not be called: is that meant?"
+        yield warning(f"{at}.compensation.not_needed", "COMPENSATION_UNUSED", message)
 
 
 def _read_actions(stored: bytes | None) -> tuple[participant_pb2.ActionDescription, ...] | None:

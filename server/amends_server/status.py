@@ -74,7 +74,6 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     errors.ShuttingDown: Refusal(_C.UNAVAILABLE, "SHUTTING_DOWN", retry=True),
     errors.NotWaitedFor: Refusal(_C.ABORTED, "NOT_WAITED_FOR"),
     errors.EventsNotKept: Refusal(_C.OUT_OF_RANGE, "EVENTS_NOT_KEPT"),
-    errors.NotServed: Refusal(_C.UNIMPLEMENTED, "NOT_SERVED"),
     errors.SagaHalted: Refusal(
         _C.INTERNAL,
         "SAGA_HALTED",

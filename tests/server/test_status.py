@@ -132,7 +132,6 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     (errors.ShuttingDown(), C.UNAVAILABLE, "SHUTTING_DOWN"),
     (errors.NotWaitedFor("default", "s-1"), C.ABORTED, "NOT_WAITED_FOR"),
     (errors.EventsNotKept("s-1", 9, 4), C.OUT_OF_RANGE, "EVENTS_NOT_KEPT"),
-    (errors.NotServed("start_time"), C.UNIMPLEMENTED, "NOT_SERVED"),
     (errors.SagaHalted("default", "s-1", f"assertion about {PRIVATE}"), C.INTERNAL, "SAGA_HALTED"),
     (errors.CorruptRecord("default", "s-1", 3, "its bytes are no event"), C.DATA_LOSS, "RECORD_CORRUPT"),
     (store.NotFound(), C.NOT_FOUND, "NOT_FOUND"),

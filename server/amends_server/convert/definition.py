@@ -21,6 +21,7 @@ from amends_server.convert.enums import (
     SEVERITY_TO_WIRE,
 )
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
+from amends_server.engine.advice import advise
 from amends_server.engine.definition import (
     Compensation,
     Definition,
@@ -60,6 +61,8 @@ def diagnose(message: pb.Definition) -> tuple[Definition, list[Problem]]:
     definition = _read(message, problems)
     if not any(problem.code == "ENUM_UNKNOWN" for problem in problems):  # the default in its place would mislead
         problems += check(definition)
+    if not problems:
+        problems += advise(definition)
     return definition, sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
 
 

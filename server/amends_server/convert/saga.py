@@ -61,6 +61,22 @@ def stored_saga_to_wire(stored: StoredSaga) -> pb.Saga:
     return message
 
 
+def stuck_saga_to_wire(stored: StoredSaga, state: State) -> pb.Saga:
+    """Return the view in lists of a saga that is STUCK: with why, since when, and the steps that block it."""
+    message = stored_saga_to_wire(stored)
+    if state.stuck is None:  # not any more
+        return message
+    if state.cause is not None:
+        set_cause(message.cause, state.cause)
+    _set_stuck(message.stuck, state, state.stuck)
+    for step in state.stuck.steps:
+        blocking = message.steps.add()
+        _set_step(blocking, state, state.graph.node(step))
+        blocking.ClearField("input")
+        blocking.ClearField("output")
+    return message
+
+
 def saga_output(state: State) -> Payload | None:
     """Return what a completed saga resulted in; None for any other, and where the template could not be filled.
 

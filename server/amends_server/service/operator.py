@@ -15,12 +15,13 @@ from amends_server.convert.enums import RESOLUTION_FROM_WIRE
 from amends_server.convert.payload import read_payload
 from amends_server.convert.saga import saga_to_wire
 from amends_server.convert.times import set_time
-from amends_server.engine.commands import Command, Fail, Pause, Resolve, Resume, Retry
+from amends_server.engine.commands import Cancel, Command, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.events import Resolution
 from amends_server.engine.validation import NAME
-from amends_server.errors import BadField, NotServed, ParticipantInUse, SagaNotFound
+from amends_server.errors import BadField, ParticipantInUse, SagaNotFound
 from amends_server.participants import Participants, Registered
 from amends_server.runner import Runner
+from amends_server.service.bulk import Bulk
 from amends_server.service.fields import need_reason, principal, read_key, read_page_size, read_token, write_token
 from amends_server.service.usage import Usage
 from amends_server.status import refusals
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 class OperatorService(pb_grpc.OperatorServiceServicer):
     """The servicer."""
 
-    def __init__(self, *, runner: Runner, participants: Participants, usage: Usage, payload_bytes_max: int) -> None:
+    def __init__(
+        self, *, runner: Runner, bulk: Bulk, participants: Participants, usage: Usage, payload_bytes_max: int
+    ) -> None:
         self._runner = runner
+        self._bulk = bulk
         self._participants = participants
         self._usage = usage
         self._payload_bytes_max = payload_bytes_max
@@ -86,23 +90,23 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
 
     @refusals
     async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
-        raise NotServed("RetrySagas")
+        return pb.RetrySagasResponse(result=await self._bulk.run(request.bulk, Retry, principal(context)))
 
     @refusals
     async def CancelSagas(self, request: pb.CancelSagasRequest, context: Context) -> pb.CancelSagasResponse:
-        raise NotServed("CancelSagas")
+        return pb.CancelSagasResponse(result=await self._bulk.run(request.bulk, Cancel, principal(context)))
 
     @refusals
     async def PauseSagas(self, request: pb.PauseSagasRequest, context: Context) -> pb.PauseSagasResponse:
-        raise NotServed("PauseSagas")
+        return pb.PauseSagasResponse(result=await self._bulk.run(request.bulk, Pause, principal(context)))
 
     @refusals
     async def ResumeSagas(self, request: pb.ResumeSagasRequest, context: Context) -> pb.ResumeSagasResponse:
-        raise NotServed("ResumeSagas")
+        return pb.ResumeSagasResponse(result=await self._bulk.run(request.bulk, Resume, principal(context)))
 
     @refusals
     async def FailSagas(self, request: pb.FailSagasRequest, context: Context) -> pb.FailSagasResponse:
-        raise NotServed("FailSagas")
+        return pb.FailSagasResponse(result=await self._bulk.run(request.bulk, Fail, principal(context)))
 
     # Participants
 

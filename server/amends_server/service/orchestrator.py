@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import structlog
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc as pb_grpc
+from amends.v1 import saga_pb2
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.clock import Clock
 from amends_server.convert.definition import (
@@ -19,15 +21,17 @@ from amends_server.convert.definition import (
     read_definition,
     stored_definition_to_wire,
 )
-from amends_server.convert.saga import saga_to_wire, stored_saga_to_wire
+from amends_server.convert.saga import saga_to_wire, stored_saga_to_wire, stuck_saga_to_wire
 from amends_server.engine.commands import Cancel
 from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.graph import build_graph
 from amends_server.engine.plan import PLANS_STEPS_MAX, compensation_plans
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity
+from amends_server.engine.state import SagaStatus
 from amends_server.errors import (
     BadField,
+    CorruptRecord,
     DefinitionInUse,
     DefinitionNotFound,
     SagaAlreadyExists,
@@ -54,8 +58,19 @@ from amends_server.service.filters import read_filter
 from amends_server.service.session import Session, Starter, Told
 from amends_server.service.starts import Start, read_start
 from amends_server.status import refusals
-from amends_server.store.protocol import Cursor, InUse, NotFound, SagaKey, Store, StoredDefinition, Undefined
+from amends_server.store.protocol import (
+    Cursor,
+    InUse,
+    NotFound,
+    SagaKey,
+    Store,
+    StoredDefinition,
+    StoredSaga,
+    Undefined,
+)
 from amends_server.tokens import Tokens
+
+log = structlog.stdlib.get_logger(__name__)
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -205,9 +220,19 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         found = await self._store.list_sagas(where, after, limit + 1)
         last = found[limit - 1] if len(found) > limit else None
         return pb.ListSagasResponse(
-            sagas=[stored_saga_to_wire(stored) for stored in found[:limit]],
+            sagas=[await self._listed(stored) for stored in found[:limit]],
             next_page_token=write_token([last.birth.create_time, last.key.saga_id], request) if last else "",
         )
+
+    async def _listed(self, stored: StoredSaga) -> saga_pb2.Saga:
+        """Return the view of a saga in lists; the journal is read only of those that an operator has to look at."""
+        if stored.head.status is not SagaStatus.STUCK:
+            return stored_saga_to_wire(stored)
+        try:
+            return stuck_saga_to_wire(stored, (await self._runner.read(stored.key)).state)
+        except (NotFound, CorruptRecord) as problem:  # one saga must not hide the others
+            log.warning("stuck_saga_not_read", saga_id=stored.key.saga_id, error=str(problem))
+            return stored_saga_to_wire(stored)
 
     @refusals
     async def WatchSaga(
