@@ -4,7 +4,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 GENERATOR := .venv-generate/.stamp
 
-.PHONY: demo serve test simulate check format generate bench lock clean
+.PHONY: demo serve test simulate mutants check format generate bench lock clean
 
 demo: $(VENV)
 	$(BIN)/amends demo
@@ -20,6 +20,10 @@ test: $(VENV) $(GENERATOR)
 # SEEDS is how many; FIRST the first one; SEED=7 runs one and tells its story. A failing one is shrunk.
 simulate: $(VENV)
 	PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0) --jobs 2)
+
+# Puts faults into copies of the server, one at a time: a test must catch each. About ten minutes.
+mutants: $(VENV)
+	PYTHONPATH=. $(BIN)/python -m tests.mutants
 
 check: $(VENV)
 	$(BIN)/ruff format --check .

@@ -9,7 +9,9 @@ import grpc
 
 from amends.v1 import operator_pb2, orchestrator_pb2, participant_pb2, payload_pb2, saga_pb2
 from amends_server.convert.definition import definition_to_wire
+from amends_server.convert.times import set_time
 from amends_server.engine.definition import Definition, digest
+from amends_server.engine.policy import SECOND_US, Time
 from amends_server.engine.state import SagaStatus
 from amends_server.store.protocol import SagaKey
 from tests.simulation.process import CallFailed, Process, SimulatedContext
@@ -85,11 +87,16 @@ class Client:
         self._caller = world.caller
         self.name = f"client-{number}"
         self.key = SagaKey(NAMESPACE, f"saga-{number}")
+        self._begin_time: Time | None = None
 
     async def run(self, start_s: float) -> None:
         """Start the saga, and all that goes with it."""
         world = self._world
         await world.sleep(start_s)
+        if world.dice.strikes("for later", self.name, 0.15):
+            world.story.see("started for later")
+            delay_s = world.dice.number(f"later {self.name}", 0.5, 9.0)
+            self._begin_time = world.clock.now() + round(delay_s * SECOND_US)
         if world.dice.strikes("two starts at once", self.name, 0.2):
             world.background(self._start(), self.name)
         created = await self._start()
@@ -129,11 +136,14 @@ class Client:
         return response.created
 
     def _request(self, text: str) -> orchestrator_pb2.StartSagaRequest:
-        return orchestrator_pb2.StartSagaRequest(
+        request = orchestrator_pb2.StartSagaRequest(
             saga_id=self.key.saga_id,
             inline_definition=definition_to_wire(self._definition),
             input=payload_pb2.Payload(json=text),
         )
+        if self._begin_time is not None:
+            set_time(request.start_time, self._begin_time)
+        return request
 
     async def _start_other(self) -> None:
         """Start another saga under the same id, which must not be."""

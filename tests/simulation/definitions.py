@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from amends_server.engine.definition import Compensation, Definition, Kind, OnCompensationFailure, Step, digest
+from amends_server.engine.definition import (
+    Compensation,
+    Definition,
+    ErrorRule,
+    Kind,
+    OnCompensationFailure,
+    OnError,
+    Step,
+    digest,
+)
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.policy import ENDLESS, SECOND_US, Retry
 from amends_server.engine.validation import check
@@ -65,6 +74,20 @@ DEFINITIONS = (
         on_compensation_failure=OnCompensationFailure.CONTINUE,
     ),
     _define("free", step("a", compensation=FREE), step("b", "a"), step("c", "b", compensation=FREE), step("d", "c")),
+    _define(
+        "rules",
+        step("a", on_error=(ErrorRule(codes=("NO",), then=OnError.RETRY),)),
+        step("b", "a", on_error=(ErrorRule(codes=("NO",), then=OnError.CONTINUE, output_template='{"none":1}'),)),
+        step("c", "b", participant="bank"),
+    ),
+    _define(
+        "conditions",
+        step("a"),
+        step("b", "a", when="input.order > 100"),
+        step("c", "b", when="input.order < 100", delay_us=3 * SECOND_US),
+        step("d", "c", delay_us=12 * SECOND_US),
+    ),
+    _define("two", step("a", retry=ONCE), step("b", "a"), step("c", "b")),  # another version
     _define("step_deadline", step("a"), step("b", "a", retry=FOREVER, deadline_us=3 * SECOND_US)),
     _define(
         "data",

@@ -25,8 +25,10 @@ from amends_server.engine.events import (
     SagaStarted,
     SagaStuck,
     SagaTurnedBack,
+    StepErrorHandled,
     StepRefused,
     StepResolved,
+    StepSkipped,
 )
 from amends_server.engine.evolve import begin, evolve
 from amends_server.engine.graph import Graph
@@ -141,6 +143,10 @@ class Judge:
                 self._story.see("given up")
             case LateReplyRecorded():
                 self._story.see("late reply recorded")
+            case StepErrorHandled():
+                self._story.see("error handled by a rule")
+            case StepSkipped():
+                self._story.see("step skipped by its condition")
             case StepRefused() if event.attempt > 1 and not event.stored and known.observer.steps[event.step].unproven:
                 self._story.see("verdict proves nothing for earlier attempts")
             case SagaCompleted() | SagaCompensated():
@@ -281,6 +287,9 @@ class Judge:
                 ]  # nor handled by a rule
                 missing = [step for step in wanted if effects(key, step) != 1]
                 assert not missing, f"I1: {key.saga_id} is COMPLETED, and {missing} left no effect"
+                idle = [step for step, seen in known.observer.steps.items() if seen.without_effect]
+                left = [step for step in idle if effects(key, step)]
+                assert not left, f"I1: {key.saga_id} is COMPLETED without {left}, which left an effect"
             case SagaCompensated():
                 owing = [node.step.id for node in known.graph.nodes if node.step.owes_compensation]
                 left = [step for step in owing if effects(key, step)]

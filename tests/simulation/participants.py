@@ -20,8 +20,8 @@ from tests.simulation.story import Story
 class Entry:
     """What a participant holds under an Execute's key.
 
-    `reply` is what it answered, if that is stored; `at_work` what it answers while it is at work. `refused` are attempts
-    that were refused without storing that: a copy of one is refused again, another is not.
+    `reply` is what it answered, if that is stored; `at_work` what it answers while it is at work. `refused` are
+    attempts that were refused without storing that: a copy of one is refused again, another is not.
     """
 
     effects: int = 0

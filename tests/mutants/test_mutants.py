@@ -1,0 +1,43 @@
+"""Faults in the safety core are caught: here those that are caught in seconds, all of them with `make mutants`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.faults import MUTANTS, Mutant
+from tests.mutants.lab import spoil, try_out
+from tests.sources import ROOT
+
+PATIENCE_S = 200
+MUTANTS_MIN = 20
+
+
+def test_there_are_enough_and_each_has_a_name() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= MUTANTS_MIN
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_fault_still_fits_the_source(mutant: Mutant, tmp_path: Path) -> None:
+    (tmp_path / mutant.path).parent.mkdir(parents=True)
+    shutil.copy(ROOT / mutant.path, tmp_path / mutant.path)
+    spoil(mutant, tmp_path)
+    spoilt = (tmp_path / mutant.path).read_text(encoding="utf-8")
+    compile(spoilt, mutant.path, "exec")
+    assert (ROOT / mutant.caught_by.split("::")[0]).is_file()
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.quick], ids=lambda mutant: mutant.name)
+def test_a_quick_fault_is_caught(mutant: Mutant) -> None:
+    result = try_out(mutant)
+    assert result.caught, result.output
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_without_a_fault_the_copy_passes() -> None:
+    """Or every mutant would count as caught, for want of something that they all need."""
+    result = try_out(None, next(mutant.caught_by for mutant in MUTANTS if mutant.quick))
+    assert result.code == 0, result.output
