@@ -1,6 +1,6 @@
 """The engine against random definitions in a random world: I1-I9, I17, I21, I22 and I30 after every decision.
 
-AMENDS_EXAMPLES multiplies the number of examples.
+AMENDS_EXAMPLES multiplies the number of examples; AMENDS_SHRINK=0 leaves a failing one as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from amends_server.engine.definition import Definition, digest
@@ -23,6 +23,8 @@ FACTOR = float(os.environ.get("AMENDS_EXAMPLES", "1"))
 SEEDED = st.builds(lambda seed, size: Random(seed).randbytes(size), st.integers(0, 1 << 32), st.integers(50, 400))
 TAPES = SEEDED | SEEDED | st.binary(max_size=160)  # the last ones shrink well, and are too smooth to find much
 
+PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("AMENDS_SHRINK", "1") != "0"]
+
 SHRINKING_S_MAX = 400
 """A failing world is shrunk for five minutes at the most; a passing one takes seconds."""
 
@@ -30,7 +32,9 @@ SHRINKING_S_MAX = 400
 def examples(count: int) -> settings:
     """So many examples, which print how to reproduce a failure; a whole saga a time takes as long as it takes."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=int(count * FACTOR), deadline=None, print_blob=True, suppress_health_check=slow)
+    return settings(
+        max_examples=int(count * FACTOR), deadline=None, print_blob=True, suppress_health_check=slow, phases=PHASES
+    )
 
 
 def run(definition: Definition, tape: bytes) -> World:
