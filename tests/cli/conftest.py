@@ -23,6 +23,14 @@ steps:
     compensation: {retry: {attempts_max: 1}}
   - {id: refuse, participant: troubled, action: refuse, after: [hold], compensation: {not_needed: true}}
 """
+DAWDLING = """
+name: dawdling
+steps: [{id: work, participant: troubled, action: dawdle, compensation: {}, deadline: 600s}]
+"""
+LOST = """
+name: lost
+steps: [{id: vanish, participant: troubled, action: vanish, kind: STEP_KIND_PIVOT, retry: {attempts_max: 1}}]
+"""
 PAY = """
 name: pay
 description: Charges a customer.
@@ -39,7 +47,7 @@ steps:
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with definitions in files."""
     folder = tmp_path_factory.mktemp("definitions")
-    for name, text in (("hanging", HANGING), ("jammed", JAMMED), ("pay", PAY)):
+    for name, text in (("hanging", HANGING), ("jammed", JAMMED), ("dawdling", DAWDLING), ("lost", LOST), ("pay", PAY)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
 

@@ -13,9 +13,9 @@ from tests.cli.programs import AMENDS, CLEAN, amends, in_process
 
 CLIENTS = (
     *(["start"], ["show"], ["list"], ["watch"], ["cancel"], ["retry"], ["resolve"], ["fail"], ["pause"], ["resume"]),
-    *(["definitions", each] for each in ("check", "register", "list", "show", "remove")),
+    *(["definitions", each] for each in ("check", "register", "list", "show", "diff", "graph", "remove")),
     *(["participants", each] for each in ("list", "add", "remove")),
-    ["health"],
+    *(["health"], ["stuck"], ["complete"]),
 )
 HELP_CPU_S = 0.4
 """What still feels like at once; 0.2 s is usual. Work, not time, so that a busy machine does not count."""

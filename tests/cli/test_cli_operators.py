@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
+
+import pytest
 
 from tests.cli.programs import amends, in_process, orchestrator
 
@@ -60,6 +64,105 @@ def test_pause_and_resume(server: str, tmp_path: Path) -> None:
     assert (resumed.code, resumed.json["saga"]["paused"]) == (0, False)
     gate.touch()
     assert amends("watch", "paused", server=server).code == 0
+
+
+def test_stuck_shows_what_blocks_and_commands_that_repair(server: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    start_jammed(server, "blocked;back", gate)
+    shown = amends("stuck", "--definition", "jammed", server=server)
+    assert shown.code == 0
+    [block] = [each for each in shown.out.split("\n\n") if each.startswith("blocked;back ")]
+    head, cause, step, *commands = block.splitlines()
+    assert re.fullmatch(r"blocked;back  jammed@1, stuck since 2\S+ \S+Z, going back", head)
+    assert "NO: never" in cause
+    assert step == "  hold (the compensation of troubled.hold), 1 attempt: JAMMED: it cannot be let go"
+    assert [command.split("  ")[-1].strip() for command in commands] == [
+        "amends retry 'blocked;back'",
+        "amends resolve --as compensated 'blocked;back' hold",
+        "amends resolve --as skipped 'blocked;back' hold",
+        "amends fail 'blocked;back'",
+    ]
+    gate.touch()
+    assert pasted(commands[0], server) == 0
+    assert status(server, "blocked;back") == "COMPENSATED"
+
+
+def test_stuck_going_forward(server: str, tmp_path: Path) -> None:
+    given = ["--id", "-lost", "--input", json.dumps({"path": str(tmp_path / "gate")})]
+    assert amends("start", "lost", *given, "--wait", server=server).code == 4
+    [block, _] = amends("stuck", "--definition", "lost", server=server).out.split("\n\n")
+    head, step, *commands = block.splitlines()
+    assert head.endswith(", going forward")
+    assert "vanish (troubled.vanish), 1 attempt: " in step
+    resolutions = [re.findall(r"--as (\w+) -- -lost vanish$", command) for command in commands]
+    assert resolutions == [[], ["succeeded"], ["skipped"], ["compensated"], []]
+    assert pasted(commands[1], server) == 0
+    assert amends("stuck", "--definition", "lost", server=server).out == "No saga is stuck.\n"
+    elsewhere = amends("stuck", "--namespace", "empty", "-o", "json", server=server)
+    assert (elsewhere.code, elsewhere.json["sagas"]) == (0, [])
+
+
+def test_many_sagas_are_paused_resumed_and_cancelled(server: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    for n in range(3):
+        given = ["--id", f"bulk-{n}", "--label", "batch=one", "--input", json.dumps({"path": str(gate)})]
+        assert amends("start", "hanging", *given, server=server).code == 0
+    where = ["--where", "label=batch=one", "--where", "status=RUNNING"]
+    dry = amends("pause", *where, "--dry-run", "--limit", "2", server=server)
+    assert (dry.code, dry.out) == (0, "2 sagas would be paused, 1 more match.\n")
+    assert amends("pause", *where, server=server).code == 2  # without a reason
+    some = amends("pause", *where, "--limit", "2", "--reason", "audit", server=server)
+    assert (some.code, some.out) == (0, "2 sagas paused, 1 more match: give the command again.\n")
+    assert amends("pause", *where, "--reason", "audit", server=server).out == "1 saga paused.\n"
+    resumed = amends("resume", *where, "--reason", "audited", "-o", "json", server=server)
+    assert (resumed.code, resumed.json["result"]["changedCount"]) == (0, "3")
+    assert amends("cancel", *where, "--reason", "recalled", server=server).out == "3 sagas cancelled.\n"
+    gate.touch()
+    assert [amends("watch", f"bulk-{n}", server=server).code for n in range(3)] == [4] * 3
+
+
+def test_many_stuck_sagas_are_given_up_or_retried(server: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    for saga_id in ("heap-1", "heap-2"):
+        started = amends(
+            *("start", "jammed", "--id", saga_id, "--label", "batch=heap", "--wait"),
+            *("--input", json.dumps({"path": str(gate)})),
+            server=server,
+        )
+        assert started.code == 4
+    where = ["--where", "label=batch=heap", "--where", "definition=jammed@1", "--where", "newer-than=1h"]
+    given_up = amends("fail", *where, "--limit", "1", "--reason", "scrapped", server=server)
+    assert given_up.out == "1 saga given up, 1 more match: give the command again.\n"
+    gate.touch()
+    assert amends("retry", *where, "--reason", "unjammed", server=server).out == "1 saga retried.\n"
+    assert status(server, "heap-1") == "COMPENSATED"
+    assert amends("list", "--status", "failed", "--label", "batch=heap", server=server).out.count("heap-2 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["pause", "--reason", "x"], "either SAGA, or --where"),
+        (["cancel"], "either SAGA, or --where"),
+        (["pause", "saga", "--where", "status=STUCK", "--reason", "x"], "either SAGA, or --where"),
+        (["retry", "saga", "--dry-run", "--reason", "x"], "need --where"),
+        (["retry", "--where", "state=STUCK", "--reason", "x"], "NAME one of status, definition, label"),
+        (["retry", "--where", "status=BROKEN", "--reason", "x"], "There is no status `BROKEN`"),
+        (["fail", "--where", "older-than=long", "--reason", "x"], "--where older-than cannot be `long`"),
+        (["fail", "--where", "older-than=1h", "--where", "older-than=2h", "--reason", "x"], "given twice"),
+        (["cancel", "--where", "status=RUNNING", "--wait", "--reason", "x"], "--wait is for one saga"),
+    ],
+)
+def test_wrong_bulk_forms_ask_nothing(arguments: list[str], sentence: str) -> None:
+    ended = in_process(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert sentence in ended.err
+
+
+def pasted(line: str, server: str) -> int:
+    """Run the command at the end of a line, as somebody pastes it, with a reason."""
+    command = shlex.split(line[line.index("amends ") :])
+    return amends(command[1], "--reason", "pasted", *command[2:], server=server).code
 
 
 def test_a_reason_is_asked_for() -> None:

@@ -50,5 +50,27 @@ async def refuse(request: Gate, call: Call) -> str:
     raise Refused("NO", "never")
 
 
+@participant.action
+async def dawdle(request: Gate, call: Call) -> str:
+    """Leave the outcome to whoever finds the token in the file, which appears whole."""
+    part = Path(request.path).with_suffix(".part")
+    part.write_text(call.completion_token, encoding="utf-8")
+    part.rename(request.path)
+    call.later()
+
+
+@dawdle.compensation
+async def undawdle(request: Gate, done: str | None, call: Call) -> None:
+    return None
+
+
+@participant.action
+async def vanish(request: Gate, call: Call) -> str:
+    """Leave nobody knowing what happened, as long as the gate is closed."""
+    if not Path(request.path).exists():
+        raise ConnectionError("gone")
+    return "through"
+
+
 if __name__ == "__main__":
     run(participant, orchestrator=sys.argv[1])

@@ -1,19 +1,21 @@
-"""Commands for definitions: check, register, list, show, remove."""
+"""Commands for definitions: check, register, list, show, diff, graph, remove."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
-from amends_server.cli.exits import EXIT_CODES, CommandError, run, with_commands
+from amends_server.cli.exits import EXIT_CODES, CommandError, run, usage_error, with_commands
 from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, Server
-from amends_server.cli.output import print_line, print_message, print_table, time_text
+from amends_server.cli.output import print_json, print_line, print_message, print_table, time_text
 
 if TYPE_CHECKING:
     from amends.v1 import definition_pb2, orchestrator_pb2
+    from amends_server.cli.layers import Layers
 
 DefinitionFile = Annotated[
     Path,
@@ -24,10 +26,20 @@ Reference = Annotated[
 ]
 
 
+class Picture(StrEnum):
+    """How a graph is drawn."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+    SVG = "svg"
+
+
 def make_app() -> typer.Typer:
     """The group of these commands."""
-    app = typer.Typer(no_args_is_help=True, help="Check, register, list, show and remove definitions of sagas.")
-    for command in (check, register, list_, show, remove):
+    app = typer.Typer(
+        no_args_is_help=True, help="Check, register, list, show, compare, draw and remove definitions of sagas."
+    )
+    for command in (check, register, list_, show, diff, graph, remove):
         app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES)(command)
     return app
 
@@ -147,6 +159,57 @@ def show(
     run(shown(), server)
 
 
+def diff(
+    before: Reference,
+    after: Reference,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Show what differs between two definitions, step by step and field by field."""
+
+    async def compared() -> None:
+        from amends_server.cli.differences import differences, lines_of
+
+        old, new = [await _fetch(each, server, namespace) for each in (before, after)]
+        found = list(differences(old, new))
+        if form is Form.JSON:
+            print_json([each.as_json for each in found])
+            return
+        print_line(f"{old.name}@{old.version} → {new.name}@{new.version}")
+        for line in lines_of(found):
+            print_line(line)
+        if not found:
+            print_line("Nothing differs.")
+
+    run(compared(), server)
+
+
+def graph(
+    definition: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEFINITION|FILE", help="A registered one, or a file: .yaml, .yml or .json.", show_default=False
+        ),
+    ],
+    form: Annotated[
+        Picture, typer.Option("--format", "-o", help="svg stands alone; mermaid is for documents.")
+    ] = Picture.TEXT,
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Draw the order of the steps, to stdout. A file is drawn without asking the orchestrator."""
+
+    async def drawn() -> None:
+        from amends_server.cli.files import read_definition
+
+        is_file = definition.endswith((".yaml", ".yml", ".json"))
+        message = read_definition(Path(definition)) if is_file else await _fetch(definition, server, namespace)
+        print_line(_draw(_layers(message, definition), form))
+
+    run(drawn(), server)
+
+
 def remove(
     definition: Annotated[
         str, typer.Argument(metavar="DEFINITION", help="NAME@VERSION or sha256:…", show_default=False)
@@ -171,6 +234,43 @@ def remove(
             print_line(f"{definition} removed")
 
     run(removed(), server)
+
+
+async def _fetch(reference: str, server: str, namespace: str) -> definition_pb2.Definition:
+    from amends.v1 import orchestrator_pb2 as pb
+    from amends_server.cli.connect import connected
+    from amends_server.cli.references import read_reference
+
+    request = pb.GetDefinitionRequest(namespace=namespace, definition=read_reference(reference))
+    async with connected(server, namespace) as connection:
+        return (await connection.once(connection.orchestrator.GetDefinition, request)).definition
+
+
+def _layers(message: definition_pb2.Definition, name: str) -> Layers:
+    from amends_server.cli.layers import make_layers
+    from amends_server.convert.definition import diagnose
+    from amends_server.engine.problem import Severity
+
+    definition, problems = diagnose(message)
+    wrong = [f"{each.field}: {each.message}" for each in problems if each.severity is Severity.ERROR]
+    if wrong:
+        raise usage_error("\n".join([*wrong, f"{name} cannot be drawn before this is mended."]))
+    return make_layers(definition, message.version)
+
+
+def _draw(layers: Layers, form: Picture) -> str:
+    from amends_server.cli.graphs import draw_mermaid, draw_text
+    from amends_server.cli.svg import draw_svg
+
+    match form:
+        case Picture.TEXT:
+            return draw_text(layers)
+        case Picture.MERMAID:
+            return draw_mermaid(layers)
+        case Picture.SVG:
+            return draw_svg(layers)
+        case _:
+            assert_never(form)
 
 
 def _print_checked(response: orchestrator_pb2.CheckDefinitionResponse) -> None:

@@ -1,15 +1,15 @@
-"""Commands for sagas: start, show, list, watch, cancel."""
+"""Commands for sagas: start, show, watch, cancel."""
 
 from __future__ import annotations
 
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amends_server.cli.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 from amends_server.cli.exits import EXIT_CODES, CommandError, Exit, run, usage_error
 from amends_server.cli.options import (
     ADDRESS,
@@ -21,32 +21,19 @@ from amends_server.cli.options import (
     SagaId,
     Server,
     Wait,
-    read_duration,
     read_json,
     read_labels,
 )
-from amends_server.cli.output import print_line, print_message, print_table, status_text, time_text
+from amends_server.cli.output import print_line, print_message
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    from amends.connection import Connection
     from amends.v1 import orchestrator_pb2, saga_pb2
-
-LIMIT = 50
-"""Sagas in a list if nobody says otherwise: a screen or two."""
-
-LIMIT_MAX = 100_000
-"""Sagas in a list at the most: they are gathered before they are shown."""
-
-PAGE_SIZE = 1_000
-"""Sagas asked for at a time: the most that the orchestrator gives."""
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (start, show, list_, watch, cancel):
-        app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES, rich_help_panel="Sagas")(command)
+    for command in (start, show, watch, cancel):
+        app.command(command.__name__, epilog=EXIT_CODES, rich_help_panel="Sagas")(command)
 
 
 def start(
@@ -145,95 +132,6 @@ async def _show(saga_id: str, server: str, namespace: str, form: Form) -> None:
         print_saga(response.saga)
 
 
-def list_(
-    status: Annotated[
-        list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="In this status, for example STUCK. May be repeated."),
-    ] = None,
-    definition: Annotated[str, typer.Option("--definition", metavar="NAME[@VERSION]", help="Of this definition.")] = "",
-    label: Labels = None,
-    newer_than: Annotated[
-        str | None, typer.Option("--newer-than", metavar="AGE", help="Started less than this ago: 90s, 2h, 7d.")
-    ] = None,
-    older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Started longer than this ago.")
-    ] = None,
-    running_longer_than: Annotated[
-        str | None,
-        typer.Option("--running-longer-than", metavar="AGE", help="Not ended, and started longer than this ago."),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")] = LIMIT,
-    server: Server = ADDRESS,
-    namespace: Namespace = NAMESPACE,
-    form: Output = Form.TEXT,
-) -> None:
-    """List sagas, newest first. All filters that are given must match."""
-
-    async def listed() -> None:
-        from amends.v1 import orchestrator_pb2 as pb
-        from amends_server.cli.connect import connected
-        from amends_server.cli.references import read_version
-
-        name, version = read_version(definition)
-        where = pb.SagaFilter(
-            statuses=read_statuses(status or []),
-            definition=name,
-            definition_version=version,
-            labels=read_labels(label),
-            created_after=_ago(newer_than, "--newer-than"),
-            created_before=_ago(older_than, "--older-than"),
-        )
-        age_s = read_duration(running_longer_than, "--running-longer-than")
-        if age_s is not None:
-            where.running_longer_than.FromMilliseconds(round(age_s * 1_000))
-        async with connected(server, namespace) as connection:
-            found = await _gather(connection, namespace, where, limit)
-        if form is Form.JSON:
-            print_message(found)
-        else:
-            _print_sagas(found, limit)
-
-    run(listed(), server)
-
-
-async def _gather(
-    connection: Connection, namespace: str, where: orchestrator_pb2.SagaFilter, limit: int
-) -> orchestrator_pb2.ListSagasResponse:
-    """The sagas of as many pages as it takes, as one answer."""
-    from amends.v1 import orchestrator_pb2 as pb
-
-    found = pb.ListSagasResponse()
-    while len(found.sagas) < limit:
-        size = min(PAGE_SIZE, limit - len(found.sagas))
-        request = pb.ListSagasRequest(
-            namespace=namespace, filter=where, page_size=size, page_token=found.next_page_token
-        )
-        page = await connection.once(connection.orchestrator.ListSagas, request)
-        found.sagas.extend(page.sagas)
-        found.next_page_token = page.next_page_token
-        if not page.next_page_token:
-            break
-    return found
-
-
-def _print_sagas(found: orchestrator_pb2.ListSagasResponse, limit: int) -> None:
-    from amends.views import SagaStatus
-
-    rows = [
-        (
-            saga.saga_id,
-            f"{saga.definition}@{saga.definition_version}",
-            status_text(SagaStatus.of(saga.status) + (" (paused)" if saga.paused else "")),
-            time_text(saga.create_time),
-            " ".join(f"{key}={value}" for key, value in sorted(saga.labels.items())),
-        )
-        for saga in found.sagas
-    ]
-    print_table(("SAGA", "DEFINITION", "STATUS", "STARTED", "LABELS"), rows, "No such sagas.")
-    if found.next_page_token:
-        print_line(f"There are more than these {limit}: narrow the filter, or raise --limit.")
-
-
 def watch(
     saga_id: SagaId,
     after: Annotated[
@@ -270,8 +168,13 @@ async def _watch(saga_id: str, after: int, server: str, namespace: str, form: Fo
 
 
 def cancel(
-    saga_id: SagaId,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; shown for ever.")] = "",
+    saga_id: SagaOrNone = "",
+    where: Where = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; shown for ever. Needed with --where.")
+    ] = "",
+    dry_run: DryRun = False,
+    limit: Limit = 0,
     wait: Wait = False,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
@@ -284,6 +187,11 @@ def cancel(
         from amends_server.cli.connect import connected
         from amends_server.cli.saga_view import print_saga
 
+        if (many := read_many(saga_id, where, dry_run, limit)) is not None:
+            if wait:
+                raise usage_error("--wait is for one saga: watch many with `amends list`.")
+            await steer_many("cancel", many, reason or None, server, namespace, form)
+            return
         request = pb.CancelSagaRequest(namespace=namespace, saga_id=saga_id, reason=reason)
         async with connected(server, namespace) as connection:
             response = await connection.once(connection.orchestrator.CancelSaga, request)
@@ -309,17 +217,6 @@ def need_status(saga: saga_pb2.Saga, wanted: str) -> None:
         raise CommandError(f"{saga.saga_id} is {status} and not {wanted}{then}.", Exit.NOT_COMPLETED)
 
 
-def read_statuses(names: list[str]) -> list[saga_pb2.SagaStatus.ValueType]:
-    """The statuses that are called so, in upper or lower case."""
-    from amends.v1 import saga_pb2
-
-    known = {name.removeprefix("SAGA_STATUS_"): number for name, number in saga_pb2.SagaStatus.items() if number}
-    unknown = [name for name in names if name.upper() not in known]
-    if unknown:
-        raise usage_error(f"There is no status `{unknown[0]}`: statuses are {', '.join(known)}.")
-    return [known[name.upper()] for name in names]
-
-
 async def _settled(server: str, namespace: str, saga_id: str) -> saga_pb2.Saga:
     from amends.saga import SagaHandle
     from amends_server.cli.connect import WATCH_RETRY_S, connected
@@ -327,14 +224,3 @@ async def _settled(server: str, namespace: str, saga_id: str) -> saga_pb2.Saga:
     async with connected(server, namespace, retry_s=WATCH_RETRY_S) as connection:
         view = await SagaHandle[object](connection, saga_id, object).wait()
     return view.message
-
-
-def _ago(age: str | None, option: str) -> Timestamp | None:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    age_s = read_duration(age, option)
-    if age_s is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromMilliseconds(max(0, round((time.time() - age_s) * 1_000)))
-    return stamp

@@ -1,0 +1,133 @@
+"""The bulk forms of commands: one command for all sagas that match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, assert_never
+
+import typer
+
+from amends_server.cli.exits import CommandError, usage_error
+from amends_server.cli.options import Form, need_reason
+from amends_server.cli.output import print_line, print_message
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from amends.connection import Connection
+    from amends.v1 import operator_pb2
+
+Verb = Literal["retry", "cancel", "pause", "resume", "fail"]
+
+DONE: dict[Verb, str] = {
+    "retry": "retried",
+    "cancel": "cancelled",
+    "pause": "paused",
+    "resume": "resumed",
+    "fail": "given up",
+}
+
+SagaOrNone = Annotated[
+    str, typer.Argument(metavar="[SAGA]", help="The id of a saga, if there is no --where.", show_default=False)
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="NAME=VALUE",
+        help="Instead of SAGA: all sagas with status=STATUS, definition=NAME[@VERSION], label=KEY=VALUE, "
+        "newer-than=AGE, older-than=AGE, running-longer-than=AGE. All that are given must match.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --where: count, and change nothing.")]
+Limit = Annotated[
+    int, typer.Option("--limit", min=0, help="With --where: change as many at the most; 0 is the orchestrator's limit.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many:
+    """What was said of the sagas that are meant, where it was no id."""
+
+    where: Sequence[str]
+    dry_run: bool
+    limit: int
+
+
+def read_many(saga_id: str, where: Sequence[str] | None, dry_run: bool, limit: int) -> Many | None:
+    """What is meant by the options of a bulk form; None for one saga.
+
+    :raises CommandError: if it is neither the one nor the other.
+    """
+    if bool(saga_id) == bool(where):
+        raise usage_error("Say which sagas: either SAGA, or --where NAME=VALUE for all that match.")
+    if where:
+        return Many(where=where, dry_run=dry_run, limit=limit)
+    if dry_run or limit:
+        raise usage_error("--dry-run and --limit need --where.")
+    return None
+
+
+async def steer_many(verb: Verb, many: Many, reason: str | None, server: str, namespace: str, form: Form) -> None:
+    """Carry a command out on all sagas that match.
+
+    :raises CommandError: if some of them could not be changed.
+    """
+    from amends.v1 import operator_pb2 as pb
+    from amends_server.cli.connect import connected
+    from amends_server.cli.where import read_where
+
+    bulk = pb.BulkRequest(
+        namespace=namespace,
+        filter=read_where(many.where),
+        limit=many.limit,
+        reason=reason or "dry run" if many.dry_run else need_reason(reason),
+        dry_run=many.dry_run,
+    )
+    async with connected(server, namespace) as connection:
+        response, result = await _ask(verb, bulk, connection)
+    if form is Form.JSON:
+        print_message(response)
+    else:
+        _print(DONE[verb], result, many)
+    if result.failures:
+        count = len(result.failures)
+        raise CommandError(
+            f"{count} saga{'' if count == 1 else 's'} could not be {DONE[verb]}: see `amends show SAGA`."
+        )
+
+
+async def _ask(
+    verb: Verb, bulk: operator_pb2.BulkRequest, connection: Connection
+) -> tuple[Message, operator_pb2.BulkResult]:
+    from amends.v1 import operator_pb2 as pb
+
+    operator = connection.operator
+    match verb:
+        case "retry":
+            retried = await connection.once(operator.RetrySagas, pb.RetrySagasRequest(bulk=bulk))
+            return retried, retried.result
+        case "cancel":
+            cancelled = await connection.once(operator.CancelSagas, pb.CancelSagasRequest(bulk=bulk))
+            return cancelled, cancelled.result
+        case "pause":
+            paused = await connection.once(operator.PauseSagas, pb.PauseSagasRequest(bulk=bulk))
+            return paused, paused.result
+        case "resume":
+            resumed = await connection.once(operator.ResumeSagas, pb.ResumeSagasRequest(bulk=bulk))
+            return resumed, resumed.result
+        case "fail":
+            failed = await connection.once(operator.FailSagas, pb.FailSagasRequest(bulk=bulk))
+            return failed, failed.result
+        case _:
+            assert_never(verb)
+
+
+def _print(done: str, result: operator_pb2.BulkResult, many: Many) -> None:
+    for failure in result.failures:
+        print_line(f"{failure.saga_id}: {failure.message}")
+    left = f", {result.remaining_count} more match" if result.remaining_count else ""
+    again = ": give the command again" if left and not many.dry_run else ""
+    count = f"{result.changed_count} saga{'' if result.changed_count == 1 else 's'}"
+    print_line(f"{count} {'would be ' if many.dry_run else ''}{done}{left}{again}.")

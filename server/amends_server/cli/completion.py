@@ -1,0 +1,68 @@
+"""The command that says how a step ended whose participant answered IN_PROGRESS."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from amends_server.cli.exits import EXIT_CODES, run, usage_error
+from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, SagaId, Server, read_json
+from amends_server.cli.output import print_message
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(epilog=EXIT_CODES, rich_help_panel="Sagas")(complete)
+
+
+def complete(
+    saga_id: SagaId,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The id of the step.", show_default=False)],
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            envvar="AMENDS_COMPLETION_TOKEN",
+            metavar="TOKEN",
+            help="What the participant got with the call, as completion_token.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="JSON", help="It is done, with this output; @FILE, or - for stdin."),
+    ] = None,
+    refuse: Annotated[
+        str, typer.Option("--refuse", metavar="CODE", help="It ended with this business error, and without effect.")
+    ] = "",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Of the error.")] = "",
+    server: Server = ADDRESS,
+    namespace: Namespace = NAMESPACE,
+    form: Output = Form.TEXT,
+) -> None:
+    """Finish a step whose work is in progress elsewhere: done, with --output if it has one, or with --refuse."""
+
+    async def completed() -> None:
+        from amends.v1 import orchestrator_pb2 as pb
+        from amends.v1 import saga_pb2
+        from amends_server.cli.connect import connected
+        from amends_server.cli.saga_view import print_saga
+
+        if refuse and output is not None:
+            raise usage_error("A step that is refused has no output: leave out --output or --refuse.")
+        if message and not refuse:
+            raise usage_error("--message is that of an error: say its code with --refuse.")
+        request = pb.CompleteStepRequest(namespace=namespace, saga_id=saga_id, step=step, token=token)
+        request.reply.status = saga_pb2.REPLY_STATUS_ERROR if refuse else saga_pb2.REPLY_STATUS_SUCCESS
+        if refuse:
+            request.reply.error.code, request.reply.error.message = refuse, message
+        if (text := read_json(output, "--output")) is not None:
+            request.reply.output.json = text
+        async with connected(server, namespace) as connection:
+            response = await connection.once(connection.orchestrator.CompleteStep, request)
+        if form is Form.JSON:
+            print_message(response)
+        else:
+            print_saga(response.saga)
+
+    run(completed(), server)

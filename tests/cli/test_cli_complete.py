@@ -1,0 +1,62 @@
+"""amends complete through the real console script: a step whose work is in progress elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.programs import amends, in_process
+
+APPEARS_S = 20
+
+
+def started(server: str, saga_id: str, folder: Path) -> str:
+    """Start a saga that waits for somebody's word, and return the token that this takes."""
+    path = folder / saga_id
+    assert (
+        amends("start", "dawdling", "--id", saga_id, "--input", json.dumps({"path": str(path)}), server=server).code
+        == 0
+    )
+    end = time.monotonic() + APPEARS_S
+    while not path.exists():
+        assert time.monotonic() < end, "the participant was not called"
+        time.sleep(0.02)
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_step_is_done(server: str, tmp_path: Path) -> None:
+    token = started(server, "slow-done", tmp_path)
+    wrong = amends("complete", "slow-done", "work", "--token", "guessed", server=server)
+    assert (wrong.code, wrong.out) == (1, "")
+    done = amends("complete", "slow-done", "work", "--token", token, "--output", '{"n": 1}', server=server)
+    assert (done.code, done.err) == (0, "")
+    assert amends("watch", "slow-done", server=server).code == 0
+    shown = amends("show", "slow-done", "-o", "json", server=server).json["saga"]
+    assert json.loads(shown["output"]["json"]) == {"work": {"n": 1}}
+
+
+def test_a_step_is_refused(server: str, tmp_path: Path) -> None:
+    token = started(server, "slow-refused", tmp_path)
+    refuse = ["complete", "slow-refused", "work", "--refuse", "TOO_SLOW", "--message", "gave up", "-o", "json"]
+    refused = amends(*refuse, server=server, AMENDS_COMPLETION_TOKEN=token)
+    assert (refused.code, refused.json["saga"]["steps"][0]["error"]["code"]) == (0, "TOO_SLOW")
+    assert amends("watch", "slow-refused", server=server).code == 4
+    assert "TOO_SLOW: gave up" in amends("show", "slow-refused", server=server).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--token", "t", "--output", "1", "--refuse", "NO"], "has no output"),
+        (["--token", "t", "--message", "x"], "say its code with --refuse"),
+        (["--token", "t", "--output", "{"], "not valid JSON"),
+        ([], "--token"),
+    ],
+)
+def test_wrong_usage_asks_nothing(arguments: list[str], sentence: str) -> None:
+    ended = in_process("complete", "saga", "step", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert sentence in ended.err
