@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from amends.call import Call
 from amends.errors import Refused
@@ -38,38 +39,32 @@ class Posting:
     balance: int
 
 
-@bank.action
-def debit(request: Debit, call: Call) -> Posting:
+@bank.action(barrier=ledger.barrier)
+def debit(request: Debit, call: Call, tx: Connection) -> Posting:
     """Take money from an account."""
-
-    def take(book: Book) -> Posting:
-        balance = _balance(book, request.account, request.amount)
-        if balance < request.amount:
-            raise Refused("INSUFFICIENT_FUNDS", f"account {request.account} holds {balance}, not {request.amount}")
-        return _post(book, "debit", request.account, -request.amount)
-
-    return ledger.execute(call.key, Posting, take)
+    book = Book(tx, call.key)
+    balance = _balance(book, request.account, request.amount)
+    if balance < request.amount:
+        raise Refused("INSUFFICIENT_FUNDS", f"account {request.account} holds {balance}, not {request.amount}")
+    return _post(book, "debit", request.account, -request.amount)
 
 
-@bank.action
-def credit(request: Credit, call: Call) -> Posting:
+@bank.action(barrier=ledger.barrier)
+def credit(request: Credit, call: Call, tx: Connection) -> Posting:
     """Put money into an account."""
-
-    def put(book: Book) -> Posting:
-        _balance(book, request.account, request.amount)
-        return _post(book, "credit", request.account, request.amount)
-
-    return ledger.execute(call.key, Posting, put)
+    book = Book(tx, call.key)
+    _balance(book, request.account, request.amount)
+    return _post(book, "credit", request.account, request.amount)
 
 
 @debit.compensation
-def undo_debit(request: Debit, done: Posting | None, call: Call) -> None:
-    ledger.compensate(call.execute_key, Posting, _reverse)
+def undo_debit(request: Debit, done: Posting, call: Call, tx: Connection) -> None:
+    _reverse(Book(tx, call.execute_key), done)
 
 
 @credit.compensation
-def undo_credit(request: Credit, done: Posting | None, call: Call) -> None:
-    ledger.compensate(call.execute_key, Posting, _reverse)
+def undo_credit(request: Credit, done: Posting, call: Call, tx: Connection) -> None:
+    _reverse(Book(tx, call.execute_key), done)
 
 
 def _balance(book: Book, account: str, amount: int) -> int:

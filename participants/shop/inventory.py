@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from amends.call import Call
 from amends.errors import Refused
@@ -28,28 +29,21 @@ class Hold:
     quantity: int
 
 
-@inventory.action
-def reserve(request: Reserve, call: Call) -> Hold:
+@inventory.action(barrier=ledger.barrier)
+def reserve(request: Reserve, call: Call, tx: Connection) -> Hold:
     """Take goods out of the stock."""
-
-    def take(book: Book) -> Hold:
-        stock = book.amount(request.sku)
-        if stock is None:
-            raise Refused("UNKNOWN_SKU", f"there is no {request.sku} in the stock")
-        if request.quantity <= 0:
-            raise Refused("INVALID_QUANTITY", f"the quantity must be positive, not {request.quantity}")
-        if stock < request.quantity:
-            raise Refused("OUT_OF_STOCK", f"{request.quantity} {request.sku} wanted, {stock} left")
-        number = book.enter("reserved", request.sku, -request.quantity)
-        return Hold(id=f"H-{number}", sku=request.sku, quantity=request.quantity)
-
-    return ledger.execute(call.key, Hold, take)
+    book = Book(tx, call.key)
+    stock = book.amount(request.sku)
+    if stock is None:
+        raise Refused("UNKNOWN_SKU", f"there is no {request.sku} in the stock")
+    if request.quantity <= 0:
+        raise Refused("INVALID_QUANTITY", f"the quantity must be positive, not {request.quantity}")
+    if stock < request.quantity:
+        raise Refused("OUT_OF_STOCK", f"{request.quantity} {request.sku} wanted, {stock} left")
+    number = book.enter("reserved", request.sku, -request.quantity)
+    return Hold(id=f"H-{number}", sku=request.sku, quantity=request.quantity)
 
 
 @reserve.compensation
-def release(request: Reserve, done: Hold | None, call: Call) -> None:
-    ledger.compensate(call.execute_key, Hold, _put_back)
-
-
-def _put_back(book: Book, hold: Hold) -> None:
-    book.enter("released", hold.sku, hold.quantity)
+def release(request: Reserve, done: Hold, call: Call, tx: Connection) -> None:
+    Book(tx, call.execute_key).enter("released", done.sku, done.quantity)

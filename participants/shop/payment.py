@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from amends.call import Call
 from amends.errors import Refused
@@ -29,28 +30,21 @@ class Payment:
     amount: int
 
 
-@payment.action
-def charge(request: Charge, call: Call) -> Payment:
+@payment.action(barrier=ledger.barrier)
+def charge(request: Charge, call: Call, tx: Connection) -> Payment:
     """Take the price from a customer's balance."""
-
-    def take(book: Book) -> Payment:
-        balance = book.amount(request.customer)
-        if balance is None:
-            raise Refused("UNKNOWN_CUSTOMER", f"there is no customer {request.customer}")
-        if request.amount <= 0:
-            raise Refused("INVALID_AMOUNT", f"the amount must be positive, not {request.amount}")
-        if balance < request.amount:
-            raise Refused("INSUFFICIENT_FUNDS", f"{request.amount} due, {request.customer} has {balance}")
-        number = book.enter("charged", request.customer, -request.amount)
-        return Payment(id=f"PAY-{number}", customer=request.customer, amount=request.amount)
-
-    return ledger.execute(call.key, Payment, take)
+    book = Book(tx, call.key)
+    balance = book.amount(request.customer)
+    if balance is None:
+        raise Refused("UNKNOWN_CUSTOMER", f"there is no customer {request.customer}")
+    if request.amount <= 0:
+        raise Refused("INVALID_AMOUNT", f"the amount must be positive, not {request.amount}")
+    if balance < request.amount:
+        raise Refused("INSUFFICIENT_FUNDS", f"{request.amount} due, {request.customer} has {balance}")
+    number = book.enter("charged", request.customer, -request.amount)
+    return Payment(id=f"PAY-{number}", customer=request.customer, amount=request.amount)
 
 
 @charge.compensation
-def refund(request: Charge, done: Payment | None, call: Call) -> None:
-    ledger.compensate(call.execute_key, Payment, _give_back)
-
-
-def _give_back(book: Book, payment: Payment) -> None:
-    book.enter("refunded", payment.customer, payment.amount)
+def refund(request: Charge, done: Payment, call: Call, tx: Connection) -> None:
+    Book(tx, call.execute_key).enter("refunded", done.customer, done.amount)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from amends.call import Call
 from amends.errors import Refused
@@ -29,25 +30,18 @@ class Shipment:
     tracking: str
 
 
-@shipping.action
-def ship(request: Ship, call: Call) -> Shipment:
+@shipping.action(barrier=ledger.barrier)
+def ship(request: Ship, call: Call, tx: Connection) -> Shipment:
     """Send the goods of a hold to an address."""
-
-    def send(book: Book) -> Shipment:
-        if not request.address.strip() or UNSERVED.casefold() in request.address.casefold():
-            raise Refused("ADDRESS_NOT_SERVED", f"no carrier goes to {request.address or 'an empty address'}")
-        number = book.enter("shipped", request.payment_id, 1)
-        return Shipment(id=f"S-{number}", payment_id=request.payment_id, tracking=f"TR-{number:06}")
-
-    shipment = ledger.execute(call.key, Shipment, send)
+    book = Book(tx, call.key)
+    if not request.address.strip() or UNSERVED.casefold() in request.address.casefold():
+        raise Refused("ADDRESS_NOT_SERVED", f"no carrier goes to {request.address or 'an empty address'}")
+    number = book.enter("shipped", request.payment_id, 1)
+    shipment = Shipment(id=f"S-{number}", payment_id=request.payment_id, tracking=f"TR-{number:06}")
     call.relate("carrier", shipment.tracking)
     return shipment
 
 
 @ship.compensation
-def recall(request: Ship, done: Shipment | None, call: Call) -> None:
-    ledger.compensate(call.execute_key, Shipment, _call_back)
-
-
-def _call_back(book: Book, shipment: Shipment) -> None:
-    book.enter("recalled", shipment.payment_id, -1)
+def recall(request: Ship, done: Shipment, call: Call, tx: Connection) -> None:
+    Book(tx, call.execute_key).enter("recalled", done.payment_id, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sqlite3 import Connection
 
 from amends.call import Call
 from amends.errors import Refused
@@ -27,17 +28,14 @@ class Quote:
     amount: int
 
 
-@validation.action
-def validate(request: Validate, call: Call) -> Quote:
+@validation.action(barrier=ledger.barrier)
+def validate(request: Validate, call: Call, tx: Connection) -> Quote:
     """Check an order and say its price."""
-
-    def quote(book: Book) -> Quote:
-        price = book.amount(request.sku)
-        if price is None:
-            raise Refused("UNKNOWN_SKU", f"the shop does not sell {request.sku}")
-        if not 0 < request.quantity <= QUANTITY_MAX:
-            raise Refused("INVALID_QUANTITY", f"the quantity must be from 1 to {QUANTITY_MAX}, not {request.quantity}")
-        book.enter("quoted", request.sku, 0)
-        return Quote(amount=price * request.quantity)
-
-    return ledger.execute(call.key, Quote, quote)
+    book = Book(tx, call.key)
+    price = book.amount(request.sku)
+    if price is None:
+        raise Refused("UNKNOWN_SKU", f"the shop does not sell {request.sku}")
+    if not 0 < request.quantity <= QUANTITY_MAX:
+        raise Refused("INVALID_QUANTITY", f"the quantity must be from 1 to {QUANTITY_MAX}, not {request.quantity}")
+    book.enter("quoted", request.sku, 0)
+    return Quote(amount=price * request.quantity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amends._served import GuardedAction, OutsideAction, ServedAction
 from amends.action import Action
 from amends.builder import Saga
 from amends.call import Call
@@ -12,6 +13,7 @@ from amends.errors import (
     Aborted,
     AlreadyExists,
     AmendsError,
+    BarrierError,
     Cancelled,
     Compensated,
     DataLoss,
@@ -41,7 +43,7 @@ from amends.errors import (
 )
 from amends.events import Event, EventKind
 from amends.filters import Where
-from amends.participant import Participant, ServedAction
+from amends.participant import Participant
 from amends.payloads import Opaque, decode, encode
 from amends.policies import (
     COMPENSATABLE,
@@ -83,6 +85,7 @@ __all__ = [
     "AlreadyExists",
     "AmendsError",
     "Backoff",
+    "BarrierError",
     "BulkResult",
     "Call",
     "Cancelled",
@@ -103,6 +106,7 @@ __all__ = [
     "EventKind",
     "Failed",
     "FailedPrecondition",
+    "GuardedAction",
     "InProgress",
     "Internal",
     "InvalidArgument",
@@ -111,6 +115,7 @@ __all__ = [
     "OnCompensationFailure",
     "Opaque",
     "OutOfRange",
+    "OutsideAction",
     "Participant",
     "PayloadError",
     "PermissionDenied",

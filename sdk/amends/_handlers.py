@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from types import FunctionType
+from typing import TypeVar, cast
 
 from amends.call import Call
+
+T = TypeVar("T")
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -24,14 +27,23 @@ class Handler:
     function: Callable[..., object]
     arity: int
 
+    @property
+    def is_async(self) -> bool:
+        return _is_async(self.function)
+
     async def run(self, pool: Executor, *arguments: object) -> object:
         """Run it: an async one here, a plain one in the pool. A plain one that has begun runs to its end."""
         work = partial(self.function, *arguments[: self.arity])
-        if _is_async(self.function):
+        if self.is_async:
             return await cast(Awaitable[object], work())
-        context = contextvars.copy_context()
-        result = await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(_plainly, work))
+        result = await in_thread(pool, work)
         return await cast(Awaitable[object], result) if inspect.isawaitable(result) else result
+
+
+async def in_thread(pool: Executor, work: Callable[[], T]) -> T:
+    """Run plain work in the pool. Once begun it runs to its end."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(_plainly, work))
 
 
 def handler_of(function: Callable[..., object], *, arity_min: int, arity_max: int) -> Handler:
@@ -49,8 +61,16 @@ def handler_of(function: Callable[..., object], *, arity_min: int, arity_max: in
 
 def _takes_call(function: Callable[..., object], name: str) -> bool:
     """Whether an argument that has a default is for the call: others are the function's own."""
-    hint = _hints(function).get(name)
+    hint = _hints(function, name).get(name)
     return Call in (hint, *typing.get_args(hint))
+
+
+def checked_kind(handler: Handler, *, is_async: bool) -> Handler:
+    """:raises TypeError: the handler is async and should be plain, or the other way round."""
+    if handler.is_async != is_async:
+        wanted = "async" if is_async else "plain"
+        raise TypeError(f"{_name(handler.function)} must be {wanted}: its barrier is for {wanted} handlers")
+    return handler
 
 
 def input_and_output(function: Callable[..., object]) -> tuple[type[object], type[object]]:
@@ -59,17 +79,21 @@ def input_and_output(function: Callable[..., object]) -> tuple[type[object], typ
     :raises TypeError: one is missing, or names what is not to be found in the function's module.
     """
     first = next(iter(inspect.signature(function).parameters))
-    hints = _hints(function)
+    hints = _hints(function, first, "return")
     if first not in hints or "return" not in hints:
         raise TypeError(f"{_name(function)} must say the types of its argument {first!r} and of its result")
     return hints[first], hints["return"]
 
 
-def _hints(function: Callable[..., object]) -> dict[str, type[object]]:
+def _hints(function: Callable[..., object], *names: str) -> dict[str, type[object]]:
     # The annotations of an object that can be called are those of its `__call__`.
     annotated = function if inspect.isroutine(function) else type(function).__call__
+    # Of the other arguments nobody needs to know the types: they may be names that only a type checker sees.
+    stand_in = FunctionType((lambda: None).__code__, getattr(inspect.unwrap(annotated), "__globals__", {}))
+    annotations = inspect.get_annotations(annotated)
+    stand_in.__annotations__ = {name: annotations[name] for name in names if name in annotations}
     try:
-        return typing.get_type_hints(annotated)
+        return typing.get_type_hints(stand_in)
     except NameError as error:
         raise TypeError(
             f"{_name(function)}: {error}; the types of a handler must be names of its module, not of a function in it"
@@ -80,7 +104,7 @@ def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
-def _plainly(work: Callable[[], object]) -> object:
+def _plainly(work: Callable[[], T]) -> T:
     try:
         return work()
     except StopIteration as stop:  # a future cannot carry it: whoever waits would wait for ever

@@ -54,6 +54,10 @@ class Call:
     def related_services(self) -> tuple[payload_pb2.RelatedService, ...]:
         return tuple(self._related)
 
+    def begin_again(self) -> None:
+        """Forget the related services: what the handler did was rolled back, or is about to begin. For the barrier."""
+        self._related.clear()
+
     @property
     def completion(self) -> Completion:
         """What it takes to finish this step from anywhere, after an answer that it is in progress.

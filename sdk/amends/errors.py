@@ -52,6 +52,10 @@ def _text(value: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+class BarrierError(AmendsError):
+    """The barrier of a participant cannot tell what became of a call, or cannot keep it. The call may come again."""
+
+
 class InProgress(AmendsError):
     """Raised by the handler of an action: the work goes on, and its outcome follows.
 

@@ -1,16 +1,20 @@
-"""The ledger of the participants: the verdict of a key and its effect stand or fall together."""
+"""The ledger of the participants: amounts and entries in one file, which stand or fall with the verdict of their key."""
 
 from __future__ import annotations
 
-import threading
+import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from amends.call import Call
 from amends.errors import Refused
+from amends.participant import Participant
+from amends.serve import serving
 from participants.ledger import Book, Ledger
+from tests.participants.calls import SUCCESS, calling
 
 
 @pytest.fixture
@@ -19,71 +23,44 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-def take(book: Book) -> int:
-    return book.enter("take", "a", -1)
+def taker(ledger: Ledger) -> Participant:
+    """A participant that takes one of what it is asked for, and breaks at `broken`, refuses at `refused` after that."""
+    taker = Participant("taker")
+
+    @taker.action(barrier=ledger.barrier)
+    def take(request: str, call: Call, tx: sqlite3.Connection) -> int:
+        number = Book(tx, call.key).enter("take", "a", -1)
+        if request == "broken":
+            raise OSError("the disk")
+        if request == "refused":
+            raise Refused("NO", "not that")
+        return number
+
+    return taker
 
 
-def give_back(book: Book, number: int) -> None:
-    book.enter(f"give back {number}", "a", 1)
-
-
-def test_of_a_refused_effect_nothing_stays_but_the_refusal(ledger: Ledger) -> None:
-    def half(book: Book) -> int:
-        take(book)
-        raise Refused("NO", "not that", data={"why": [1, 2]})
-
-    for effect in (half, take):
-        with pytest.raises(Refused) as caught:
-            ledger.execute("k", int, effect)
-        assert (caught.value.code, caught.value.message, caught.value.stored) == ("NO", "not that", True)
-        assert "why" in str(caught.value.data)
-    assert (ledger.amounts(), ledger.entries()) == ({"a": 10}, [])
-
-
-def test_an_effect_that_breaks_leaves_its_key_free(ledger: Ledger) -> None:
-    def broken(book: Book) -> int:
-        take(book)
-        raise OSError("the disk")
-
-    with pytest.raises(OSError, match="the disk"):
-        ledger.execute("k", int, broken)
-    assert (ledger.amounts(), ledger.entries()) == ({"a": 10}, [])
-    assert ledger.execute("k", int, take) == ledger.execute("k", int, take)
+async def test_entries_stand_or_fall_with_the_verdict(ledger: Ledger) -> None:
+    async with serving(taker(ledger)) as address, calling(address) as caller:
+        assert (await caller.execute("take", "broken", "k")).status != SUCCESS
+        assert (await caller.execute("take", "refused", "other")).error.code == "NO"
+        assert (ledger.amounts(), ledger.entries()) == ({"a": 10}, [])
+        assert (await caller.execute("take", "", "k")).status == SUCCESS
     assert ledger.amounts() == {"a": 9}
+    assert [(entry.key, entry.kind) for entry in ledger.entries()] == [("k", "take")]
 
 
-def test_an_undoing_that_breaks_can_be_tried_again(ledger: Ledger) -> None:
-    def broken(book: Book, number: int) -> None:
-        give_back(book, number)
-        raise OSError("the disk")
-
-    number = ledger.execute("k", int, take)
-    with pytest.raises(OSError, match="the disk"):
-        ledger.compensate("k", int, broken)
-    assert ledger.amounts() == {"a": 9}
-    ledger.compensate("k", int, give_back)
-    assert [entry.kind for entry in ledger.entries()] == ["take", f"give back {number}"]
-
-
-def test_two_processes_on_one_file_have_one_effect_a_key(ledger: Ledger, tmp_path: Path) -> None:
-    barrier = threading.Barrier(2)
-
-    def work(own: Ledger) -> list[int]:
-        barrier.wait(10)
-        return [own.execute(f"k{n}", int, take) for n in range(50)]
-
-    with Ledger().opened(tmp_path / "ledger.db", {"a": 99}) as other, ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(work, [ledger, other])
-    assert first == second
-    assert ledger.amounts() == {"a": -40}
-    assert len(ledger.entries()) == 50
+def test_a_book_knows_what_is_there(ledger: Ledger, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        book = Book(connection, "k")
+        assert (book.amount("a"), book.amount("b")) == (10, None)
+        assert (book.enter("found", "b", 3), book.amount("b")) == (1, 3)
 
 
 def test_first_amounts_are_for_new_subjects_only(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "ledger.db"
-    with Ledger().opened(path, {"a": 10}) as ledger:
-        ledger.execute("k", int, take)
-    with ledger.opened(path, {"a": 10, "b": 5}):
-        assert ledger.amounts() == {"a": 9, "b": 5}
+    with Ledger().opened(path, {"a": 10}):
+        pass
+    with Ledger().opened(path, {"a": 11, "b": 5}) as ledger:
+        assert ledger.amounts() == {"a": 10, "b": 5}
     with pytest.raises(RuntimeError, match="not open"):
         ledger.amounts()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import amends
 
 PUBLIC = """
-    COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff BulkResult
+    COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff BarrierError
+    BulkResult
     Call Cancelled Cause CauseKind Client Compensated Compensation Completion Data DataLoss DeadlineExceeded
-    DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition InProgress
-    Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange Participant PayloadError
+    DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition GuardedAction InProgress
+    Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange OutsideAction Participant PayloadError
     PermissionDenied Problem ReferenceUseError Refused Resolution ResourceExhausted Retry RpcError Saga
     SagaError SagaHandle SagaStatus SagaView ServeError ServedAction Step StepStatus StepView Stuck StuckView
     Unauthenticated Unavailable Unimplemented Unknown UnknownFieldError Violation Where decode encode on run

@@ -7,7 +7,8 @@ from itertools import count
 
 import grpc
 
-from amends.participant import Participant, ServedAction
+from amends._served import Served
+from amends.participant import Participant
 from amends.testing import _loop
 from amends.v1 import saga_pb2
 from amends_server.config import PAYLOAD_BYTES_MAX
@@ -51,9 +52,7 @@ class Handlers:
         return verdict_of_reply(step.participant, reply, PAYLOAD_BYTES_MAX)
 
 
-async def _reply(
-    action: ServedAction[object, object], order: CallOrder, origin: Origin, expire_time: Time
-) -> saga_pb2.Reply:
+async def _reply(action: Served[object, object], order: CallOrder, origin: Origin, expire_time: Time) -> saga_pb2.Reply:
     if not order.compensation:
         return await action.execute(execute_request(order, origin, expire_time))
     assert action.undo is not None, "an action without compensation is not sent one"

@@ -1,0 +1,192 @@
+"""Actions together with their code: how a call becomes a handler's work, and that work a reply."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast, overload
+
+from amends._handlers import Handler, checked_kind, handler_of, in_thread
+from amends._replies import failure, failure_of, in_progress, refusal, success
+from amends._tasks import is_cancelled
+from amends.action import Action, In, Out
+from amends.barrier import Intent
+from amends.barrier._barriers import Guard
+from amends.barrier._database import at_once
+from amends.call import Call, call_of_compensate, call_of_execute
+from amends.errors import InProgress, PayloadError, Refused
+from amends.payloads import decode
+from amends.v1 import participant_pb2, saga_pb2
+
+Tx = TypeVar("Tx")
+Undone = TypeVar("Undone", bound=Awaitable[None] | None)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Served(Action[In, Out], ABC):
+    """An action that has code here: answers the calls for it."""
+
+    description: str
+    pool: Executor
+    handler: Handler
+    undo: Handler | None = None
+
+    async def execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
+        """Answer a call for this action."""
+        call = call_of_execute(request)
+        try:
+            value = decode(request.input, self.input_type)
+        except PayloadError as error:
+            return refusal(Refused("INVALID_INPUT", str(error)), self.participant, call)
+        return await self._reply(call, self._execute(value, call))
+
+    async def compensate(self, undo: Handler, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
+        """Answer a call to undo this action."""
+        call = call_of_compensate(request)
+        known = request.HasField("output")
+        try:
+            value = decode(request.input, self.input_type)
+            done = decode(request.output, self.output_type) if known else None
+        except PayloadError as error:  # no refusal: there may be something to undo, once the types are right again
+            return failure("INVALID_INPUT", str(error), self.participant, call)
+        return await self._reply(call, self._compensate(undo, value, done, call, known=known))
+
+    @abstractmethod
+    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply: ...
+
+    @abstractmethod
+    async def _compensate(
+        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+    ) -> saga_pb2.Reply: ...
+
+    def _set_undo(self, undo: Handler) -> None:
+        if self.has_compensation:
+            raise ValueError(f"action {self.name!r} of {self.participant!r} has a compensation already")
+        self.undo = undo
+        self.has_compensation = True
+
+    async def _reply(self, call: Call, work: Coroutine[object, object, saga_pb2.Reply]) -> saga_pb2.Reply:
+        try:
+            return await work
+        except Refused as refused:
+            return refusal(refused, self.participant, call)
+        except InProgress as later:
+            return in_progress(later, call)
+        except asyncio.CancelledError as error:
+            if is_cancelled():  # by the client or the server's end: nobody waits for an answer
+                raise
+            return failure_of(error, self.participant, call)
+        except Exception as error:
+            return failure_of(error, self.participant, call)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ServedAction(Served[In, Out]):
+    """An action together with its code, which itself makes each `call.key` effective once."""
+
+    @overload
+    def compensation(
+        self, handler: Callable[[In, Out | None, Call], Undone], /
+    ) -> Callable[[In, Out | None, Call], Undone]: ...
+    @overload
+    def compensation(self, handler: Callable[[In, Out | None], Undone], /) -> Callable[[In, Out | None], Undone]: ...
+    def compensation(self, handler: Callable[..., object], /) -> Callable[..., object]:
+        """Have the function undo this action; it stays the function that it is.
+
+        It gets the input of the action, its output (None if the action is not known to have succeeded) and the call,
+        which it may leave out. When it returns, the action has no effect, now and for ever, also if it never had one.
+
+        :raises ValueError: the action has a compensation already.
+        :raises TypeError: the function takes another number of arguments.
+        """
+        self._set_undo(handler_of(handler, arity_min=2, arity_max=3))
+        return handler
+
+    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
+        return success(await self.handler.run(self.pool, value, call), call)
+
+    async def _compensate(
+        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+    ) -> saga_pb2.Reply:
+        return success(await undo.run(self.pool, value, done, call), call)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
+    """An action whose calls go through a barrier."""
+
+    barrier: Guard[Tx]
+
+    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
+        async def effect(tx: Tx) -> saga_pb2.Reply:
+            call.begin_again()
+            return success(await _called(self.handler, value, call, tx), call)
+
+        def refuse(refused: Refused) -> saga_pb2.Reply:
+            return refusal(refused, self.participant, call)
+
+        return await self._run(lambda: self.barrier.execute(call.key, effect, refuse))
+
+    async def _compensate(
+        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+    ) -> saga_pb2.Reply:
+        async def undone(tx: Tx, reply: saga_pb2.Reply | None) -> saga_pb2.Reply:
+            call.begin_again()
+            output = None if reply is None else decode(reply.output, self.output_type)
+            return success(await _called(undo, value, output, call, tx), call)
+
+        return await self._run(lambda: self.barrier.compensate(call.execute_key, undone, known=known))
+
+    async def _run(self, work: Callable[[], Coroutine[object, object, saga_pb2.Reply]]) -> saga_pb2.Reply:
+        if self.barrier.is_async:
+            return await work()
+        return await in_thread(self.pool, lambda: at_once(work()))
+
+    def _undo_by(self, handler: Callable[..., object]) -> None:
+        self._set_undo(checked_kind(handler_of(handler, arity_min=4, arity_max=4), is_async=self.barrier.is_async))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class GuardedAction(_Guarded[In, Out, Tx]):
+    """An action together with its code, which works in the transaction of a barrier."""
+
+    def compensation(self, handler: Callable[[In, Out, Call, Tx], Undone], /) -> Callable[[In, Out, Call, Tx], Undone]:
+        """Have the function undo this action; it stays the function that it is.
+
+        It gets the input of the action, its output as it was kept, the call and the open transaction. It is called only
+        if there is something to undo, and is effective once.
+
+        :raises ValueError: the action has a compensation already.
+        :raises TypeError: the function takes another number of arguments, or is async where the barrier is plain.
+        """
+        self._undo_by(handler)
+        return handler
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OutsideAction(_Guarded[In, Out, Intent]):
+    """An action together with its code, whose effect is outside the database of its barrier."""
+
+    def compensation(
+        self, handler: Callable[[In, Out | None, Call, Intent], Undone], /
+    ) -> Callable[[In, Out | None, Call, Intent], Undone]:
+        """Have the function undo this action; it stays the function that it is.
+
+        It gets the input of the action, its output, the call and the intent. Without an output nobody knows whether the
+        action had its effect: find out by `call.execute_key`, and undo what there is. An undoing that is `repeated` was
+        begun before, and nobody knows how that ended.
+
+        :raises ValueError: the action has a compensation already.
+        :raises TypeError: the function takes another number of arguments, or is async where the barrier is plain.
+        """
+        self._undo_by(handler)
+        return handler
+
+
+async def _called(handler: Handler, *arguments: object) -> object:
+    result = handler.function(*arguments)
+    return await cast(Awaitable[object], result) if handler.is_async else result
+
