@@ -1,0 +1,36 @@
+"""The databases that barriers are tested in: SQLite files, and PostgreSQL at two levels of isolation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.barrier.kinds import KINDS, Kind
+from tests.barrier.world import World
+from tests.postgres import Database
+
+LEVELS = {"read-committed": "read committed", "serializable": "serializable"}
+CASES = [(kind, level) for kind in KINDS for level in (LEVELS if kind.postgres else ("",))]
+
+
+@pytest.fixture(scope="session")
+def postgres_urls(database: Database) -> Iterator[dict[str, str]]:
+    """Of each level of isolation, the URL of a database that has it."""
+    for name, level in LEVELS.items():
+        database.sql(f'CREATE DATABASE "{name}"')
+        database.sql(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{level}'")
+    yield {name: database.url(name) for name in LEVELS}
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, (case[0].name, case[1] or "sqlite"))))
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    kind, level = request.param
+    assert isinstance(kind, Kind)
+    place = request.getfixturevalue("postgres_urls")[level] if kind.postgres else str(tmp_path / "participant.db")
+    async with AsyncExitStack() as stack:
+        world = World(kind.make(place, stack), kind.write, place)
+        await world.prepare()
+        yield world

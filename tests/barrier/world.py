@@ -1,0 +1,128 @@
+"""A participant behind a barrier, its calls as an orchestrator makes them, and the effects that it really had."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import psycopg
+
+from amends import Call, Participant, Refused
+from amends.payloads import encode
+from amends.v1 import participant_pb2, saga_pb2
+from tests.barrier.kinds import EFFECTS, Write, done
+
+SUCCESS = saga_pb2.REPLY_STATUS_SUCCESS
+ERROR = saga_pb2.REPLY_STATUS_ERROR
+SYSTEM_ERROR = saga_pb2.REPLY_STATUS_SYSTEM_ERROR
+
+_keys = count(1)
+
+
+@dataclass
+class Do:
+    """What to do after the effect: nothing more, or refuse, break, …"""
+
+    then: str = ""
+
+
+@dataclass
+class Done:
+    number: int
+
+
+@dataclass
+class World:
+    """One participant, in a place. Keys are new in each world, so that many can share a database."""
+
+    barrier: Any
+    write: Write
+    place: str
+    handled: list[str] = field(default_factory=list[str])
+    prefix: str = field(default_factory=lambda: f"k{next(_keys)}")
+
+    def __post_init__(self) -> None:
+        self.participant = Participant("p")
+        (self._asynchronous if self.barrier.is_async else self._plain)()
+        self.stub = self.participant.servicer()
+
+    async def prepare(self) -> None:
+        await done(self.barrier.create_table())
+        self.sql(EFFECTS)
+
+    def _plain(self) -> None:
+        @self.participant.action(barrier=self.barrier)
+        def act(request: Do, call: Call, tx: Any) -> Done:
+            self.write(tx, call.key, "do")
+            self.end(request, call, tx)
+            return Done(len(self.handled))
+
+        @act.compensation
+        def undo(request: Do, done: Done, call: Call, tx: Any) -> None:
+            self.write(tx, call.execute_key, f"undo {done.number}")
+            self.end(Do(request.then.removeprefix("undo ")) if "undo" in request.then else Do(), call, tx)
+
+    def _asynchronous(self) -> None:
+        @self.participant.action(barrier=self.barrier)
+        async def act(request: Do, call: Call, tx: Any) -> Done:
+            await self.write(tx, call.key, "do")
+            await done(self.end(request, call, tx))
+            return Done(len(self.handled))
+
+        @act.compensation
+        async def undo(request: Do, done_: Done, call: Call, tx: Any) -> None:
+            await self.write(tx, call.execute_key, f"undo {done_.number}")
+            await done(self.end(Do(request.then.removeprefix("undo ")) if "undo" in request.then else Do(), call, tx))
+
+    def end(self, request: Do, call: Call, tx: Any) -> Any:
+        """The rest of a handler. A result that is awaitable is to be awaited."""
+        self.handled.append(call.key)
+        call.relate("carrier", f"TR-{len(self.handled)}")
+        match request.then:
+            case "refuse":
+                raise Refused("NO", "not that", data={"why": [1, 2]})
+            case "break":
+                raise OSError("the disk")
+            case "commit":
+                return tx.commit()
+            case "rollback":
+                return tx.rollback()
+
+    async def execute(self, key: str, then: str = "", attempt: int = 1) -> saga_pb2.Reply:
+        call = participant_pb2.Call(saga_id="s", step="act", key=self.prefix + key, attempt=attempt)
+        request = participant_pb2.ExecuteRequest(call=call, action="act", input=encode(Do(then)))
+        return (await self.stub.Execute(request, None)).reply
+
+    async def compensate(self, key: str, then: str = "", output: object = None) -> saga_pb2.Reply:
+        call = participant_pb2.Call(saga_id="s", step="act", key=f"{self.prefix}{key}/undo", attempt=1)
+        request = participant_pb2.CompensateRequest(
+            call=call, action="act", execute_key=self.prefix + key, input=encode(Do(then))
+        )
+        if output is not None:
+            request.output.CopyFrom(encode(output))
+        return (await self.stub.Compensate(request, None)).reply
+
+    def effects(self, key: str) -> list[str]:
+        rows = self.sql(f"SELECT kind FROM effect WHERE key = '{self.prefix}{key}'")
+        return [kind for (kind,) in rows]
+
+    def state(self, key: str) -> str | None:
+        rows = self.sql(f"SELECT state FROM amends_barrier WHERE key = '{self.prefix}{key}'")
+        return rows[0][0] if rows else None
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run SQL by a connection of its own, committed."""
+        if self.place.startswith("postgresql:"):
+            with psycopg.connect(self.place, autocommit=True) as connection:
+                cursor = connection.execute(statement.encode())
+                return cursor.fetchall() if cursor.description else []
+        with closing(sqlite3.connect(self.place, timeout=20)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+
+async def together(*calls: Any) -> list[saga_pb2.Reply]:
+    return list(await asyncio.gather(*calls))
