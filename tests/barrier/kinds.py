@@ -20,7 +20,8 @@ from sqlalchemy.pool import NullPool
 
 from amends import barrier
 
-EFFECTS = "CREATE TABLE IF NOT EXISTS effect (key TEXT NOT NULL, kind TEXT NOT NULL)"
+# In the order of their ids: {id} is a column that counts.
+EFFECTS = "CREATE TABLE IF NOT EXISTS effect ({id}, key TEXT NOT NULL, kind TEXT NOT NULL)"
 
 Write = Callable[[Any, str, str], Any]
 """Writes an effect by a driver: the transaction, the key, the kind."""
@@ -37,19 +38,19 @@ class Kind:
 
 
 def _by_text(tx: Any, key: str, kind: str) -> Any:
-    return tx.execute(text("INSERT INTO effect VALUES (:key, :kind)"), {"key": key, "kind": kind})
+    return tx.execute(text("INSERT INTO effect (key, kind) VALUES (:key, :kind)"), {"key": key, "kind": kind})
 
 
 def _by_marks(tx: Any, key: str, kind: str) -> Any:
-    return tx.execute("INSERT INTO effect VALUES (?, ?)", (key, kind))
+    return tx.execute("INSERT INTO effect (key, kind) VALUES (?, ?)", (key, kind))
 
 
 def _by_percent(tx: Any, key: str, kind: str) -> Any:
-    return tx.execute("INSERT INTO effect VALUES (%s, %s)", (key, kind))
+    return tx.execute("INSERT INTO effect (key, kind) VALUES (%s, %s)", (key, kind))
 
 
 def _by_numbers(tx: Any, key: str, kind: str) -> Any:
-    return tx.execute("INSERT INTO effect VALUES ($1, $2)", key, kind)
+    return tx.execute("INSERT INTO effect (key, kind) VALUES ($1, $2)", key, kind)
 
 
 def opened(path: str) -> sqlite3.Connection:

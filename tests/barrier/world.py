@@ -50,9 +50,13 @@ class World:
         (self._asynchronous if self.barrier.is_async else self._plain)()
         self.stub = self.participant.servicer()
 
+    @property
+    def postgres(self) -> bool:
+        return self.place.startswith("postgresql:")
+
     async def prepare(self) -> None:
         await done(self.barrier.create_table())
-        self.sql(EFFECTS)
+        self.sql(EFFECTS.format(id="id bigserial" if self.postgres else "id INTEGER PRIMARY KEY"))
 
     def _plain(self) -> None:
         @self.participant.action(barrier=self.barrier)
@@ -107,7 +111,7 @@ class World:
         return (await self.stub.Compensate(request, None)).reply
 
     def effects(self, key: str) -> list[str]:
-        rows = self.sql(f"SELECT kind FROM effect WHERE key = '{self.prefix}{key}'")
+        rows = self.sql(f"SELECT kind FROM effect WHERE key = '{self.prefix}{key}' ORDER BY id")
         return [kind for (kind,) in rows]
 
     def state(self, key: str) -> str | None:
@@ -116,7 +120,7 @@ class World:
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Run SQL by a connection of its own, committed."""
-        if self.place.startswith("postgresql:"):
+        if self.postgres:
             with psycopg.connect(self.place, autocommit=True) as connection:
                 cursor = connection.execute(statement.encode())
                 return cursor.fetchall() if cursor.description else []
