@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from amends import Call, Participant, Refused, barrier
 from amends.barrier._database import has_state
 from amends.payloads import encode
 from amends.v1 import participant_pb2, saga_pb2
-from tests.barrier.kinds import KINDS, engine, shared_async
+from tests.barrier.kinds import KINDS, by_asyncpg, engine, shared_async
 from tests.barrier.steps import Stepwise
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Do, World
 
@@ -197,10 +197,9 @@ async def shared_connection(
 async def test_a_connection_inside_a_transaction_is_refused(postgres_urls: dict[str, str], tmp_path: Path) -> None:
     @contextmanager
     def begun_sqlite() -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(tmp_path / "a.db")
-        connection.execute("BEGIN")
-        yield connection
-        connection.close()
+        with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+            connection.execute("BEGIN")
+            yield connection
 
     @contextmanager
     def begun_psycopg() -> Iterator[psycopg.Connection]:
@@ -222,10 +221,8 @@ async def test_a_connection_inside_a_transaction_is_refused(postgres_urls: dict[
 
     @asynccontextmanager
     async def begun_asyncpg() -> AsyncIterator[Any]:
-        connection = await asyncpg.connect(postgres_urls["read-committed"])
-        async with connection.transaction():
+        async with by_asyncpg(postgres_urls["read-committed"]) as connection, connection.transaction():
             yield connection
-        await connection.close()
 
     plain: list[barrier.Barrier[Any]] = [
         barrier.sqlite3(begun_sqlite),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -86,6 +86,11 @@ class Aiosqlite(Asynchronous, Generic[Async]):
         await tx.execute("RELEASE amends_effect")
 
     async def fetch(self, tx: Async, statement: Statement, **parameters: Value) -> Sequence[Sequence[object]]:
-        async with tx.execute(statement.sqlite, parameters) as cursor:
-            cursor.row_factory = None
-            return [tuple(row) for row in await cursor.fetchall()]
+        return await to_the_end(_fetched(tx, statement.sqlite, parameters))
+
+
+async def _fetched(tx: aiosqlite.Connection, sql: str, parameters: Mapping[str, Value]) -> Sequence[Sequence[object]]:
+    """Never cancelled half way: a statement that was not read to its end lets nobody set a savepoint."""
+    async with tx.execute(sql, parameters) as cursor:
+        cursor.row_factory = None
+        return [tuple(row) for row in await cursor.fetchall()]
