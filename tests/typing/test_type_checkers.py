@@ -14,7 +14,7 @@ import pytest
 from tests.sources import ROOT
 
 SNIPPETS = Path(__file__).parent / "snippets"
-FILES = ("right.py", "wrong.py", "shop.py", "kit.py", "model.py")
+FILES = ("right.py", "wrong.py", "shop.py", "kit.py", "barriers.py", "model.py")
 CHECKER_S_MAX = 100  # a first run reads all of grpc and protobuf, on a busy machine
 
 
