@@ -149,6 +149,32 @@ async def test_the_participant_in_the_documents_keeps_the_contract() -> None:
     assert (told, stock["tea"]) == ([200, 400], 100)
 
 
+async def test_the_barrier_in_the_documents_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = run_code("docs/participants.md")
+    code["once"].create_table()
+
+    def stock(statement: str = "SELECT quantity FROM stock") -> list[tuple[int]]:
+        with code["connect"]() as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    stock("CREATE TABLE stock (sku TEXT, quantity INTEGER)")
+    stock("INSERT INTO stock VALUES ('tea', 100)")
+    for name, action, value in (("shelf", "take", {"sku": "tea", "quantity": 30}), ("payment", "charge", 5)):
+        stub = code[name].servicer()
+        do = participant_pb2.ExecuteRequest(action=action, input=encode(value))
+        undo = participant_pb2.CompensateRequest(action=action, execute_key=name, input=do.input)
+        do.call.key, undo.call.key = name, f"{name}/undo"
+        told = [
+            (await (stub.Execute if request is do else stub.Compensate)(request, None)).reply.status
+            for request in (do, do, undo, undo, do)
+        ]
+        assert told == [200, 200, 200, 200, 400]
+        do.call.key = f"{name}/once"
+        assert (await stub.Execute(do, None)).reply.status == 200
+    assert (stock(), code["payments"]) == ([(70,)], {"payment/once": "5 paid"})
+
+
 def test_the_settings_in_the_documents_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [text] = blocks("toml", "docs/configuration.md")
     (tmp_path / "amends.toml").write_text(text, encoding="utf-8")
