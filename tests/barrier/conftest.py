@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,12 +17,12 @@ CASES = [(kind, level) for kind in KINDS for level in (LEVELS if kind.postgres e
 
 
 @pytest.fixture(scope="session")
-def postgres_urls(database: Database) -> Iterator[dict[str, str]]:
+def postgres_urls(database: Database) -> dict[str, str]:
     """Of each level of isolation, the URL of a database that has it."""
     for name, level in LEVELS.items():
         database.sql(f'CREATE DATABASE "{name}"')
         database.sql(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = '{level}'")
-    yield {name: database.url(name) for name in LEVELS}
+    return {name: database.url(name) for name in LEVELS}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, (case[0].name, case[1] or "sqlite"))))

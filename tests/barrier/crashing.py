@@ -1,6 +1,7 @@
 """A process that executes or compensates one call and stands still at one place, to be killed there.
 
-`python -m tests.barrier.crashing KIND PLACE PREFIX CALL STEP`: prints `there` at the STEPth pause, and `end` if there is none.
+`python -m tests.barrier.crashing KIND PLACE PREFIX CALL STEP` prints `there` at the STEPth pause, and `end` if there is
+none.
 """
 
 from __future__ import annotations

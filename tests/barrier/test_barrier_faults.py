@@ -27,7 +27,7 @@ from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Do, World
 WAIT_S = 20
 
 
-async def call(participant: Participant, key: str, action: str = "act", value: object = Do()) -> saga_pb2.Reply:  # noqa: B008 - never changed
+async def call(participant: Participant, key: str, action: str = "act", value: object = Do()) -> saga_pb2.Reply:
     request = participant_pb2.ExecuteRequest(
         call=participant_pb2.Call(step=action, key=key), action=action, input=encode(value)
     )
@@ -56,7 +56,7 @@ async def test_a_deadlock_is_run_again_and_both_calls_succeed(postgres_urls: dic
 
         replies = await asyncio.gather(call(mover, "d1", value="xy"), call(mover, "d2", value="yx"))
         assert [reply.status for reply in replies] == [SUCCESS, SUCCESS]
-        assert len(runs) == 3
+        assert len(runs) >= 3, "the one that lost ran again"
         assert all(len(reply.related_services) == 1 for reply in replies), "what was rolled back is not told"
         assert await pool.fetchval("SELECT sum(amount) FROM place") == 4
 

@@ -1,4 +1,4 @@
-"""The ledger of the participants: amounts and entries in one file, which stand or fall with the verdict of their key."""
+"""The ledger of the participants: amounts and entries in one file, which stand or fall with their key's verdict."""
 
 from __future__ import annotations
 
