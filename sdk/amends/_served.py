@@ -189,4 +189,3 @@ class OutsideAction(_Guarded[In, Out, Intent]):
 async def _called(handler: Handler, *arguments: object) -> object:
     result = handler.function(*arguments)
     return await cast(Awaitable[object], result) if handler.is_async else result
-
