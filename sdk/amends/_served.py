@@ -31,6 +31,7 @@ class Served(Action[In, Out], ABC):
 
     description: str
     pool: Executor
+    undo_pool: Executor  # of its own: what is to be undone must not wait for what hangs
     handler: Handler
     undo: Handler | None = None
 
@@ -75,11 +76,9 @@ class Served(Action[In, Out], ABC):
             return refusal(refused, self.participant, call)
         except InProgress as later:
             return in_progress(later, call)
-        except asyncio.CancelledError as error:
-            if is_cancelled():  # by the client or the server's end: nobody waits for an answer
+        except BaseException as error:  # also SystemExit: a handler must not end the participant
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
                 raise
-            return failure_of(error, self.participant, call)
-        except Exception as error:
             return failure_of(error, self.participant, call)
 
 
@@ -111,7 +110,7 @@ class ServedAction(Served[In, Out]):
     async def _compensate(
         self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
     ) -> saga_pb2.Reply:
-        return success(await undo.run(self.pool, value, done, call), call)
+        return success(await undo.run(self.undo_pool, value, done, call), call)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -128,7 +127,7 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
         def refuse(refused: Refused) -> saga_pb2.Reply:
             return refusal(refused, self.participant, call)
 
-        return await self._run(lambda: self.barrier.execute(call.key, effect, refuse))
+        return await self._run(self.pool, lambda: self.barrier.execute(call.key, effect, refuse))
 
     async def _compensate(
         self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
@@ -138,12 +137,14 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
             output = None if reply is None else decode(reply.output, self.output_type)
             return success(await _called(undo, value, output, call, tx), call)
 
-        return await self._run(lambda: self.barrier.compensate(call.execute_key, undone, known=known))
+        return await self._run(self.undo_pool, lambda: self.barrier.compensate(call.execute_key, undone, known=known))
 
-    async def _run(self, work: Callable[[], Coroutine[object, object, saga_pb2.Reply]]) -> saga_pb2.Reply:
+    async def _run(
+        self, pool: Executor, work: Callable[[], Coroutine[object, object, saga_pb2.Reply]]
+    ) -> saga_pb2.Reply:
         if self.barrier.is_async:
             return await work()
-        return await in_thread(self.pool, lambda: at_once(work()))
+        return await in_thread(pool, lambda: at_once(work()))
 
     def _undo_by(self, handler: Callable[..., object]) -> None:
         self._set_undo(checked_kind(handler_of(handler, arity_min=4, arity_max=4), is_async=self.barrier.is_async))
