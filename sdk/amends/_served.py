@@ -105,12 +105,12 @@ class ServedAction(Served[In, Out]):
         return handler
 
     async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
-        return success(await self.handler.run(self.pool, value, call), call)
+        return success(await self.handler.run(self.pool, value, call), self.output_type, call)
 
     async def _compensate(
         self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
     ) -> saga_pb2.Reply:
-        return success(await undo.run(self.undo_pool, value, done, call), call)
+        return success(await undo.run(self.undo_pool, value, done, call), object, call)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -122,7 +122,7 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
     async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
         async def effect(tx: Tx) -> saga_pb2.Reply:
             call.begin_again()
-            return success(await _called(self.handler, value, call, tx), call)
+            return success(await _called(self.handler, value, call, tx), self.output_type, call)
 
         def refuse(refused: Refused) -> saga_pb2.Reply:
             return refusal(refused, self.participant, call)
@@ -135,7 +135,7 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
         async def undone(tx: Tx, reply: saga_pb2.Reply | None) -> saga_pb2.Reply:
             call.begin_again()
             output = None if reply is None else decode(reply.output, self.output_type)
-            return success(await _called(undo, value, output, call, tx), call)
+            return success(await _called(undo, value, output, call, tx), object, call)
 
         return await self._run(self.undo_pool, lambda: self.barrier.compensate(call.execute_key, undone, known=known))
 

@@ -6,14 +6,13 @@ import amends
 
 PUBLIC = """
     COMPENSATABLE ERROR NOT_NEEDED PIVOT RETRIABLE Aborted Action AlreadyExists AmendsError Backoff BarrierError
-    BulkResult
-    Call Cancelled Cause CauseKind Client Compensated Compensation Completion Data DataLoss DeadlineExceeded
-    DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition GuardedAction
-    InProgress Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange OutsideAction
-    Participant PayloadError PermissionDenied Problem ReferenceUseError Refused Resolution ResourceExhausted Retry
-    RpcError Saga SagaError SagaHandle SagaStatus SagaView ServeError ServedAction Step StepStatus StepView Stuck
-    StuckView Unauthenticated Unavailable Unimplemented Unknown UnknownFieldError Violation Where decode encode on
-    run serve serving
+    BulkResult Call Cancelled Cause CauseKind Client Compensated Compensation Completion Data DataLoss
+    DeadlineExceeded DefinitionError Duration ErrorFields ErrorRule Event EventKind Failed FailedPrecondition
+    GuardedAction InProgress Internal InvalidArgument Kind NotFound OnCompensationFailure Opaque OutOfRange
+    OutsideAction Participant PayloadError PermissionDenied Problem ReferenceUseError Refused Resolution
+    ResourceExhausted Retry RpcError Saga SagaError SagaHandle SagaStatus SagaView ServeError ServedAction Step
+    StepStatus StepView Stuck StuckView Unauthenticated Unavailable Unimplemented Unknown UnknownFieldError
+    Violation Where decode encode on run serve serving
 """
 
 
