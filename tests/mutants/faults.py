@@ -201,10 +201,10 @@ MUTANTS = (
         WORLDS,
     ),
     Mutant(
-        "a pivot of unknown outcome is taken for refused (I7)",
-        SERVER + "engine/action.py",
-        "    if node.step.kind is Kind.PIVOT and not proof:",
-        "    if False:",
+        "only a pivot that succeeded keeps the saga from turning back (I7)",
+        SERVER + "engine/state.py",
+        "        return any(self.steps[i].unproven for i in self.graph.ends)\n",
+        "        return any(self.steps[i].status is StepStatus.SUCCEEDED for i in self.graph.ends)\n",
         WORLDS,
     ),
     Mutant(

@@ -90,7 +90,7 @@ def test_i20_i32_a_power_failure_at_any_point_loses_nothing_acknowledged(workloa
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_disk_forgets_what_the_store_does_not_sync(tmp_path: Path) -> None:
     """Without FULL the same workload loses what was acknowledged: the disk is as bad as it says."""
-    careless = Workload(synchronous="normal")
+    careless = Workload(careless=True)
     points = range(0, len(careless.disk.operations) + 1, 5)
     assert any(check(careless, point, write(careless.disk.after(point, None), tmp_path)) for point in points)
 

@@ -54,13 +54,16 @@ class PowerConnection:
 
 
 class Workload:
-    """Runs once. `acknowledged` are appends with the number of operations after which they were."""
+    """Runs once. `acknowledged` are appends with the number of operations after which they were.
 
-    def __init__(self, *, synchronous: str = "full") -> None:
+    A careless one does without the syncs that the store asks for.
+    """
+
+    def __init__(self, *, careless: bool = False) -> None:
         self.disk = ForgetfulDisk(f"forgetful{next(_NUMBERS)}")
         self.acknowledged: list[tuple[int, Append]] = []
         self.written: dict[SagaKey, list[Append]] = {}
-        self._synchronous = synchronous
+        self._careless = careless
         self._open()
         self._run()
         self._db.close()
@@ -69,7 +72,8 @@ class Workload:
     def _open(self) -> None:
         self._db = PowerConnection(self.disk)
         _prepare_writer(PATH, self._sqlite3, in_doubt=False)
-        self._db.execute(f"pragma synchronous = {self._synchronous}")
+        if self._careless:
+            self._db.execute("pragma synchronous = normal")
 
     @property
     def _sqlite3(self) -> sqlite3.Connection:
