@@ -85,12 +85,13 @@ class Draft:
 
     def go_forward(self, candidates: Iterable[int]) -> None:
         """Dispatch those of `candidates` that are ready; complete, or halt, if nothing is left to do."""
-        if not self._begun:
+        state = self.state
+        if state.started.start_time is not None and self.now < state.started.start_time:
             return
-        nodes = self.state.graph.nodes
-        if not self._holding:
-            ready = [nodes[i] for i in candidates if self._ready(nodes[i])]
-            self._dispatch_all(ready if all(node.plain for node in ready) else self._sift(ready))
+        nodes = state.graph.nodes
+        ready = [] if self._holding else [nodes[i] for i in candidates if self._ready(nodes[i])]
+        if ready:
+            self._dispatch_all(ready if state.graph.plain else self._sift(ready))
         if self.state.going_back:
             self.go_back()
         elif self.state.undone == 0:
@@ -148,11 +149,6 @@ class Draft:
         if step.action.due_time is not None:
             return step.action.attempts == 0 and step.action.due_time <= self.now
         return step.status is StepStatus.PENDING and all(steps[i].status in DONE for i in node.before)
-
-    @property
-    def _begun(self) -> bool:
-        start_time = self.state.started.start_time
-        return start_time is None or self.now >= start_time
 
     def _sift(self, ready: list[Node]) -> list[Node]:
         """Skip those that are not wanted, which makes others ready, and put off those with a delay; return the rest."""

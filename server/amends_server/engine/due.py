@@ -64,8 +64,7 @@ def due(state: State) -> Due:
                     calls.append(OwedCall(i, compensation, call.attempts))
                 if call.due_time is not None and not state.paused:
                     times.append(call.due_time)
-            limit = _wait_limit(state, i)
-            if limit is not None:
+            if step.action.waiting and (limit := _wait_limit(state, i)) is not None:
                 times.append(limit)
     next_time = _next_of_saga(state)
     if next_time is not None:
@@ -104,15 +103,14 @@ def step_deadline(node: Node, call: CallState) -> Time | None:
 def _wait_limit(state: State, index: int) -> Time | None:
     """Return when waiting for a participant that is at work ends."""
     call = state.steps[index].action
-    if not (call.waiting and call.rests) or state.paused:
+    if call.open or state.paused:
         return None
     return step_deadline(state.graph.nodes[index], call)
 
 
 def _next_of_saga(state: State) -> Time | None:
     """Return the next time that matters to the saga as a whole."""
-    start_time = state.started.start_time
-    deadline = _deadline(state)
+    deadline, start_time = _deadline(state), state.started.start_time
     if start_time is None or state.paused or state.status is not SagaStatus.PENDING:
         return deadline
     return start_time if deadline is None else min(start_time, deadline)

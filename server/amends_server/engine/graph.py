@@ -41,11 +41,6 @@ class Node:
     rules: tuple[Rule, ...] = ()
     output_schema: Schema | None = None
 
-    @property
-    def plain(self) -> bool:
-        """True if the step is run as soon as it is ready."""
-        return self.when is None and self.step.delay_us is None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
@@ -65,6 +60,8 @@ class Graph:
     ends: tuple[int, ...]
     output: Template | None
     input_schema: Schema | None = None
+    plain: bool = True
+    """True if every step is run as soon as it is ready: none has a condition or a delay."""
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
 
     def node(self, step_id: str) -> Node:
@@ -93,6 +90,7 @@ def build_graph(definition: Definition, digest: str, payload_bytes_max: int = PA
         ends=tuple(i for i, step in enumerate(definition.steps) if step.kind is not Kind.COMPENSATABLE),
         output=_template(definition.output_template),
         input_schema=_schema(definition.input_schema),
+        plain=all(step.when is None and step.delay_us is None for step in definition.steps),
         payload_bytes_max=payload_bytes_max,
     )
 
