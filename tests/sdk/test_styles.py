@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from amends import Client, Compensated, EventKind, FailedPrecondition, Participant, Refused, SagaStatus
+from amends import (
+    Client,
+    Compensated,
+    DefinitionError,
+    EventKind,
+    FailedPrecondition,
+    InvalidArgument,
+    Participant,
+    Refused,
+    SagaStatus,
+)
 from amends_server.app import serving
 from amends_server.config import load_settings
 from participants.bank.accounts import ledger as accounts
@@ -31,7 +41,11 @@ async def orchestrator(tmp_path: Path) -> AsyncIterator[str]:
 async def printed(page: dict[str, Any], *arguments: object) -> str:
     """What `main` of a page prints; the server of the test logs to the same terminal, so its prints are collected."""
     lines: list[str] = []
-    page["print"] = lambda *values: lines.append(" ".join(map(str, values)) + "\n")
+
+    def collect(*values: object) -> None:
+        lines.append(" ".join(map(str, values)) + "\n")
+
+    page["print"] = collect
     await page["main"](*arguments)
     return "".join(lines)
 
@@ -163,6 +177,16 @@ async def test_a_coordinator_creates_executes_and_tells_the_status(
     )
     with pytest.raises(FailedPrecondition, match="completed"):
         await page["steer"](client, "ada", "cancel", "too late")
+
+
+async def test_a_coordinator_is_told_at_once_what_cannot_work(orchestrator: str, page: dict[str, Any]) -> None:
+    holiday = page["create"]("holiday")
+    for action, said in (("taxi", "taxi"), ("hotel/book", "'book' already")):
+        with pytest.raises(DefinitionError, match=said):
+            holiday.step(action)
+    async with Client(orchestrator) as client:
+        with pytest.raises(InvalidArgument, match=r"PARTICIPANT_UNKNOWN.*airline"):
+            await page["execute"](client, holiday, "ada", ADA)
 
 
 async def test_a_coordinator_pauses_and_resumes(client: Client, services: Services, page: dict[str, Any]) -> None:
