@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,29 +15,14 @@ from grpc_reflection.v1alpha import reflection
 
 from amends.v1 import operator_pb2, operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 from amends_server.addresses import is_allowed, parse_address
-from amends_server.catalogue import Catalogue
 from amends_server.clock import SystemClock
 from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, without_password
-from amends_server.engine.commands import Verdict
 from amends_server.errors import AddressNotAllowed
-from amends_server.hub import Hub
-from amends_server.journal import Journal
-from amends_server.keeper import Keeper
-from amends_server.late import LateReplies
-from amends_server.participants import Participants
+from amends_server.parts import Parts
 from amends_server.ports import who_listens
-from amends_server.reader import Reader
-from amends_server.runner import Runner
-from amends_server.service.bulk import Bulk
-from amends_server.service.feed import Feed
-from amends_server.service.operator import OperatorService
-from amends_server.service.orchestrator import OrchestratorService
-from amends_server.service.usage import Usage
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
-from amends_server.tokens import Tokens
-from amends_server.transport.attempts import LateCall
 from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
 from amends_server.transport.links import Transport
 
@@ -66,63 +51,31 @@ class Server:
     """A running orchestrator. `address` is where it listens, with the port that was taken."""
 
     def __init__(self, settings: Settings, store: Store, epoch: int, secret: bytes) -> None:
-        clock, tokens = SystemClock(), Tokens(secret)
+        clock, payload_bytes_max = SystemClock(), settings.payload_bytes_max
+        allows = cache(partial(is_allowed, patterns=settings.participant_allow))
         self._settings = settings
         self._store = store
-        allows = cache(partial(is_allowed, patterns=settings.participant_allow))
-        self._transport = Transport(clock, settings.payload_bytes_max, allows=allows, late=self._take_late)
-        self.participants = Participants(
+        self._parts = Parts(
             store=store,
-            transport=self._transport,
-            clock=clock,
-            fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
-            allows=allows,
-        )
-        catalogue, self._hub, self._journal = Catalogue(store, settings.payload_bytes_max), Hub(), Journal(store)
-        reader = Reader(store, catalogue)
-        self._runner = Runner(
-            journal=self._journal,
-            reader=reader,
-            send=self.participants.send,
-            hub=self._hub,
+            transport=lambda late: Transport(clock, payload_bytes_max, allows=allows, late=late),
             clock=clock,
             epoch=epoch,
+            secret=secret,
+            fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
+            allows=allows,
             active_max=SAGAS_ACTIVE_MAX,
-            tokens=tokens,
+            payload_bytes_max=payload_bytes_max,
         )
-        self._late = LateReplies(self._runner.command)
-        self._keeper = Keeper(store, self._runner, clock)
-        self._orchestrator = OrchestratorService(
-            store=store,
-            catalogue=catalogue,
-            participants=self.participants,
-            runner=self._runner,
-            feed=Feed(store, reader, self._runner, self._hub),
-            hub=self._hub,
-            clock=clock,
-            tokens=tokens,
-            payload_bytes_max=settings.payload_bytes_max,
-        )
-        self._operator = OperatorService(
-            runner=self._runner,
-            bulk=Bulk(store, self._runner, clock),
-            participants=self.participants,
-            usage=Usage(store, catalogue),
-            payload_bytes_max=settings.payload_bytes_max,
-        )
+        self.participants = self._parts.participants
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
         self.address = ""
 
-    def _take_late(self, call: LateCall, verdict: Verdict) -> None:
-        self._late.take(call, verdict)
-
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""
-        await self.participants.open()
-        self._journal.start()
-        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._orchestrator, self._grpc)
-        operator_pb2_grpc.add_OperatorServiceServicer_to_server(self._operator, self._grpc)
+        await self._parts.open()
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._parts.orchestrator, self._grpc)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(self._parts.operator, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if self._settings.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -139,26 +92,20 @@ class Server:
 
     async def _keep(self) -> None:
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._keeper.run(), name="keeper")
+            loops.create_task(self._parts.run(), name="keeper")
             loops.create_task(self._watch_health(), name="health")
 
     async def stop(self) -> None:
         """Take nothing new, let calls in flight end and record them, then let go of everything."""
-        self._orchestrator.takes_starts = False
-        self._runner.hold()
-        log.info("stopping", sagas=self._runner.active_count)
+        self._parts.hold()
+        log.info("stopping", sagas=self._parts.runner.active_count)
         self._keeping.cancel()
         await asyncio.wait([self._keeping])
         await self._say_ready(False)
-        with suppress(TimeoutError):  # calls that last longer are lost, and asked again after the restart
-            async with asyncio.timeout(self._settings.drain_s):
-                await self._runner.settle_calls()
-        self._hub.close()
-        self._orchestrator.end_sessions()
+        await self._parts.settle(self._settings.drain_s)
+        self._parts.part()
         await self._grpc.stop(STOP_S)
-        await self._transport.close()
-        await self._late.close()
-        await self._journal.close()
+        await self._parts.close()
         log.info("stopped")
 
     async def _watch_health(self) -> None:

@@ -192,6 +192,9 @@ class Port:
     def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
         self._network.send(self._process, Attempt(order, origin, told, wanted))
 
+    async def close(self) -> None:
+        """Nobody hangs on it: the process ends."""
+
     async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse:
         return describe(endpoint.name, DEFINITIONS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,24 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from amends_server.catalogue import Catalogue
-from amends_server.engine.commands import Verdict
 from amends_server.engine.policy import SECOND_US, Time
-from amends_server.hub import Hub
-from amends_server.journal import Journal
-from amends_server.keeper import Keeper
-from amends_server.late import LateReplies
-from amends_server.participants import Participants
-from amends_server.reader import Reader
-from amends_server.runner import Runner
-from amends_server.service.feed import Feed
-from amends_server.service.operator import OperatorService
-from amends_server.service.orchestrator import OrchestratorService
-from amends_server.service.usage import Usage
+from amends_server.parts import Parts
 from amends_server.store.protocol import SagaKey
-from amends_server.tokens import Tokens
-from amends_server.transport.attempts import LateCall
 from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.session import LateTold
 from tests.simulation.definitions import DEFINITIONS
 from tests.simulation.disk import SimulatedStore
 from tests.simulation.loop import OWNER, Owner
@@ -83,64 +70,41 @@ class Process(Owner):
         return task
 
     def runs(self, key: SagaKey) -> bool:
-        return self.ready and self._runner.runs(key)
+        return self.ready and self._parts.runner.runs(key)
 
     @property
     def active_count(self) -> int:
-        return self._runner.active_count
+        return self._parts.runner.active_count
 
     @property
     def halted(self) -> dict[SagaKey, str]:
-        return self._runner.halted if self.ready else {}
+        return self._parts.runner.halted if self.ready else {}
 
     async def start(self) -> None:
         store = SimulatedStore(self.world, self)
         await store.open()
         self.epoch = await store.next_epoch()
-        tokens = Tokens(await store.secret())
         names = sorted({step.participant for each in DEFINITIONS for step in each.steps})
-        participants = Participants(
+        self._parts = Parts(
             store=store,
-            transport=self.world.network.port(self),  # type: ignore[arg-type]
-            clock=self.clock,
-            fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
-            allows=lambda _: True,
-        )
-        catalogue, self._hub, self._journal = Catalogue(store, PAYLOAD_BYTES_MAX), Hub(), Journal(store)
-        reader = Reader(store, catalogue)
-        self._runner = Runner(
-            journal=self._journal,
-            reader=reader,
-            send=participants.send,
-            hub=self._hub,
+            transport=self._connect,
             clock=self.clock,
             epoch=self.epoch,
+            secret=await store.secret(),
+            fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
+            allows=lambda _: True,
             active_max=ACTIVE_MAX,
-            tokens=tokens,
-        )
-        self._late = LateReplies(self._runner.command)
-        self.orchestrator = OrchestratorService(
-            store=store,
-            catalogue=catalogue,
-            participants=participants,
-            runner=self._runner,
-            feed=Feed(store, reader, self._runner, self._hub),
-            hub=self._hub,
-            clock=self.clock,
-            tokens=tokens,
             payload_bytes_max=PAYLOAD_BYTES_MAX,
         )
-        self.operator = OperatorService(
-            runner=self._runner,
-            participants=participants,
-            usage=Usage(store, catalogue),
-            payload_bytes_max=PAYLOAD_BYTES_MAX,
-        )
-        await participants.open()
-        self._journal.start()
-        self._keeping = asyncio.create_task(Keeper(store, self._runner, self.clock).run())
+        self.orchestrator, self.operator = self._parts.orchestrator, self._parts.operator
+        await self._parts.open()
+        self._keeping = asyncio.create_task(self._parts.run())
         self._keeping.add_done_callback(self._kept)
         self.ready = True
+
+    def _connect(self, late: LateTold) -> Any:
+        self.take_late = late
+        return self.world.network.port(self)
 
     def _kept(self, keeping: asyncio.Task[None]) -> None:
         if not keeping.cancelled() and keeping.exception() is not None:
@@ -148,20 +112,12 @@ class Process(Owner):
 
     async def drain(self) -> None:
         """Stop as `app.Server.stop` does."""
-        self.orchestrator.takes_starts = False
-        self._runner.hold()
+        self._parts.hold()
         self._keeping.cancel()
         await asyncio.wait([self._keeping])
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await self._runner.settle_calls()
-        self._hub.close()
-        self.orchestrator.end_sessions()
-        await self._late.close()
-        await self._journal.close()
-
-    def take_late(self, call: LateCall, verdict: Verdict) -> None:
-        self._late.take(call, verdict)
+        await self._parts.settle(DRAIN_S)
+        self._parts.part()
+        await self._parts.close()
 
     # Calls from clients
 

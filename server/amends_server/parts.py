@@ -1,0 +1,118 @@
+"""An orchestrator but for its sockets: the parts that run sagas and answer calls, put together in one place.
+
+So whoever runs them on another network, store and clock, as the simulation does, runs what the server runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from amends_server.catalogue import Catalogue
+from amends_server.clock import Clock
+from amends_server.hub import Hub
+from amends_server.journal import Journal
+from amends_server.keeper import Keeper
+from amends_server.late import LateReplies
+from amends_server.participants import Participants
+from amends_server.reader import Reader
+from amends_server.runner import Runner
+from amends_server.service.bulk import Bulk
+from amends_server.service.feed import Feed
+from amends_server.service.operator import OperatorService
+from amends_server.service.orchestrator import OrchestratorService
+from amends_server.service.usage import Usage
+from amends_server.store.protocol import Store
+from amends_server.tokens import Tokens
+from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.links import Transport
+from amends_server.transport.session import LateTold
+
+
+class Parts:
+    """What runs sagas. `transport` makes the way to participants, and gets whom to tell late answers.
+
+    In their order: `open`, `run` until cancelled, then `hold`, `settle`, `part` and `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        transport: Callable[[LateTold], Transport],
+        clock: Clock,
+        epoch: int,
+        secret: bytes,
+        fixed: list[Endpoint],
+        allows: Callable[[str], bool],
+        active_max: int,
+        payload_bytes_max: int,
+    ) -> None:
+        catalogue, self._hub, self._journal = Catalogue(store, payload_bytes_max), Hub(), Journal(store)
+        reader, tokens = Reader(store, catalogue), Tokens(secret)
+        self._transport = transport(lambda call, verdict: self._late.take(call, verdict))
+        self.participants = Participants(
+            store=store, transport=self._transport, clock=clock, fixed=fixed, allows=allows
+        )
+        self.runner = Runner(
+            journal=self._journal,
+            reader=reader,
+            send=self.participants.send,
+            hub=self._hub,
+            clock=clock,
+            epoch=epoch,
+            active_max=active_max,
+            tokens=tokens,
+        )
+        self._late = LateReplies(self.runner.command)
+        self._keeper = Keeper(store, self.runner, clock)
+        self.orchestrator = OrchestratorService(
+            store=store,
+            catalogue=catalogue,
+            participants=self.participants,
+            runner=self.runner,
+            feed=Feed(store, reader, self.runner, self._hub),
+            hub=self._hub,
+            clock=clock,
+            tokens=tokens,
+            payload_bytes_max=payload_bytes_max,
+        )
+        self.operator = OperatorService(
+            runner=self.runner,
+            bulk=Bulk(store, self.runner, clock),
+            participants=self.participants,
+            usage=Usage(store, catalogue),
+            payload_bytes_max=payload_bytes_max,
+        )
+
+    async def open(self) -> None:
+        """Read what is registered, and be ready to write."""
+        await self.participants.open()
+        self._journal.start()
+
+    async def run(self) -> None:
+        """Recover what the last process left, and keep sagas going until cancelled."""
+        await self._keeper.run()
+
+    def hold(self) -> None:
+        """Take nothing new from now on."""
+        self.orchestrator.takes_starts = False
+        self.runner.hold()
+
+    async def settle(self, drain_s: float) -> None:
+        """Let calls in flight end, and record them; those that last longer are lost, and asked again by the next."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await self.runner.settle_calls()
+
+    def part(self) -> None:
+        """Tell those who watch or wait to go elsewhere."""
+        self._hub.close()
+        self.orchestrator.end_sessions()
+
+    async def close(self) -> None:
+        """Let go of everything, and write what has gathered."""
+        await self._transport.close()
+        await self._late.close()
+        await self._journal.close()
