@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from amends_server.engine.commands import Cancel, Fail, Recover, Rejected, Settle, Succeeded, Unknown, Wake
-from amends_server.engine.decide import decide
+from amends_server.engine.decide import decide, start
 from amends_server.engine.definition import Compensation, OnCompensationFailure
 from amends_server.engine.due import due, order_call
 from amends_server.engine.events import DeadlinePassed, Resolution, StepFailed
 from amends_server.engine.state import SagaStatus, StepStatus
-from tests.engine.build import NO_JITTER, ONCE, START, TIMEOUT, Run, compensatable, names, pivot, retriable
+from tests.engine.build import (
+    NO_JITTER,
+    ONCE,
+    START,
+    TIMEOUT,
+    Run,
+    compensatable,
+    define,
+    graph_of,
+    names,
+    pivot,
+    retriable,
+    started,
+)
 
 CONTINUE = OnCompensationFailure.CONTINUE
 LEADS_NOWHERE = '"${input.missing}"'
@@ -297,6 +312,14 @@ def test_a_deadline_is_not_met_early() -> None:
     run.do(Wake(), after_us=1)
     assert run.state.cause == DeadlinePassed(START + 100)
     assert run.do(Wake(), after_us=1) == []
+
+
+def test_a_clock_that_jumps_back_behind_the_start_time_holds_up_nothing_that_has_begun() -> None:
+    graph = graph_of(define(compensatable("a"), compensatable("b", "a")))
+    _, state = start(graph, replace(started(graph), start_time=START + 100))
+    _, state = decide(state, Wake(), START + 100)
+    events, _ = decide(state, Settle("a", False, 1, Succeeded()), START + 50)
+    assert names(events) == ["StepSucceeded", "StepDispatched"]
 
 
 def test_an_action_that_ends_unknown_on_the_way_back_is_not_made_again() -> None:
