@@ -86,8 +86,9 @@ class Draft:
     def go_forward(self, candidates: Iterable[int]) -> None:
         """Dispatch those of `candidates` that are ready; complete, or halt, if nothing is left to do."""
         state = self.state
-        if state.started.start_time is not None and self.now < state.started.start_time:
-            return
+        start_time = state.started.start_time
+        if start_time is not None and self.now < start_time and state.status is SagaStatus.PENDING:
+            return  # what has begun goes on, though the clock may have jumped back
         nodes = state.graph.nodes
         ready = [] if self._holding else [nodes[i] for i in candidates if self._ready(nodes[i])]
         if ready:
