@@ -50,11 +50,12 @@ Type = cel.Type
 
 _INT_MAX = (1 << 63) - 1
 _LOOPS = ("map", "filter", "all", "exists", "exists_one")
-_LOOP = re.compile(rf"\b(?:{'|'.join(_LOOPS)})\b(?:\s|//[^\n]*)*\((?:\s|//[^\n]*)*([A-Za-z_]\w*)")
+_LOOP = re.compile(rf"\b(?:{'|'.join(_LOOPS)})\b\s*\(\s*([A-Za-z_]\w*)")
 _MATCHES = re.compile(r"\bmatches\b")
 _MATCHES_LITERAL = re.compile(
     r"""\.matches\(\s*(?:[rR](?:"[^"]*(?<!\\)"|'[^']*(?<!\\)')|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*\)"""
 )
+_RAW_QUOTE = re.compile(r"""[bB]?[rR][^\n]*\\['"]""", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TOKEN = re.compile(
     r"""(?P<text>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))"""
@@ -167,6 +168,11 @@ def _check_text(text: str) -> int:
     """Refuse what could cost too much, whatever the data are; return the number of loops."""
     if len(text) > LENGTH_MAX:
         raise TemplateError(f"An expression may have {LENGTH_MAX} characters at the most, and this one {len(text)}.")
+    for token in _TOKEN.finditer(text):  # comments and such raw strings could hide from our checks what CEL sees
+        if token["comment"]:
+            raise TemplateError("An expression holds no comments: leave them out, or describe the definition.")
+        if token["text"] and _RAW_QUOTE.match(token["text"]):
+            raise TemplateError(f"{token['text']}: a raw string holds no backslash before a quote: write it without r.")
     loops: list[str] = _LOOP.findall(text)
     if len(loops) > LOOPS_MAX:
         raise TemplateError(f"`{text}` has {len(loops)} loops, and {LOOPS_MAX} are the most: have a step do it.")
