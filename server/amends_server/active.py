@@ -85,6 +85,14 @@ class ActiveSaga:
             self._due = (state, due(state))
         return self._due[1]
 
+    def unsent(self, durable: State) -> list[OwedCall]:
+        """Return the calls that a durable state owes, but for those that are out or were answered already."""
+        owed_calls = self.due(durable).calls
+        if self.state is None or not owed_calls:
+            return []
+        still_open = owed_calls if self.state is durable else self.due(self.state).calls
+        return [owed for owed in owed_calls if owed in still_open and owed not in self.calls]
+
     @property
     def idle(self) -> bool:
         """True when nothing in this process waits for anything of the saga, so that it need not stay in memory."""
@@ -125,6 +133,7 @@ class ActiveSaga:
 
     def distrust(self, error: Exception) -> None:
         """Note that `state` is not to be built on any more, and tell those who wait."""
+        self.disarm()
         self.state = None
         waiting, self._followers = self._followers, []
         for _, follower in waiting:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
+from socket import gethostname
 
 import grpc
 import structlog
@@ -20,6 +21,8 @@ from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, w
 from amends_server.errors import AddressNotAllowed
 from amends_server.parts import Parts
 from amends_server.ports import who_listens
+from amends_server.service.peers import Peers
+from amends_server.store.leases import Ownership
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
@@ -50,25 +53,28 @@ class StartError(Exception):
 class Server:
     """A running orchestrator. `address` is where it listens, with the port that was taken."""
 
-    def __init__(self, settings: Settings, store: Store, epoch: int, secret: bytes) -> None:
+    def __init__(self, settings: Settings, store: Store, ownership: Ownership, secret: bytes) -> None:
         clock, payload_bytes_max = SystemClock(), settings.payload_bytes_max
         allows = cache(partial(is_allowed, patterns=settings.participant_allow))
         self._settings = settings
         self._store = store
+        self._ownership = ownership
+        self._peers = Peers(ownership, _channel_options())
         self._parts = Parts(
             store=store,
             transport=lambda late: Transport(clock, payload_bytes_max, allows=allows, late=late),
             clock=clock,
-            epoch=epoch,
+            ownership=ownership,
             secret=secret,
             fixed=[Endpoint(name, p.address, p.concurrency_max) for name, p in settings.participants.items()],
             allows=allows,
             active_max=SAGAS_ACTIVE_MAX,
             payload_bytes_max=payload_bytes_max,
+            peers=self._peers,
         )
         self.participants = self._parts.participants
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(options=_server_options(settings.payload_bytes_max))
+        self._grpc = grpc.aio.server(interceptors=(self._peers,), options=_server_options(settings.payload_bytes_max))
         self.address = ""
 
     async def start(self) -> None:
@@ -83,6 +89,7 @@ class Server:
         self.address = _bind(self._grpc, self._settings.listen)
         await self._grpc.start()
         self._keeping = asyncio.create_task(self._keep(), name="server")
+        await self._ownership.start(self._settings.advertise or _reachable(self.address), self._parts.take_over)
         await self._say_ready(True)
         log.info("listening", address=self.address, store=without_password(self._settings.store))
 
@@ -106,6 +113,8 @@ class Server:
         self._parts.part()
         await self._grpc.stop(STOP_S)
         await self._parts.close()
+        await self._ownership.stop()
+        await self._peers.close()
         log.info("stopped")
 
     async def _watch_health(self) -> None:
@@ -138,7 +147,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
         stack.push_async_callback(store.close)
         try:
             await store.open()
-            server = Server(settings, store, await store.next_epoch(), await store.secret())
+            server = Server(settings, store, await store.own(), await store.secret())
             await server.start()
         except StoreLocked as error:
             raise StartError(f"{error} Stop it, or choose another file with --store sqlite:///PATH.") from error
@@ -165,7 +174,7 @@ def _make_postgres_store(settings: Settings) -> Store:
         raise StartError(
             "A PostgreSQL store needs asyncpg, which is not installed: pip install amends[postgres]."
         ) from None
-    return PostgresStore(settings.store, settings.listen)
+    return PostgresStore(settings.store, settings.lease_s)
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:
@@ -178,6 +187,23 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
         holder = who_listens(address.port) or "another program"
         raise StartError(f"{listen} is taken by {holder}: stop it, or choose another address with --listen HOST:PORT.")
     return f"{address.host}:{port}"
+
+
+def _reachable(address: str) -> str:
+    """Return where others reach what listens there: not at an address that stands for all of a machine's."""
+    parsed = parse_address(address)
+    return f"{gethostname()}:{parsed.port}" if parsed.host in ("0.0.0.0", "[::]") else address  # noqa: S104
+
+
+def _channel_options() -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_reconnect_backoff_ms", 500),  # an orchestrator that was started again is found at once
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
+    ]
 
 
 def _server_options(payload_bytes_max: int) -> list[tuple[str, int]]:

@@ -51,6 +51,9 @@ BULK_LIMIT_MAX = 1_000
 PAGE_TOKEN_LENGTH_MAX = 1_000
 """Ours are far shorter."""
 
+TAKEOVER_S = 30.0
+"""How long a request waits for a saga whose orchestrator is gone: two leases, and some time to read it."""
+
 SAGAS_ACTIVE_MAX = 10_000
 """Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
 
@@ -106,9 +109,15 @@ class Settings(BaseSettings):
     listen: str = f"127.0.0.1:{PORT}"
     """Where to serve, as HOST:PORT. Port 0 takes a free one."""
 
+    advertise: str = ""
+    """Where other orchestrators on the same database reach this one, as HOST:PORT; where it listens by default."""
+
     store: str = Field(default_factory=lambda: default_store())
     """Where sagas are kept: `sqlite:///PATH`, four slashes for an absolute path; `postgresql://USER@HOST/DATABASE`; or
     `memory:`, which forgets them."""
+
+    lease_s: float = Field(default=10.0, ge=1, le=600)
+    """How long the sagas of an orchestrator that died wait for another one, where several share a database."""
 
     participants: dict[str, Annotated[ParticipantSetting, BeforeValidator(_from_address)]] = {}
     """Where participants listen, by name: HOST:PORT, or a table with `address` and `concurrency_max`."""
@@ -132,6 +141,11 @@ class Settings(BaseSettings):
     @classmethod
     def _check_listen(cls, value: str) -> str:
         return str(parse_address(value, port_min=0))
+
+    @field_validator("advertise")
+    @classmethod
+    def _check_advertise(cls, value: str) -> str:
+        return value and str(parse_address(value))
 
     @field_validator("store")
     @classmethod

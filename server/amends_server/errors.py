@@ -50,6 +50,14 @@ class PayloadTooLarge(ServiceError):
         )
 
 
+class NotOwned(ServiceError):
+    """Another orchestrator runs the saga."""
+
+    def __init__(self, namespace: str, saga_id: str) -> None:
+        message = f"Another orchestrator runs saga `{saga_id}` in namespace `{namespace}`: try again there, or later."
+        super().__init__(message, {"namespace": namespace, "saga_id": saga_id})
+
+
 class SagaNotFound(ServiceError):
     """There is no saga of that id."""
 

@@ -56,6 +56,10 @@ class Hub:
     def close(self) -> None:
         """Wake everybody for the last time: they are to go elsewhere for what follows."""
         self.closed = True
+        self.stir()
+
+    def stir(self) -> None:
+        """Wake everybody: they are to look again where their saga is run."""
         for events in self._watchers.values():
             for event in events:
                 event.set()

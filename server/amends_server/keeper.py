@@ -6,7 +6,7 @@ Every loop here is a scan of rows, so nothing depends on a timer or a notificati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -14,8 +14,9 @@ import structlog
 
 from amends_server.clock import Clock
 from amends_server.engine.policy import Time
-from amends_server.errors import SagaHalted
+from amends_server.errors import NotOwned, SagaHalted
 from amends_server.runner import Runner
+from amends_server.store.leases import Ownership
 from amends_server.store.protocol import NotFound, SagaKey, Store, StoredSaga, StoreError
 
 PAGE_ROWS = 500
@@ -38,15 +39,21 @@ log = structlog.stdlib.get_logger(__name__)
 class Keeper:
     """The loops that keep sagas going. Begin with `run`; cancel it to stop."""
 
-    def __init__(self, store: Store, runner: Runner, clock: Clock) -> None:
+    def __init__(self, store: Store, ownership: Ownership, runner: Runner, clock: Clock) -> None:
         self._store = store
+        self._ownership = ownership
+        self._gained: asyncio.Queue[Collection[int] | None] = asyncio.Queue()
         self._runner = runner
         self._clock = clock
 
+    def gain(self, partitions: Collection[int] | None) -> None:
+        """Have the sagas of these partitions recovered, None for all: nobody else runs them any more."""
+        self._gained.put_nowait(partitions)
+
     async def run(self) -> None:
-        """Recover what the last process left, and then keep going until cancelled."""
+        """Recover what others left, and keep going until cancelled."""
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._recover(), name="recover")
+            loops.create_task(self._recover_for_ever(), name="recover")
             loops.create_task(self._sweep_for_ever(), name="sweep")
             loops.create_task(self._mend_for_ever(), name="mend")
 
@@ -59,10 +66,14 @@ class Keeper:
                 log.warning("store_failed", error=str(error))
             await asyncio.sleep(RETRY_INTERVAL_S)
 
-    async def _recover(self) -> None:
+    async def _recover_for_ever(self) -> None:
+        while True:
+            await self._recover(await self._gained.get())
+
+    async def _recover(self, gained: Collection[int] | None) -> None:
         after: SagaKey | None = None
         unread: list[SagaKey] = []
-        while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS)):
+        while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS, gained)):
             unread += await self._wake_all([row.key for row in page if not self._runner.runs(row.key)])
             after = page[-1].key
         while unread:
@@ -78,8 +89,8 @@ class Keeper:
     async def _sweep(self) -> None:
         now = self._clock.now()
         after: tuple[Time, SagaKey] | None = None
-        while page := await self._store.list_due(now, after, PAGE_ROWS):
-            await self._wake_all([row.key for row in page if row.key not in self._runner.halted])
+        while page := await self._store.list_due(now, after, PAGE_ROWS, self._ownership.partitions):
+            await self._wake_all([row.key for row in page if row.key not in self._runner.halts.why])
             after = _place(page[-1])
 
     async def _mend_for_ever(self) -> None:
@@ -102,6 +113,8 @@ class Keeper:
         """Wake a saga; false if it could not be read, which stops no other."""
         try:
             await self._runner.wake(key)
+        except NotOwned:
+            log.info("saga_not_owned", namespace=key.namespace, saga_id=key.saga_id)
         except NotFound:
             log.info("saga_gone", namespace=key.namespace, saga_id=key.saga_id)
         except SagaHalted as halt:  # reported where it was found

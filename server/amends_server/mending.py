@@ -9,7 +9,7 @@ import structlog
 
 from amends_server.active import ActiveSaga
 from amends_server.engine.state import State
-from amends_server.errors import SagaHalted
+from amends_server.errors import NotOwned, SagaHalted
 from amends_server.reader import Reader
 from amends_server.store.protocol import NotFound, SagaKey, StoreError, Unwritable
 
@@ -75,6 +75,8 @@ class Mender:
     async def _mend_start(self, saga: ActiveSaga) -> None:
         try:
             await self._rewake(saga)
+        except NotOwned:
+            log.info("saga_not_owned", namespace=saga.key.namespace, saga_id=saga.key.saga_id)
         except NotFound:
             log.info("start_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id)
         except SagaHalted as halt:

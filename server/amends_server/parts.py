@@ -6,11 +6,12 @@ So whoever runs them on another network, store and clock, as the simulation does
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from amends_server.catalogue import Catalogue
 from amends_server.clock import Clock
+from amends_server.domain import Domain
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.keeper import Keeper
@@ -22,7 +23,9 @@ from amends_server.service.bulk import Bulk
 from amends_server.service.feed import Feed
 from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
+from amends_server.service.peers import Peers
 from amends_server.service.usage import Usage
+from amends_server.store.leases import Ownership
 from amends_server.store.protocol import Store
 from amends_server.tokens import Tokens
 from amends_server.transport.endpoint import Endpoint
@@ -42,12 +45,13 @@ class Parts:
         store: Store,
         transport: Callable[[LateTold], Transport],
         clock: Clock,
-        epoch: int,
+        ownership: Ownership,
         secret: bytes,
         fixed: list[Endpoint],
         allows: Callable[[str], bool],
         active_max: int,
         payload_bytes_max: int,
+        peers: Peers | None = None,
     ) -> None:
         catalogue, self._hub, self._journal = Catalogue(store, payload_bytes_max), Hub(), Journal(store)
         reader, tokens = Reader(store, catalogue), Tokens(secret)
@@ -61,12 +65,12 @@ class Parts:
             send=self.participants.send,
             hub=self._hub,
             clock=clock,
-            epoch=epoch,
+            domain=Domain(ownership, clock),
             active_max=active_max,
             tokens=tokens,
         )
         self._late = LateReplies(self.runner.command)
-        self._keeper = Keeper(store, self.runner, clock)
+        self._keeper = Keeper(store, ownership, self.runner, clock)
         self.orchestrator = OrchestratorService(
             store=store,
             catalogue=catalogue,
@@ -77,6 +81,7 @@ class Parts:
             clock=clock,
             tokens=tokens,
             payload_bytes_max=payload_bytes_max,
+            peers=peers,
         )
         self.operator = OperatorService(
             runner=self.runner,
@@ -91,8 +96,14 @@ class Parts:
         await self.participants.open()
         self._journal.start()
 
+    def take_over(self, gained: Collection[int] | None) -> None:
+        """Run the sagas of the partitions that were gained, None for all there are, and no more those that were lost."""
+        self.runner.adapt()
+        if gained is None or gained:
+            self._keeper.gain(gained)
+
     async def run(self) -> None:
-        """Recover what the last process left, and keep sagas going until cancelled."""
+        """Recover what others left, and keep sagas going until cancelled."""
         await self._keeper.run()
 
     def hold(self) -> None:

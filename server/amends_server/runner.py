@@ -8,7 +8,7 @@ Decisions are made at once on the state in memory and go to the journal in their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -18,6 +18,7 @@ from amends_server.active import NOT_SENT, ActiveSaga, Follower, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.config import KEEP_CROWDED_S, KEEP_S
+from amends_server.domain import Domain
 from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import Command, NotSent, Recover, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
@@ -25,13 +26,14 @@ from amends_server.engine.due import CallOrder, OwedCall, order_call
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
-from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
+from amends_server.errors import NotOwned, Overloaded, SagaHalted, ShuttingDown
 from amends_server.halted import HaltedSagas
 from amends_server.hub import Hub
 from amends_server.journal import Journal
+from amends_server.loading import Loading
 from amends_server.mending import Mender
 from amends_server.reader import Reader, View
-from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, StoreError, Unavailable
+from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, Stale, StoreError, Unavailable
 from amends_server.tokens import Tokens
 from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
@@ -53,7 +55,7 @@ class Runner:
         send: Send,
         hub: Hub,
         clock: Clock,
-        epoch: int,
+        domain: Domain,
         active_max: int,
         tokens: Tokens | None = None,
     ) -> None:
@@ -62,11 +64,11 @@ class Runner:
         self._send = send
         self._hub = hub
         self._clock = clock
-        self._epoch, self._tokens = epoch, tokens
+        self.domain, self._tokens = domain, tokens
         self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
-        self._loading: dict[SagaKey, asyncio.Task[ActiveSaga]] = {}
-        self._halted = HaltedSagas()
+        self._loading = Loading(self._activate)
+        self.halts = HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
         self._holding = False
         self._settled = asyncio.Event()
@@ -84,11 +86,6 @@ class Runner:
             self._dropped.clear()
             await self._dropped.wait()
 
-    @property
-    def halted(self) -> Mapping[SagaKey, str]:
-        """Sagas that this process cannot carry on, and why: corrupt records, or bugs."""
-        return self._halted.why
-
     async def start(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted) -> tuple[View, bool]:
         """Start a saga, and return it when its start is durable. False: one of that name was there before.
 
@@ -96,14 +93,15 @@ class Runner:
         :raises ShuttingDown: if this process is about to end.
         :raises Unavailable: if the journal cannot be written; whether the saga was started is then unknown.
         """
-        while key in self._loading:  # a saga is in memory once: whoever takes it there comes first
-            await asyncio.wait([self._loading[key]])
+        await self.domain.until_owned(key)
+        await self._loading.wait(key)  # a saga is in memory once: whoever takes it there comes first
         if key in self._active:
             await self._wait_for_birth(key)
             # Whoever repeats a start that failed must not take "not found" for an answer.
             return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
         if self._holding:
             raise ShuttingDown()
+        self.domain.need(key)
         if self.active_count >= self._active_max:
             return await self._read_or(key, Overloaded("sagas running", self._active_max)), False
         told: asyncio.Future[State | Exception] = asyncio.get_running_loop().create_future()
@@ -123,8 +121,10 @@ class Runner:
         """
         if key in self._active or key in self._loading or self._holding or self.active_count >= self._active_max:
             return False
+        if not (epoch := self.domain.epoch_of(key)):
+            return False
         decision = start(entry.graph, started)
-        saga = make_active(key, birth, entry.graph, decision.state, self._epoch, self._tokens)
+        saga = make_active(key, birth, entry.graph, decision.state, epoch, self._tokens)
         saga.call_back(1, told)
         self._record(saga, decision, None, birth)
         self._active[key] = saga
@@ -143,6 +143,7 @@ class Runner:
         :raises amends_server.engine.commands.Rejected: if its state does not allow the command.
         :raises Unavailable: if the journal cannot be written; whether it was carried out is then unknown.
         """
+        await self.domain.until_owned(key)
         async with self._pin(key) as saga:
             try:
                 events, state = self._decide(saga, command)
@@ -160,7 +161,7 @@ class Runner:
         :raises NotFound: if there is no such saga.
         """
         saga = self._active.get(key)
-        if saga is not None and saga.durable is not None:
+        if saga is not None and saga.durable is not None and self._owns(saga):
             return View(key, saga.birth, saga.durable)
         row, _, state = await self._reader.read(key)
         return View(key, row.birth, state)
@@ -174,17 +175,16 @@ class Runner:
         async with self._pin(key) as saga:
             self._wake(saga)
 
-    def check(self, key: SagaKey) -> None:
-        """Do nothing for a saga that may get on.
-
-        :raises SagaHalted: if this process cannot carry it on.
-        """
-        self._halted.check(key)
-
     def runs(self, key: SagaKey) -> bool:
         """Tell whether the saga is in memory, and more than a wish, or known to be beyond repair."""
         saga = self._active.get(key)
-        return (saga is not None and saga.durable is not None) or key in self._halted.why
+        return (saga is not None and saga.durable is not None) or key in self.halts.why
+
+    def adapt(self) -> None:
+        """Let go of the sagas that somebody else may own now: their new owner recovers them."""
+        for saga in [saga for saga in self._active.values() if not self._owns(saga)]:
+            self._drop(saga)
+        self._hub.stir()
 
     def hold(self) -> None:
         """From now on record outcomes and dispatch nothing: the process is about to end."""
@@ -222,13 +222,8 @@ class Runner:
 
     def _send_owed(self, saga: ActiveSaga, durable: State) -> None:
         """Send the calls whose intent is durable by now, but for those that are out or were answered already."""
-        owed_calls = saga.due(durable).calls
-        if saga.state is None or not owed_calls:
-            return
-        still_open = owed_calls if saga.state is durable else saga.due(saga.state).calls
-        for owed in owed_calls:
-            if owed in still_open and owed not in saga.calls:
-                self._send_one(saga, durable, owed)
+        for owed in saga.unsent(durable):
+            self._send_one(saga, durable, owed)
 
     def _send_one(self, saga: ActiveSaga, durable: State, owed: OwedCall) -> None:
         if saga.state is not None and saga.state.going_back and not owed.compensation:
@@ -265,7 +260,7 @@ class Runner:
         self._rest(saga)
 
     def _halt(self, key: SagaKey, bug: Exception) -> None:
-        self._halted.add(key, bug)
+        self.halts.add(key, bug)
         self._active.pop(key, None)
         self._hub.publish(key, None)  # so that nobody waits for it any longer
 
@@ -322,24 +317,18 @@ class Runner:
 
     async def _get(self, key: SagaKey) -> ActiveSaga:
         """Return a saga in memory, taking it there if it is not."""
-        self.check(key)
+        self.halts.check(key)
         if key in self._active:
             await self._wait_for_birth(key)
-        return self._active.get(key) or await self._load(key)
+        return self._active.get(key) or await self._loading.load(key)
 
     async def _wait_for_birth(self, key: SagaKey) -> None:
         """Wait until a saga in memory is more than a wish: a start that is a repetition leaves no trace."""
         while (saga := self._active.get(key)) is not None and saga.durable is None and saga.state is not None:
             await asyncio.gather(saga.follow(1), return_exceptions=True)  # of a failure, `state` tells
 
-    async def _load(self, key: SagaKey) -> ActiveSaga:
-        task = self._loading.get(key)
-        if task is None:
-            task = self._loading[key] = asyncio.create_task(self._activate(key))
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(task)  # several may wait, and one that is cancelled does not speak for the others
-
     async def _activate(self, key: SagaKey) -> ActiveSaga:
+        epoch = self.domain.need(key)
         try:
             row, entry, state = await self._reader.read(key)
         except StoreError:
@@ -347,27 +336,41 @@ class Runner:
         except Exception as bug:
             self._halt(key, bug)
             raise SagaHalted(key.namespace, key.saga_id, type(bug).__name__) from bug
-        saga = make_active(key, row.birth, entry.graph, state, self._epoch, self._tokens)
+        saga = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
         saga.durable = state
         self._active[key] = saga
-        lost = row.head.epoch != self._epoch and not state.final
+        lost = row.head.epoch != epoch and not state.final
         self._guard(saga, partial(self._decide, saga, Recover()) if lost else partial(self._send_owed, saga, state))
         return saga
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
         """Stop building on a saga of which an append failed. It is read again when the store is back."""
-        saga.disarm()
         saga.distrust(error)
         if settle is not None:
             saga.unrecorded.append(settle)
         self._note_settled(saga)
         if self._active.get(saga.key) is not saga:
             return
-        if saga.durable is None and not isinstance(error, Unavailable):  # a start that was refused: this saga never was
+        if isinstance(error, Stale):
+            self._drop(saga)
+        elif saga.durable is None and not isinstance(error, Unavailable):  # a refused start: it never was
             del self._active[saga.key]
         else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
             self.mender.add(saga, error)
+
+    # Own
+
+    def _owns(self, saga: ActiveSaga) -> bool:
+        return self.domain.epoch_of(saga.key) == saga.origin.epoch
+
+    def _drop(self, saga: ActiveSaga) -> None:
+        """Let go of a saga that somebody else may own now: nothing is decided on what this process has of it."""
+        saga.distrust(NotOwned(saga.key.namespace, saga.key.saga_id))
+        del self._active[saga.key]
+        self._hub.publish(saga.key, None)
+        self._dropped.set()
+        self._settled.set()
 
     async def _rewake(self, saga: ActiveSaga) -> None:
         """Forget a start that failed: only the store knows whether it went well, and what else has that id."""
@@ -377,11 +380,15 @@ class Runner:
 
     def _resume(self, saga: ActiveSaga, epoch: int, state: State) -> None:
         """Go on with a saga that was read again."""
+        if self._active.get(saga.key) is not saga:  # it was let go of meanwhile
+            return
+        if not self._owns(saga):
+            return self._drop(saga)
         saga.state = state
         saga.advance(state)
         self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
-        if epoch != self._epoch:  # nothing of this process was recorded yet: what is open was sent by the last one
+        if epoch != saga.origin.epoch:  # nothing of ours was recorded yet: what is open was sent by the last owner
             self._guard(saga, partial(self._decide, saga, Recover()))
         else:
             self._guard(saga, partial(self._go_on, saga, state, unrecorded))

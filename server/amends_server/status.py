@@ -30,6 +30,16 @@ from amends_server.store import protocol as store
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
+
+class PeerRefused(Exception):
+    """What another orchestrator has refused, to be passed on as it is."""
+
+    def __init__(self, code: grpc.StatusCode, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.code = code
+        self.status = status
+
+
 DOMAIN = "amends"
 """Of all reasons in ErrorInfo."""
 
@@ -71,6 +81,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     errors.AddressNotAllowed: Refusal(_C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
     errors.TokenInvalid: Refusal(_C.PERMISSION_DENIED, "TOKEN_INVALID"),
     errors.Overloaded: Refusal(_C.RESOURCE_EXHAUSTED, "OVERLOADED", retry=True),
+    errors.NotOwned: Refusal(_C.UNAVAILABLE, "NOT_OWNED", retry=True),
     errors.ShuttingDown: Refusal(_C.UNAVAILABLE, "SHUTTING_DOWN", retry=True),
     errors.NotWaitedFor: Refusal(_C.ABORTED, "NOT_WAITED_FOR"),
     errors.EventsNotKept: Refusal(_C.OUT_OF_RANGE, "EVENTS_NOT_KEPT"),
@@ -132,6 +143,8 @@ _Stream = Callable[[_Servicer, _Request, "Context"], AsyncGenerator[_Response, N
 
 def to_status(error: BaseException, about: dict[str, str] | None = None) -> status_pb2.Status:
     """Return the google.rpc.Status of an exception. `about` is added to the metadata of its ErrorInfo."""
+    if isinstance(error, PeerRefused):
+        return error.status
     refusal = _refusal(error)
     message = refusal.message or str(error)
     details = [_info(refusal.reason, (about or {}) | _metadata(error)), *_bad_request(error)]
@@ -141,6 +154,12 @@ def to_status(error: BaseException, about: dict[str, str] | None = None) -> stat
     for detail in details:
         status.details.add().Pack(detail)
     return status
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """Return the reason in a status's ErrorInfo, empty if it has none."""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
 def code_number(code: grpc.StatusCode) -> int:
@@ -212,6 +231,8 @@ def report(method: str, request: object, error: BaseException) -> dict[str, str]
 
 
 def _refusal(error: BaseException) -> Refusal:
+    if isinstance(error, PeerRefused):
+        return Refusal(error.code, reason_of(error.status))
     refusal = next((REFUSALS[kind] for kind in type(error).__mro__ if kind in REFUSALS), _INTERNAL)
     if isinstance(error, Rejected):
         return Refusal(_REJECTED_CODES.get(error.reason, refusal.code), error.reason)

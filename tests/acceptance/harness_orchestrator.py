@@ -20,6 +20,8 @@ from tests.postgres import Database
 database: Database | None = None
 """Where stores are kept when the tests run over PostgreSQL: what a test takes for a file is a schema there."""
 
+DEFAULTS = {"lease_s": 1.0, "drain_s": 2.0}
+
 SQLITE_ONLY = pytest.mark.skipif(
     os.environ.get("AMENDS_TEST_STORE") == "postgresql", reason="about what can happen to a file"
 )
@@ -49,7 +51,7 @@ class InProcess:
 
     def __init__(self, store: Path | str, **settings: object) -> None:
         self.address = ""
-        self.settings: dict[str, object] = {"store": _url(store), "drain_s": 2.0, **settings}
+        self.settings: dict[str, object] = {**DEFAULTS, "store": _url(store), **settings}
         self._stack: AsyncExitStack | None = None
 
     async def start(self) -> None:
@@ -75,7 +77,7 @@ class Process:
     def __init__(self, store: Path | str, **settings: object) -> None:
         self.address = ""
         self.log: list[str] = []
-        self.settings: dict[str, object] = {"store": _url(store), "drain_s": 2.0, "log_format": "json", **settings}
+        self.settings: dict[str, object] = {**DEFAULTS, "store": _url(store), "log_format": "json", **settings}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._said = asyncio.Event()

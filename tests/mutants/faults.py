@@ -80,14 +80,14 @@ MUTANTS = (
     Mutant(
         "calls that were lost with their process are sent again as if they were new (I27)",
         SERVER + "runner.py",
-        "        lost = row.head.epoch != self._epoch and not state.final\n",
+        "        lost = row.head.epoch != epoch and not state.final\n",
         "        lost = False\n",
         CRASHES,
     ),
     Mutant(
         "a saga whose first append of this process failed is gone on with as if its calls were ours (I31)",
         SERVER + "runner.py",
-        "        if epoch != self._epoch:  # nothing",
+        "        if epoch != saga.origin.epoch:  # nothing",
         "        if False:  # nothing",
         SEEDS,
     ),
@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant(
         "due times are not scanned (I23)",
         SERVER + "keeper.py",
-        "            await self._wake_all([row.key for row in page if row.key not in self._runner.halted])\n",
+        "            await self._wake_all([row.key for row in page if row.key not in self._runner.halts.why])\n",
         "",
         SEEDS,
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.convert.definition import definition_body
+from amends_server.domain import Domain
 from amends_server.engine.commands import Refused, Succeeded, Verdict
 from amends_server.engine.definition import Compensation, Definition, Step, digest
 from amends_server.engine.due import CallOrder
@@ -87,16 +88,18 @@ class House:
         self.catalogue = catalogue
         self.journal = Journal(self.store)
         self.journal.start()
+        ownership = await self.store.own()
         self.runner = Runner(
             journal=self.journal,
             reader=reader,
             send=self._send,
             hub=Hub(),
             clock=self.clock,
-            epoch=await self.store.next_epoch(),
+            domain=Domain(ownership, self.clock),
             active_max=self._active_max,
         )
-        self.keeper = Keeper(self.store, self.runner, self.clock)
+        self.keeper = Keeper(self.store, ownership, self.runner, self.clock)
+        self.keeper.gain(None)
         return self
 
     async def close(self) -> None:

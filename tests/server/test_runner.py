@@ -102,7 +102,7 @@ async def test_i34_a_saga_whose_definition_is_lost_is_halted_and_not_taken_for_n
         await after.runner.read(ONE)
     with pytest.raises(SagaHalted):
         await after.runner.wake(ONE)
-    assert list(after.runner.halted) == [ONE]
+    assert list(after.runner.halts.why) == [ONE]
     await after.close()
 
 
@@ -118,7 +118,7 @@ async def test_i42_an_outcome_that_no_store_can_hold_halts_its_saga_and_no_other
         house.answer(call, Succeeded(Json(f'"{"x" * size}"')))
     await house.until(lambda: house.runner.active_count == 0)
     assert [await house.status(name) for name in ("one", "two", "three")] == ["COMPLETED", "RUNNING", "COMPLETED"]
-    assert list(house.runner.halted) == [SagaKey("default", "two")]
+    assert list(house.runner.halts.why) == [SagaKey("default", "two")]
     await house.close()
     await store.close()
 
@@ -301,7 +301,7 @@ async def test_i34_a_record_that_cannot_be_read_halts_its_saga_and_no_other(hous
         await other.runner.command(ONE, Cancel("", "me"))
     await other.until(lambda: other.runner.active_count == 0)
     assert await other.status("two") == "COMPLETED"
-    assert list(other.runner.halted) == [ONE]
+    assert list(other.runner.halts.why) == [ONE]
     keeping.cancel()
     await other.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -40,10 +40,12 @@ class FailingStore(MemoryStore):
             await self.reads.hold()
         return await super().get_saga(key)
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
         if self.scans is not None:
             await self.scans.hold()
-        return await super().list_unfinished(after, limit)
+        return await super().list_unfinished(after, limit, within)
 
 
 @asynccontextmanager
@@ -51,7 +53,7 @@ async def running(store: FailingStore) -> AsyncIterator[Server]:
     """A server on the store; at the end of the block it is stopped, without time for calls in flight."""
     await store.open()
     settings = load_settings(listen="127.0.0.1:0", store="memory:", drain_s=0)
-    server = Server(settings, store, await store.next_epoch(), await store.secret())
+    server = Server(settings, store, await store.own(), await store.secret())
     await server.start()
     try:
         yield server

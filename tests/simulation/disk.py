@@ -6,11 +6,12 @@ while, only for writes because it is full, and by being slow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amends_server.engine.policy import Time
+from amends_server.store.leases import Sole
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import (
     Append,
@@ -60,6 +61,7 @@ class SimulatedStore:
         self._world = world
         self._process = process
         self._disk = world.disk
+        self.epoch = 0
 
     async def open(self) -> None:
         await self._reach()
@@ -71,9 +73,10 @@ class SimulatedStore:
     async def check(self) -> None:
         await self._reach_to_write()
 
-    async def next_epoch(self) -> int:
+    async def own(self) -> Sole:
         await self._reach_to_write()
-        return await self._disk.next_epoch()
+        self.epoch = await self._disk.next_epoch()
+        return Sole(self.epoch)
 
     async def secret(self) -> bytes:
         return b"simulated"
@@ -120,13 +123,17 @@ class SimulatedStore:
     async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
         return await self._read(partial(self._disk.list_sagas, where, after, limit))
 
-    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
+    async def list_due(
+        self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
         rows = await self._read(partial(self._disk.list_due, until, after, limit))
         if any(not self._process.runs(row.key) for row in rows):
             self._world.story.see("woken by the sweep")
         return rows
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
         rows = await self._read(partial(self._disk.list_unfinished, after, limit))
         if rows:
             self._world.effect(self._process, "crash during recovery", 0.04)

@@ -78,18 +78,19 @@ class Process(Owner):
 
     @property
     def halted(self) -> dict[SagaKey, str]:
-        return self._parts.runner.halted if self.ready else {}
+        return self._parts.runner.halts.why if self.ready else {}
 
     async def start(self) -> None:
         store = SimulatedStore(self.world, self)
         await store.open()
-        self.epoch = await store.next_epoch()
+        ownership = await store.own()
+        self.epoch = store.epoch
         names = sorted({step.participant for each in DEFINITIONS for step in each.steps})
         self._parts = Parts(
             store=store,
             transport=self._connect,
             clock=self.clock,
-            epoch=self.epoch,
+            ownership=ownership,
             secret=await store.secret(),
             fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
             allows=lambda _: True,
@@ -98,6 +99,7 @@ class Process(Owner):
         )
         self.orchestrator, self.operator = self._parts.orchestrator, self._parts.operator
         await self._parts.open()
+        await ownership.start("", self._parts.take_over)
         self._keeping = asyncio.create_task(self._parts.run())
         self._keeping.add_done_callback(self._kept)
         self.ready = True

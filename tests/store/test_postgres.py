@@ -33,7 +33,6 @@ from tests.store.make import append, define, key, records, start
 async def main():
     store = PostgresStore(sys.argv[1])
     await store.open()
-    await store.next_epoch()
     await define(store)
     journal = Journal(store)
     journal.start()
@@ -57,11 +56,21 @@ asyncio.run(main())
 """
 
 
+async def take(store: PostgresStore) -> int:
+    """Own all partitions, and return their epoch."""
+
+    async def work(db: Db) -> int:
+        rows = await db.fetch("update partition set owner = 'me', epoch = epoch + 1 returning epoch")
+        return int(rows[0]["epoch"])
+
+    return await store._connections.write(work)
+
+
 async def test_everything_is_there_after_opening_again(database: Database) -> None:
     url = database.new_url()
     store = PostgresStore(url)
     await store.open()
-    await store.next_epoch()
+    await take(store)
     await written(store, start(key(), birth(labels={"a": "b"}), due=NOW), append(key(), records(2), due=NOW))
     stored, _ = await store.put_definition(definition())
     await store.close()
@@ -80,9 +89,9 @@ async def test_i24_a_stale_owner_writes_nothing(database: Database) -> None:
     old, new = PostgresStore(url), PostgresStore(url)
     await old.open()
     await new.open()
-    assert await old.next_epoch() == 1
+    assert await take(old) == 1
     await written(old, start(key()))
-    assert await new.next_epoch() == 2
+    assert await take(new) == 2
     outcomes = await old.commit([append(key(), records(2)), start(key("two"))])
     assert [type(outcome) for outcome in outcomes] == [Stale, Stale]
     assert [(saga.key, saga.head.sequence) for saga in await new.list_unfinished(None, 9)] == [(key(), 1)]
@@ -96,7 +105,7 @@ async def test_i24_a_change_of_owner_waits_for_a_commit_under_way(database: Data
     old, new = PostgresStore(url), PostgresStore(url)
     await old.open()
     await new.open()
-    await old.next_epoch()
+    await take(old)
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(db: Db) -> None:
@@ -108,7 +117,7 @@ async def test_i24_a_change_of_owner_waits_for_a_commit_under_way(database: Data
     committing = asyncio.create_task(old._connections.commit(slow))
     async with asyncio.timeout(WAIT_S):
         await entered.wait()
-        taking = asyncio.create_task(new.next_epoch())
+        taking = asyncio.create_task(take(new))
         await database.locked()
         assert not taking.done()
         go_on.set()
@@ -122,21 +131,23 @@ async def test_i18_two_that_get_in_each_others_way_both_succeed(postgres_store: 
     met = [asyncio.Event(), asyncio.Event()]
     attempts = [0, 0]
 
-    async def cross(me: int, first: str, second: str, db: Db) -> None:
+    async def cross(me: int, first: int, second: int, db: Db) -> None:
         attempts[me] += 1
-        await fetch(db, "count_up", name=first)
+        await db.execute("update partition set epoch = epoch + 1 where id = $1", first)
         met[me].set()
         if attempts[me] == 1:
             await met[1 - me].wait()
-        await fetch(db, "count_up", name=second)
+        await db.execute("update partition set epoch = epoch + 1 where id = $1", second)
 
     async with asyncio.timeout(WAIT_S):
         await asyncio.gather(
-            postgres_store._connections.write(lambda db: cross(0, "epoch", "checks", db)),
-            postgres_store._connections.write(lambda db: cross(1, "checks", "epoch", db)),
+            postgres_store._connections.write(lambda db: cross(0, 1, 2, db)),
+            postgres_store._connections.write(lambda db: cross(1, 2, 1, db)),
         )
     assert sorted(attempts) == [1, 2]
-    assert await postgres_store.next_epoch() == 3  # counted up by each once, and now
+    counted = "select epoch from partition where id in (1, 2)"
+    epochs = await postgres_store._connections.read(lambda db: db.fetch(counted))
+    assert [row["epoch"] for row in epochs] == [2, 2]  # counted up by each once
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -144,7 +155,7 @@ async def test_i31_a_connection_that_breaks_during_commit(database: Database, co
     url = database.new_url()
     direct = PostgresStore(url)
     await direct.open()
-    await direct.next_epoch()
+    await take(direct)
     async with Proxy.before(url) as proxy:
         store = PostgresStore(proxy.url)
         await store.open()
@@ -224,8 +235,6 @@ async def test_replicas_that_start_at_the_same_time_on_an_empty_database(databas
     applied = database.sql("select number, name from migration where number > 0 order by number", schema)
     assert applied.split("\n") == [f"{migration.number}|{migration.name}" for migration in load_migrations("postgres")]
     assert database.sql("select count(*) from partition", schema) == "64"
-    epochs = await asyncio.gather(*(store.next_epoch() for store in stores))
-    assert sorted(epochs) == [1, 2, 3, 4, 5, 6]
     await asyncio.gather(*(store.close() for store in stores))
 
 
@@ -303,7 +312,7 @@ async def test_a_user_without_rights(database: Database) -> None:
     await store.open()
     database.sql(f"grant select, insert, update, delete on all tables in schema {schema} to guest")
     await guest.open()  # up to date, so that it needs no right to make tables
-    await guest.next_epoch()
+    await take(guest)
     await written(guest, start(key(), birth(labels={"a": "b"})))
     await guest.close()
     await store.close()
@@ -379,7 +388,7 @@ async def test_the_newest_version_of_postgresql_that_is_tested() -> None:
         with postgres(18) as newer:
             store = PostgresStore(newer.new_url())
             await store.open()
-            await store.next_epoch()
+            await take(store)
             await written(store, start(key(), birth(labels={"a": "b"}), due=NOW))
             await written(store, append(key(), records(2)), start(key("two")))
             assert [saga.key.saga_id for saga in await store.list_unfinished(None, 9)] == ["one", "two"]

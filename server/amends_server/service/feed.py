@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from typing import TypeVar
 
 from amends.v1 import orchestrator_pb2
 from amends_server.codec import decode, to_wire
@@ -24,6 +25,11 @@ from amends_server.store.protocol import Record, SagaKey, Store
 
 EVENTS_PAGE = 200
 """Events read at a time: a watcher that reads slowly holds no more than these (I38)."""
+
+POLL_S = 0.25
+"""How often the journal of a saga is read that another orchestrator runs, for those who watch it here."""
+
+T = TypeVar("T")
 
 
 class Feed:
@@ -73,8 +79,8 @@ class Feed:
                             event=to_wire(key, record), status=SAGA_STATUS_TO_WIRE[state.status]
                         )
                 if not records:
-                    self._runner.check(key)
-                    await self._more(grown)
+                    self._runner.halts.check(key)
+                    await self._more(key, grown)
 
     async def settled(self, key: SagaKey) -> View:
         """Return a saga once it is final or STUCK.
@@ -82,6 +88,16 @@ class Feed:
         :raises ShuttingDown: if the process is about to end before that.
         :raises SagaHalted: if it will get nowhere in this process.
         """
+        while True:
+            view = await self._settled_once(key)
+            if view is not None:
+                return view
+            self._runner.halts.check(key)
+            if self._hub.closed:
+                raise ShuttingDown()
+
+    async def _settled_once(self, key: SagaKey) -> View | None:
+        """Wait until the saga has settled; None if it has to be looked at again."""
         future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
 
         def settled(state: State | None) -> None:
@@ -90,17 +106,14 @@ class Feed:
 
         self._hub.wait(key, settled)
         try:
-            self._runner.check(key)
+            self._runner.halts.check(key)
             view = await self._runner.read(key)
             if view.state.final or view.state.stuck is not None:
                 return view
-            state = await future
+            state = await self._news(key, future)
         finally:
             self._hub.leave(key, settled)
-        if state is None:
-            self._runner.check(key)
-            raise ShuttingDown()
-        return View(key, view.birth, state)
+        return None if state is None else View(key, view.birth, state)
 
     async def complete(self, key: SagaKey, command: Complete) -> View:
         """Bring the outcome of a step, once no call of it is in flight.
@@ -116,12 +129,21 @@ class Feed:
                 except Rejected as rejected:
                     if rejected.reason != CALL_IN_FLIGHT:
                         raise
-                await self._more(grown)
+                await self._more(key, grown)
 
-    async def _more(self, grown: asyncio.Event) -> None:
+    async def _more(self, key: SagaKey, grown: asyncio.Event) -> None:
         if self._hub.closed:  # said by us, or the transport would cut the call off with a status that says nothing
             raise ShuttingDown()
-        await grown.wait()
+        await self._news(key, grown.wait())
+
+    async def _news(self, key: SagaKey, told: Awaitable[T]) -> T | None:
+        """Wait to be told of a saga. Of one that another orchestrator runs nobody tells: None after a while."""
+        if self._runner.domain.owns(key):
+            return await told
+        try:
+            return await asyncio.wait_for(told, POLL_S)
+        except TimeoutError:
+            return None
 
 
 def _fold_one(graph: Graph, state: State | None, key: SagaKey, record: Record) -> State:

@@ -39,7 +39,6 @@ from amends_server.errors import (
     ShuttingDown,
 )
 from amends_server.hub import Hub
-from amends_server.ids import new_id
 from amends_server.participants import Participants
 from amends_server.reader import View
 from amends_server.runner import Runner
@@ -55,6 +54,7 @@ from amends_server.service.fields import (
     write_token,
 )
 from amends_server.service.filters import read_filter
+from amends_server.service.peers import Peers
 from amends_server.service.session import Session, Starter, Told
 from amends_server.service.starts import Start, read_start
 from amends_server.status import refusals
@@ -91,6 +91,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         clock: Clock,
         tokens: Tokens,
         payload_bytes_max: int,
+        peers: Peers | None = None,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -98,6 +99,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self._runner = runner
         self._feed = feed
         self._hub = hub
+        self._peers = peers
         self._sessions: set[Session] = set()
         self._clock = clock
         self._tokens = tokens
@@ -183,11 +185,21 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         """Start a saga, and return it when that is durable. False: it was there before."""
         if not self.takes_starts:
             raise ShuttingDown()
-        start = read_start(request, request.saga_id or new_id(self._clock.now()), self._payload_bytes_max)
+        saga_id = request.saga_id or self._runner.domain.new_id(read_namespace(request.namespace))
+        start = read_start(request, saga_id, self._payload_bytes_max)
         try:
             return await self._start_one(start, request, starter)
         except Undefined:  # removed at this very moment: it is looked for again, or stored again if it is given inline
             return await self._start_one(start, request, starter)
+
+    async def _start_anywhere(
+        self, context: Context, request: pb.StartSagaRequest, starter: Starter
+    ) -> tuple[View, bool]:
+        """Start a saga where it belongs."""
+        created = None if self._peers is None else await self._peers.start(request, context.invocation_metadata())
+        if created is None:
+            return await self._start(request, starter)
+        return await self._runner.read(read_key(request.namespace, request.saga_id)), created
 
     def _begin(self, request: pb.StartSagaRequest, starter: Starter, told: Told) -> bool:
         """Start a saga without waiting for anything. False, and nothing done, where only `_start` can do it."""
@@ -271,7 +283,14 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[pb.OrchestratorServiceSessionRequest], context: Context
     ) -> None:
-        session = Session(context, starter=Starter.of(context), begin=self._begin, start=self._start, hub=self._hub)
+        session = Session(
+            context,
+            starter=Starter.of(context),
+            begin=self._begin,
+            start=partial(self._start_anywhere, context),
+            owns=self._runner.domain.owns,
+            hub=self._hub,
+        )
         self._sessions.add(session)
         try:
             await session.run()

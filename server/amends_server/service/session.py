@@ -78,12 +78,14 @@ class Session:
         starter: Starter,
         begin: Callable[[pb.StartSagaRequest, Starter, Told], bool],
         start: Callable[[pb.StartSagaRequest, Starter], Awaitable[tuple[View, bool]]],
+        owns: Callable[[SagaKey], bool],
         hub: Hub,
     ) -> None:
         self._context = context
         self._starter = starter
         self._begin = begin
         self._start = start
+        self._owns = owns
         self._hub = hub
         self._tasks = Tasks()
         self._outcomes: deque[_Outcome] = deque()
@@ -159,6 +161,8 @@ class Session:
         self._tell(_Outcome(start_id, view))
         if wait and (view.state.final or view.state.stuck is not None):
             self._tell(_Outcome(start_id, view, whole=True))
+        elif wait and not self._owns(view.key):  # another orchestrator runs it, and nobody here is told of its end
+            self._tell(_Outcome(start_id, _not_waited_for(view.key), whole=True))
         elif wait:
             self._wait(start_id, view.key, view.birth)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL
 from amends_server.store.batch import Batch, Place
+from amends_server.store.leases import Sole
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,
@@ -59,7 +60,11 @@ class MemoryStore:
     async def check(self) -> None:
         self._use()
 
+    async def own(self) -> Sole:
+        return Sole(await self.next_epoch())
+
     async def next_epoch(self) -> int:
+        """Count up and return the epoch of the process that owns the store. It only grows."""
         self._use()
         self._epoch += 1
         return self._epoch
@@ -94,7 +99,11 @@ class MemoryStore:
         start = None if after is None else (-after.create_time, after.saga_id)
         return _page((saga for saga in self._rows() if _matches(saga, where)), place, start, limit)
 
-    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
+    async def list_due(
+        self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        assert within is None, "there are no partitions"
+
         def place(saga: StoredSaga) -> tuple[Time, str, str]:
             return saga.head.due_time or 0, saga.key.namespace, saga.key.saga_id
 
@@ -102,7 +111,11 @@ class MemoryStore:
         due = (saga for saga in self._rows() if saga.head.due_time is not None and saga.head.due_time <= until)
         return _page(due, place, start, limit)
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        assert within is None, "there are no partitions"
+
         def place(saga: StoredSaga) -> tuple[str, str]:
             return saga.key.namespace, saga.key.saga_id
 

@@ -6,12 +6,15 @@ as bytes that the store never reads. All writes to sagas go through `commit`, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL, SagaStatus
+
+if TYPE_CHECKING:
+    from amends_server.store.leases import Ownership
 
 SECRET_BYTES = 32
 """Of a store's secret: as many as the hash has that it is for."""
@@ -206,8 +209,8 @@ class Store(Protocol):
         """Do a small real write, for health. :raises Unavailable: if it fails."""
         ...
 
-    async def next_epoch(self) -> int:
-        """Count up and return the epoch of the orchestrator that owns the store. It only grows."""
+    async def own(self) -> Ownership:
+        """Return what says which sagas this process may write, and under which epochs. Epochs only grow (I25)."""
         ...
 
     async def secret(self) -> bytes:
@@ -241,12 +244,19 @@ class Store(Protocol):
         """Return up to `limit` rows that match, newest first, then by id."""
         ...
 
-    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
-        """Return up to `limit` rows with due_time <= until, by due time and key, that come after `after`."""
+    async def list_due(
+        self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        """Return up to `limit` rows with due_time <= until, by due time and key, that come after `after`.
+
+        Of these partitions only, if they are given.
+        """
         ...
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
-        """Return up to `limit` rows of sagas without an end, by key, that come after `after`."""
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        """Return up to `limit` rows of sagas without an end, by key, that come after `after`; as for `list_due`."""
         ...
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:

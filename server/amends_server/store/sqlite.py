@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from typing import TypeVar
 from amends_server.engine.policy import Time
 from amends_server.store import registry, sagas
 from amends_server.store.connection import Connection, Work, open_reader, open_writer, snapshot, transact
+from amends_server.store.leases import Sole
 from amends_server.store.lock import LockFile
 from amends_server.store.protocol import (
     SECRET_BYTES,
@@ -111,7 +112,11 @@ class SqliteStore:
     async def check(self) -> None:
         await self._write(_COUNT_CHECK)
 
+    async def own(self) -> Sole:
+        return Sole(await self.next_epoch())
+
     async def next_epoch(self) -> int:
+        """Count up and return the epoch of the process that owns the store. It only grows."""
         return await self._write(partial(_count_up, "epoch"))
 
     async def secret(self) -> bytes:
@@ -129,10 +134,16 @@ class SqliteStore:
     async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
         return await self._read(partial(sagas.list_sagas, where, after, limit))
 
-    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
+    async def list_due(
+        self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        assert within is None, "there are no partitions"
         return await self._read(partial(sagas.list_due, until, after, limit))
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        assert within is None, "there are no partitions"
         return await self._read(partial(sagas.list_unfinished, after, limit))
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from amends_server.engine.policy import Time
 from amends_server.store.migration import load_migrations
 from amends_server.store.postgres import registry, sagas
 from amends_server.store.postgres.connections import Connections
+from amends_server.store.postgres.leases import Leases
 from amends_server.store.postgres.schema import migrate
 from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.protocol import (
@@ -25,16 +26,20 @@ from amends_server.store.protocol import (
     StoreError,
 )
 
+LEASE_S = 10.0
+"""How long sagas stay where they are after their orchestrator has died: long enough for a pause of the machine."""
+
 
 class PostgresStore:
     """Keeps everything in the database at that URL. See Store for the methods.
 
-    Whoever counts the epoch up last owns all sagas: what others append from then on is refused as stale.
+    What is appended under another epoch than that of the partition's owner is refused as stale.
     """
 
-    def __init__(self, url: str, address: str = "") -> None:
+    def __init__(self, url: str, lease_s: float = LEASE_S) -> None:
+        self._url = url
         self._connections = Connections(url)
-        self._address = address
+        self._lease_s = lease_s
         self._partitions = 0
 
     async def open(self) -> None:
@@ -52,13 +57,8 @@ class PostgresStore:
     async def check(self) -> None:
         await self._connections.write(partial(_count_up, "checks"))
 
-    async def next_epoch(self) -> int:
-        async def take(db: Db) -> int:
-            epoch = await _count_up("epoch", db)
-            await fetch(db, "take_partitions", owner=self._address, epoch=epoch)
-            return epoch
-
-        return await self._connections.write(take)
+    async def own(self) -> Leases:
+        return Leases(self._url, self._partitions, self._lease_s)
 
     async def secret(self) -> bytes:
         async def keep(db: Db) -> bytes:
@@ -82,11 +82,18 @@ class PostgresStore:
     async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
         return await self._connections.read(partial(sagas.list_sagas, where, after, limit))
 
-    async def list_due(self, until: Time, after: tuple[Time, SagaKey] | None, limit: int) -> list[StoredSaga]:
-        return await self._connections.read(partial(sagas.list_due, until, after, limit, range(self._partitions)))
+    async def list_due(
+        self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        return await self._connections.read(partial(sagas.list_due, until, after, limit, self._all(within)))
 
-    async def list_unfinished(self, after: SagaKey | None, limit: int) -> list[StoredSaga]:
-        return await self._connections.read(partial(sagas.list_unfinished, after, limit, range(self._partitions)))
+    async def list_unfinished(
+        self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
+    ) -> list[StoredSaga]:
+        return await self._connections.read(partial(sagas.list_unfinished, after, limit, self._all(within)))
+
+    def _all(self, within: Collection[int] | None) -> Collection[int]:
+        return range(self._partitions) if within is None else within
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:
         return await self._connections.write(partial(registry.put_definition, definition))

@@ -27,8 +27,45 @@ select value from secret where name = 'tokens'
 -- name: partitions
 select value from meta where name = 'partitions'
 
--- name: take_partitions
-update partition set owner = :owner, epoch = :epoch
+-- Leases. Rows of partitions are locked in the order of their numbers by everybody, so that no two wait for each other.
+
+-- name: beat
+insert into replica (id, address, expires)
+values (:id, :address, clock_timestamp() + :lease_s::double precision * interval '1 second')
+on conflict (id) do update set expires = excluded.expires
+
+-- name: live_replicas
+select id from replica where expires > clock_timestamp() order by id
+
+-- name: others
+select partition.id, replica.address from partition join replica on replica.id = partition.owner
+where partition.owner <> :owner and partition.expires > clock_timestamp()
+
+-- name: renew
+update partition set expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
+where owner = :owner and id in (select id from partition where owner = :owner order by id for update)
+returning id, epoch
+
+-- name: claim
+update partition set
+    owner = :owner, epoch = epoch + 1, expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
+where (owner is null or expires < clock_timestamp()) and id in (
+    select id from partition where owner is null or expires < clock_timestamp() order by id limit :limit for update
+)
+returning id, epoch
+
+-- name: release
+update partition set owner = null
+where owner = :owner and id in (
+    select id from partition where owner = :owner and id = any(:partitions::integer[]) order by id for update
+)
+
+-- name: release_all
+update partition set owner = null
+where owner = :owner and id in (select id from partition where owner = :owner order by id for update)
+
+-- name: leave
+delete from replica where id = :id or expires < clock_timestamp() - interval '1 hour'
 
 -- The share locks last until the transaction ends: a partition that is being written cannot change its owner, and one
 -- that has changed it shows the new epoch.

@@ -1,0 +1,172 @@
+"""Passes calls about sagas that another orchestrator runs on to it, so that any of them answers any call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.rpc import status_pb2
+
+from amends.v1 import operator_pb2, orchestrator_pb2
+from amends_server.config import TAKEOVER_S
+from amends_server.errors import NotOwned
+from amends_server.service.fields import read_key
+from amends_server.status import PeerRefused, abort, reason_of
+from amends_server.store.leases import Ownership
+from amends_server.store.protocol import SagaKey
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Metadata = Iterable[tuple[str, str | bytes]]
+
+FORWARDED = "amends-forwarded"
+"""Marks a call that was passed on once, so that two orchestrators that disagree do not pass it to and fro."""
+
+AGAIN_S = 0.1
+"""Until the owner of a saga is looked up again, when it was not where it was thought to be."""
+
+_ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"].full_name
+_OPERATOR = operator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
+
+START = f"/{_ORCHESTRATOR}/StartSaga"
+
+_REPEATABLE = frozenset({START, f"/{_ORCHESTRATOR}/CancelSaga"})
+"""What may be asked again when nobody knows whether it was done: it is done once."""
+
+_PASSED_ON = _REPEATABLE | {
+    f"/{_ORCHESTRATOR}/CompleteStep",
+    *(f"/{_OPERATOR}/{name}" for name in ("PauseSaga", "ResumeSaga", "RetrySaga", "ResolveStep", "FailSaga")),
+}
+"""What only a saga's owner can do. What is only read, everybody reads from the store."""
+
+
+class Peers(grpc.aio.ServerInterceptor):
+    """The other orchestrators. As an interceptor it passes unary calls on; sessions ask it for each start."""
+
+    def __init__(self, ownership: Ownership, options: list[tuple[str, int]]) -> None:
+        self._ownership = ownership
+        self._options = options
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method not in _PASSED_ON or _was_forwarded(handler_call_details.invocation_metadata):
+            return handler
+
+        do: Any = handler.unary_unary
+        serializer: Any = handler.response_serializer
+
+        def serialize(response: Any) -> bytes:
+            serialized: bytes = response if isinstance(response, bytes) else serializer(response)
+            return serialized
+
+        return grpc.unary_unary_rpc_method_handler(
+            partial(self._handle, do, method), handler.request_deserializer, serialize
+        )
+
+    async def _handle(
+        self, do: Callable[[Any, Context], Awaitable[Any]], method: str, request: Any, context: Context
+    ) -> Any:
+        if request.saga_id:
+            try:
+                key = read_key(request.namespace, request.saga_id)
+                answer = await self.ask(method, key, request, context.invocation_metadata())
+                if answer is not None:
+                    return answer
+            except Exception as error:
+                await abort(context, error)
+        return await do(request, context)
+
+    async def start(self, request: orchestrator_pb2.StartSagaRequest, metadata: Metadata | None) -> bool | None:
+        """Have the saga's owner start it, and tell whether it is new; None if this process is to do it.
+
+        :raises PeerRefused, NotOwned: as for `ask`.
+        """
+        if not request.saga_id:
+            return None
+        asked = orchestrator_pb2.StartSagaRequest()
+        asked.CopyFrom(request)
+        asked.wait = False
+        answer = await self.ask(START, read_key(request.namespace, request.saga_id), asked, metadata)
+        return None if answer is None else orchestrator_pb2.StartSagaResponse.FromString(answer).created
+
+    async def ask(self, method: str, key: SagaKey, request: Any, metadata: Metadata | None) -> bytes | None:
+        """Have the saga's owner answer, and return its response as bytes; None if this process is to answer.
+
+        While nobody owns it, since its owner has died, this waits for the one who takes it over.
+
+        :raises PeerRefused: with what the owner says.
+        :raises NotOwned: if nobody took it over, or if the answer was lost, so that nobody knows what was done.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TAKEOVER_S
+        while not self._ownership.epoch_of(key):
+            if loop.time() > end:
+                raise NotOwned(key.namespace, key.saga_id)
+            address = self._ownership.address_of(key)
+            try:
+                if address:
+                    return await self._call(address, method, request, metadata)
+            except grpc.aio.AioRpcError as error:
+                said = _said(error)
+                if not _again(method, error, said):
+                    raise _refusal(key, error, said) from error
+            await asyncio.sleep(AGAIN_S)
+        return None
+
+    async def _call(self, address: str, method: str, request: Any, metadata: Metadata | None) -> bytes:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
+        unary: Any = channel.unary_unary  # its types know nothing of responses that are left as bytes
+        call = unary(method, request_serializer=_serialize, response_deserializer=None)
+        response: bytes = await call(request, metadata=((FORWARDED, "1"), *_passed_on(metadata)))
+        return response
+
+
+def _said(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    """Return what the other orchestrator itself has said; None if it was the transport."""
+    for name, value in error.trailing_metadata() or ():
+        if name == "grpc-status-details-bin" and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return None
+
+
+def _serialize(request: Any) -> bytes:
+    serialized: bytes = request.SerializeToString()
+    return serialized
+
+
+def _again(method: str, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> bool:
+    """Tell whether the owner is to be looked up again: it was another one, or it is gone and repeating does no harm."""
+    if said is not None:
+        return reason_of(said) in ("NOT_OWNED", "SHUTTING_DOWN")
+    return error.code() is grpc.StatusCode.UNAVAILABLE and method in _REPEATABLE
+
+
+def _refusal(key: SagaKey, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> Exception:
+    return PeerRefused(error.code(), said) if said is not None else NotOwned(key.namespace, key.saga_id)
+
+
+def _passed_on(metadata: Metadata | None) -> list[tuple[str, str | bytes]]:
+    """What the caller said of itself, without what belongs to its connection."""
+    own = (":", "grpc-", "user-agent")
+    return [(name, value) for name, value in metadata or () if not name.startswith(own)]
+
+
+def _was_forwarded(metadata: Metadata | None) -> bool:
+    return any(name == FORWARDED for name, _ in metadata or ())

@@ -1,0 +1,59 @@
+"""Whose sagas are whose: what part of a store this process may write, and under which epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from amends_server.store.protocol import SagaKey
+
+Changed = Callable[[Collection[int] | None], None]
+"""Called in the event loop after partitions were gained or lost, with those gained; None for all there are."""
+
+
+class Ownership(Protocol):
+    """The sagas that this process owns. Only their owner decides on them, and its writes carry its epoch (I24)."""
+
+    @property
+    def partitions(self) -> Collection[int] | None:
+        """The partitions that are owned now, None for all there are."""
+        ...
+
+    def epoch_of(self, key: SagaKey) -> int:
+        """Return the epoch under which this process owns the saga, 0 if it does not or cannot be sure."""
+        ...
+
+    def address_of(self, key: SagaKey) -> str:
+        """Return where the other process is that owns the saga, empty if there is none, or this one does."""
+        ...
+
+    async def start(self, address: str, changed: Changed) -> None:
+        """Begin to own; others reach this process at that address."""
+        ...
+
+    async def stop(self) -> None:
+        """Own nothing any more, so that others need not wait. Harmless when repeated."""
+        ...
+
+
+class Sole:
+    """The ownership of a store that has one owner: everything, in one epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    @property
+    def partitions(self) -> None:
+        return None
+
+    def epoch_of(self, key: SagaKey) -> int:
+        return self._epoch
+
+    def address_of(self, key: SagaKey) -> str:
+        return ""
+
+    async def start(self, address: str, changed: Changed) -> None:
+        changed(None)
+
+    async def stop(self) -> None:
+        return

@@ -1,0 +1,161 @@
+"""Leases on partitions: claimed, renewed and handed over in a thread of its own, which a busy event loop cannot starve.
+
+All times of leases are the database's clock. This process only asks its own clock, which never goes back, how long ago
+it asked for a renewal: after the length of a lease it owns nothing that it can be sure of, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from uuid import uuid4
+
+import asyncpg
+import structlog
+
+from amends_server.store.leases import Changed
+from amends_server.store.partition import partition_of
+from amends_server.store.postgres.statements import fetch
+from amends_server.store.postgres.trouble import FAILURES, place_of
+from amends_server.store.protocol import SagaKey
+
+RENEWALS = 4
+"""In the time of a lease, so that some may fail before it ends."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is owned: epochs by partition, and until when on this process's clock."""
+
+    epochs: Mapping[int, int]
+    until: float
+
+
+class Leases:
+    """The partitions that this process holds. See Ownership for the methods."""
+
+    def __init__(self, url: str, partitions: int, lease_s: float) -> None:
+        self._url = url
+        self._count = partitions
+        self._lease_s = lease_s
+        self._id = uuid4().hex
+        self._address = ""
+        self._held = _Held({}, 0.0)
+        self._others: Mapping[int, str] = {}
+        self._leaving: frozenset[int] = frozenset()
+        self._left: frozenset[int] = frozenset()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._begun = asyncio.Event()
+        self._changed: Changed = lambda gained: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def partitions(self) -> Collection[int]:
+        return self._held.epochs.keys() if time.monotonic() < self._held.until else ()
+
+    def epoch_of(self, key: SagaKey) -> int:
+        held = self._held
+        if time.monotonic() >= held.until:
+            return 0
+        return held.epochs.get(partition_of(key, self._count), 0)
+
+    def address_of(self, key: SagaKey) -> str:
+        return "" if self.epoch_of(key) else self._others.get(partition_of(key, self._count), "")
+
+    async def start(self, address: str, changed: Changed) -> None:
+        assert self._thread is None, "leases are started once"
+        self._address, self._changed, self._loop = address, changed, asyncio.get_running_loop()
+        begun = self._begun = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="leases", daemon=True)
+        self._thread.start()
+        await begun.wait()
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, self._lease_s)
+            self._thread = None
+
+    # In the thread
+
+    async def _keep(self) -> None:
+        db: asyncpg.Connection[asyncpg.Record] | None = None
+        while not self._stop.is_set():
+            try:
+                if db is None or db.is_closed():
+                    db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
+                await self._turn(db)
+            except FAILURES as error:
+                log.warning("leases_not_renewed", store=place_of(self._url), error=str(error) or type(error).__name__)
+                if db is not None:
+                    db.terminate()
+            self._tell_begun()
+            self._stop.wait(self._pause_s)
+        if db is not None and not db.is_closed():
+            await self._give_up(db)
+
+    @property
+    def _pause_s(self) -> float:
+        return self._lease_s / RENEWALS
+
+    async def _turn(self, db: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Say that this process lives, renew what it has, and move towards its share."""
+        asked = time.monotonic()
+        await fetch(db, "beat", id=self._id, address=self._address, lease_s=self._lease_s)
+        if self._left:  # the event loop has let go of them
+            await fetch(db, "release", owner=self._id, partitions=sorted(self._left))
+            self._left = frozenset()
+        epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self._id, lease_s=self._lease_s)}
+        replicas = [row["id"] for row in await fetch(db, "live_replicas")]
+        share = _share(self._count, replicas, self._id)
+        if len(epochs) < share:
+            for row in await fetch(db, "claim", owner=self._id, lease_s=self._lease_s, limit=share - len(epochs)):
+                epochs[row["id"]] = row["epoch"]
+        self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self._id)}
+        self._leaving = frozenset(sorted(epochs)[share:])
+        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in self._leaving}, asked + self._lease_s))
+
+    def _hold(self, held: _Held) -> None:
+        """Take what is owned from now on, and have the event loop told if that has changed."""
+        before, self._held = self._held, held
+        gained = {id for id, epoch in held.epochs.items() if before.epochs.get(id) != epoch}
+        if gained or before.epochs.keys() != held.epochs.keys():
+            lost = before.epochs.keys() - held.epochs.keys()
+            log.info("partitions", owned=len(held.epochs), gained=len(gained), lost=len(lost))
+            self._tell(gained)
+
+    def _tell(self, gained: Collection[int]) -> None:
+        def tell() -> None:
+            self._changed(gained)
+            self._left = leaving
+
+        leaving = self._leaving
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(tell)
+
+    def _tell_begun(self) -> None:
+        """Say that the first turn is over, well or not: what can be owned at once is owned."""
+        if self._loop is not None and not self._begun.is_set():
+            self._loop.call_soon_threadsafe(self._begun.set)
+
+    async def _give_up(self, db: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._held = _Held({}, 0.0)
+        try:
+            await fetch(db, "release_all", owner=self._id)
+            await fetch(db, "leave", id=self._id)
+            await db.close()
+        except FAILURES as error:  # then they are stolen when their time is up
+            log.warning("leases_not_released", store=place_of(self._url), error=str(error) or type(error).__name__)
+            db.terminate()
+
+
+def _share(partitions: int, replicas: list[str], me: str) -> int:
+    """Return how many partitions a replica is to have: the first ones, by name, take what is left over."""
+    place = replicas.index(me) if me in replicas else len(replicas)
+    return partitions // max(len(replicas), 1) + (place < partitions % max(len(replicas), 1))

@@ -1,0 +1,133 @@
+"""Case 46: several orchestrators on one database, which share its sagas and take over what a dead one leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from amends import Client, FailedPrecondition, NotFound, SagaStatus
+from amends.v1 import orchestrator_pb2
+from tests.acceptance.harness import Gate, Process, Wire, World, definition
+from tests.postgres import Database, schema_of
+
+THREE = definition("three", "one", "two", "three")
+SAGAS = 40
+WAIT_S = 30
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[tuple[World, list[Process], list[Client]]]:
+    """Two orchestrators that share a database evenly, and a client of each; the world is that of the first."""
+    url = database.new_url()
+    servers = [Process(url), Process(url)]
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(World.opened(tmp_path, servers[0]))
+        await world.client.register(THREE)
+        await servers[1].start()
+        stack.push_async_callback(servers[1].stop)
+        other = await stack.enter_async_context(Client(servers[1].address))
+        even = "select count(*) = 2 from (select 1 from partition group by owner having count(*) = 32) as shares"
+        await asyncio.to_thread(database.wait_for, even, schema_of(url))
+        await servers[0].logged("partitions", '"owned": 32')
+        await servers[1].logged("partitions", '"owned": 32')
+        yield world, servers, [world.client, other]
+
+
+async def test_e46_both_run_sagas_and_every_action_is_done_once(
+    replicas: tuple[World, list[Process], list[Client]], database: Database
+) -> None:
+    world, _, clients = replicas
+    sagas = [await clients[number % 2].start(THREE.name, None) for number in range(SAGAS)]
+    async with asyncio.timeout(WAIT_S):
+        views = await asyncio.gather(*(saga.wait() for saga in sagas))
+    assert {view.status for view in views} == {SagaStatus.COMPLETED}
+    for saga in sagas:
+        assert world.ledger.names(saga.id) == ["one", "two", "three"]
+
+
+async def test_e46_each_shows_and_watches_the_sagas_of_the_other(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, _, clients = replicas
+    gate = Gate()
+    world.worker.on("two", gate.after())
+    mine = await clients[0].start(THREE.name, None)
+    await gate.reached()
+    assert (await clients[1].get(mine.id)).status is SagaStatus.RUNNING
+    there = clients[1].saga(None, mine.id)
+    waiting = asyncio.create_task(there.wait())
+    watching = asyncio.create_task(_watch(there))
+    gate.release()
+    async with asyncio.timeout(WAIT_S):
+        assert (await waiting).status is SagaStatus.COMPLETED
+        assert await watching == list(range(1, (await mine.status()).sequence + 1))
+
+
+async def test_e46_a_dead_owners_sagas_are_taken_over(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, servers, clients = replicas
+    gates = [Gate() for _ in range(6)]
+    sagas = []
+    for gate in gates:
+        saga = await clients[0].start(THREE.name, None)
+        world.worker.on("two", gate.after(), saga=saga.id)
+        sagas.append(saga)
+    done = [await clients[1].start(THREE.name, None) for _ in range(6)]
+    await servers[0].kill()
+    for gate in gates:
+        gate.release()
+    async with asyncio.timeout(WAIT_S):
+        views = await asyncio.gather(*(clients[1].saga(None, saga.id).wait() for saga in [*sagas, *done]))
+    assert {view.status for view in views} == {SagaStatus.COMPLETED}
+    for saga in [*sagas, *done]:
+        assert [world.ledger.effects_ever(saga.id, step) for step in ("one", "two", "three")] == [1, 1, 1]
+
+
+async def test_e46_an_orderly_end_hands_over_without_waiting(
+    replicas: tuple[World, list[Process], list[Client]], database: Database
+) -> None:
+    world, servers, clients = replicas
+    await servers[0].stop()
+    await servers[1].logged("partitions", '"owned": 64')
+    saga = await clients[1].start(THREE.name, None, id="any")
+    assert (await saga.wait()).status is SagaStatus.COMPLETED
+    assert world.ledger.names("any") == ["one", "two", "three"]
+
+
+async def _watch(saga: object) -> list[int]:
+    return [event.sequence async for event in saga.watch()]  # type: ignore[attr-defined]
+
+
+async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, servers, clients = replicas
+    gate = Gate()
+    world.worker.on("two", gate.after())
+    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
+    for id in ids:
+        await clients[0].start(THREE.name, None, id=id)
+    await gate.reached()
+    async with grpc.aio.insecure_channel(servers[1].address) as channel:
+        other = Wire.on(channel).orchestrator
+        for id in ids:
+            assert (await clients[1].start(THREE.name, None, id=id)).id == id
+            await other.CancelSaga(orchestrator_pb2.CancelSagaRequest(saga_id=id, reason="changed my mind"))
+    gate.release()
+    async with asyncio.timeout(WAIT_S):
+        views = [await clients[0].saga(None, id).wait() for id in ids]
+    assert {view.status for view in views} == {SagaStatus.COMPENSATED}
+    assert all(world.ledger.effects(id) == [] for id in ids)
+    with pytest.raises(FailedPrecondition):
+        await clients[0].fail(ids[0], reason="too late")
+    with pytest.raises(FailedPrecondition):
+        await clients[1].fail(ids[0], reason="too late")
+    for client in clients:
+        with pytest.raises(NotFound):
+            await client.get("nobody")

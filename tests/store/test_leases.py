@@ -1,0 +1,152 @@
+"""Leases on partitions: shared evenly, renewed beside a busy event loop, handed over, and stolen when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+
+import asyncpg
+import pytest
+
+from amends_server.store.partition import partition_of
+from amends_server.store.postgres.leases import Leases
+from amends_server.store.postgres.store import PostgresStore
+from amends_server.store.protocol import SagaKey, Stale
+from tests.postgres import Database, schema_of
+from tests.store.make import append, define, key, records, start, written
+
+LEASE_S = 1.0
+WAIT_S = 20
+
+
+class Replica:
+    """An orchestrator as far as leases go: what it owns, and all that it was told to have gained."""
+
+    def __init__(self, url: str, told: asyncio.Event | None = None) -> None:
+        self.leases = Leases(url, 64, LEASE_S)
+        self.gained: list[set[int]] = []
+        self._told = told or asyncio.Event()
+
+    async def start(self) -> None:
+        await self.leases.start("127.0.0.1:1", self._changed)
+
+    def _changed(self, gained: Collection[int] | None) -> None:
+        assert gained is not None
+        self.gained.append(set(gained))
+        self._told.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self._told.clear()
+                await self._told.wait()
+
+    @property
+    def owned(self) -> set[int]:
+        return set(self.leases.partitions)
+
+    def epoch(self, partition: int) -> int:
+        saga = next(k for n in range(10_000) if partition_of(k := key(f"s{n}"), 64) == partition)
+        return self.leases.epoch_of(saga)
+
+
+@pytest.fixture
+async def url(database: Database) -> str:
+    url = database.new_url()
+    store = PostgresStore(url)
+    await store.open()
+    await define(store)
+    await store.close()
+    return url
+
+
+@pytest.fixture
+async def replicas(url: str) -> AsyncIterator[list[Replica]]:
+    told = asyncio.Event()  # each waits for what any of them is told
+    made = [Replica(url, told) for _ in range(3)]
+    yield made
+    for replica in made:
+        await replica.leases.stop()
+
+
+async def test_one_replica_owns_everything_at_once(replicas: list[Replica]) -> None:
+    await replicas[0].start()
+    await replicas[0].until(lambda: len(replicas[0].owned) == 64)
+    assert replicas[0].gained == [set(range(64))]
+    assert replicas[0].epoch(5) == 1
+
+
+async def test_replicas_share_evenly_and_nothing_is_owned_twice(replicas: list[Replica]) -> None:
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    await replicas[0].until(lambda: sorted(len(one.owned) for one in replicas) == [21, 21, 22])
+    everything = [partition for replica in replicas for partition in replica.owned]
+    assert sorted(everything) == list(range(64))
+
+
+async def test_a_replica_that_stops_leaves_at_once(replicas: list[Replica]) -> None:
+    first, second, _ = replicas
+    await first.start()
+    await second.start()
+    await second.until(lambda: len(second.owned) == 32)
+    begun = time.monotonic()
+    await first.leases.stop()
+    assert first.owned == set()
+    await second.until(lambda: len(second.owned) == 64)
+    assert time.monotonic() - begun < LEASE_S  # it did not have to wait for the end of the leases
+
+
+async def test_i28_the_leases_of_a_dead_replica_are_stolen_in_a_later_epoch(
+    url: str, replicas: list[Replica], database: Database
+) -> None:
+    first, second, _ = replicas
+    await first.start()
+    epochs = {partition: first.epoch(partition) for partition in (3, 60)}
+    first.leases._stop.set()  # it dies: nothing is given back
+    first.leases._give_up = _die  # type: ignore[method-assign]
+    await second.start()
+    await second.until(lambda: len(second.owned) == 64)
+    assert all(second.epoch(partition) == epoch + 1 for partition, epoch in epochs.items())
+    assert first.owned == set()  # it cannot be sure any more
+
+
+async def test_i24_whoever_was_robbed_writes_nothing(url: str, replicas: list[Replica], database: Database) -> None:
+    first = replicas[0]
+    await first.start()
+    store = PostgresStore(url)
+    await store.open()
+    epoch = first.leases.epoch_of(key())
+    await written(store, start(key(), epoch=epoch))
+    database.sql("update partition set owner = 'somebody', epoch = epoch + 1, expires = expires + interval '1 day'",
+                 schema_of(url))  # fmt: skip
+    assert [type(refused) for refused in await store.commit([append(key(), records(2), epoch=epoch)])] == [Stale]
+    await first.until(lambda: first.owned == set())
+    assert first.leases.epoch_of(key()) == 0
+    await store.close()
+
+
+async def test_i25_a_replica_that_comes_back_owns_in_a_later_epoch(url: str) -> None:
+    saga = SagaKey("default", "x")
+    for epoch in (1, 2, 3):
+        replica = Replica(url)
+        await replica.start()
+        assert replica.leases.epoch_of(saga) == epoch
+        await replica.leases.stop()
+
+
+async def test_a_busy_event_loop_starves_no_lease(url: str, replicas: list[Replica]) -> None:
+    first, second, _ = replicas
+    await first.start()
+    other = Leases(url, 64, LEASE_S)
+    end = time.monotonic() + 3 * LEASE_S
+    while time.monotonic() < end:  # never awaits
+        sum(range(1_000))
+    assert len(first.owned) == 64
+    assert first.epoch(1) == 1
+    await other.stop()
+    await second.start()
+    assert second.owned == set()  # there is nothing to steal
+
+
+async def _die(db: asyncpg.Connection[asyncpg.Record]) -> None:
+    db.terminate()
