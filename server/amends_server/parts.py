@@ -97,7 +97,7 @@ class Parts:
         self._journal.start()
 
     def take_over(self, gained: Collection[int] | None) -> None:
-        """Run the sagas of the partitions that were gained, None for all there are, and no more those that were lost."""
+        """Run the sagas of the partitions that were gained, None for all there are, and of those lost none."""
         self.runner.adapt()
         if gained is None or gained:
             self._keeper.gain(gained)
