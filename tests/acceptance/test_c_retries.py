@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
 
 import grpc
 import pytest
@@ -138,28 +140,28 @@ memory = Ledger()
 effects: list[str] = []
 
 
-@careful.action
-def pay(request: int, call: Call) -> int:
-    def once(book: Book) -> int:
-        effects.append(call.key)
-        if request < 0:
-            raise Refused("NEGATIVE", "there is less than nothing to pay")
-        return book.enter("paid", "till", request)
-
-    try:
-        return memory.execute(call.key, int, once)
-    finally:
-        if call.attempt < 3:
-            raise ConnectionError("after the commit")
+@careful.action(barrier=memory.barrier)
+def pay(request: int, call: Call, tx: Connection) -> int:
+    effects.append(call.key)
+    if request < 0:
+        raise Refused("NEGATIVE", "there is less than nothing to pay")
+    return Book(tx, call.key).enter("paid", "till", request)
 
 
 @pay.compensation
-def pay_back(request: int, done: int | None, call: Call) -> None:
-    memory.compensate(call.execute_key, int, lambda book, _: book.enter("paid back", "till", -request))
+def pay_back(request: int, done: int, call: Call, tx: Connection) -> None:
+    Book(tx, call.execute_key).enter("paid back", "till", -request)
 
 
 @pytest.fixture
-async def careful_world(world: World, tmp_path: Path) -> AsyncIterator[World]:
+async def careful_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    answer = type(pay).execute
+
+    async def lose_the_first_two(action: Any, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
+        reply = await answer(action, request)  # after the commit
+        return reply if request.call.attempt == 3 else saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR)
+
+    monkeypatch.setattr(type(pay), "execute", lose_the_first_two)
     effects.clear()
     with memory.opened(tmp_path / "memory.db"):
         async with serving(careful, orchestrator=world.orchestrator.address):

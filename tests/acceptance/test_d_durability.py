@@ -7,11 +7,14 @@ import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
 
 import grpc
 import pytest
 
 from amends import Call, Client, Participant, Saga, SagaStatus, StepStatus, serving
+from amends.v1 import participant_pb2, saga_pb2
 from amends.v1.orchestrator_pb2 import GetSagaRequest, WatchSagaRequest
 from participants.ledger import Book
 from participants.ledger import Ledger as Till
@@ -111,38 +114,37 @@ class Slip:
     number: int
 
 
-def make_till(book: Till, gate: Gate) -> tuple[Participant, Saga[Withdrawal, Slip], list[str]]:
-    """A participant that commits to a ledger of its own, and then takes its time with the first reply."""
-    till, keys = Participant("till"), list[str]()
+def make_till(book: Till) -> tuple[Participant, Saga[Withdrawal, Slip], type]:
+    """A participant that commits to a ledger of its own; and the type of its action."""
+    till = Participant("till")
 
-    @till.action
-    async def withdraw(request: Withdrawal, call: Call) -> Slip:
-        keys.append(call.key)
-
-        def take(book: Book) -> Slip:
-            return Slip(book.enter("withdrawn", "cash", -request.amount))
-
-        slip = book.execute(call.key, Slip, take)
-        await gate.hold()
-        return slip
+    @till.action(barrier=book.barrier)
+    def withdraw(request: Withdrawal, call: Call, tx: Connection) -> Slip:
+        return Slip(Book(tx, call.key).enter("withdrawn", "cash", -request.amount))
 
     @withdraw.compensation
-    async def put_back(request: Withdrawal, done: Slip | None, call: Call) -> None:
-        def give(book: Book, slip: Slip) -> None:
-            book.enter("put back", "cash", request.amount)
-
-        book.compensate(call.execute_key, Slip, give)
+    def put_back(request: Withdrawal, done: Slip, call: Call, tx: Connection) -> None:
+        Book(tx, call.execute_key).enter("put back", "cash", request.amount)
 
     saga = Saga("withdrawal", input=Withdrawal, output=Slip)
     saga.returns(Slip(number=saga.step(withdraw).output.number))
-    return till, saga, keys
+    return till, saga, type(withdraw)
 
 
 async def test_d39_a_commit_whose_reply_was_lost_has_its_effect_once(
-    killable: World, server: Process, tmp_path: Path
+    killable: World, server: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book, gate = Till(), Gate()
-    till, withdrawal, keys = make_till(book, gate)
+    book, gate, keys = Till(), Gate(), list[str]()
+    till, withdrawal, action_type = make_till(book)
+    answer = action_type.execute
+
+    async def take_time(action: Any, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
+        keys.append(request.call.key)
+        reply: saga_pb2.Reply = await answer(action, request)
+        await gate.hold()  # after the commit
+        return reply
+
+    monkeypatch.setattr(action_type, "execute", take_time)
     with book.opened(tmp_path / "till.db", {"cash": 1000}):
         async with serving(till, orchestrator=server.address):
             saga = await killable.client.start(withdrawal, Withdrawal(150), id="s")
