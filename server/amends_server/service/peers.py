@@ -14,7 +14,7 @@ from amends.v1 import operator_pb2, orchestrator_pb2
 from amends_server.config import TAKEOVER_S
 from amends_server.errors import NotOwned
 from amends_server.service.fields import read_key
-from amends_server.status import PeerRefused, abort, reason_of
+from amends_server.status import PeerRefused, abort, reason_of, report
 from amends_server.store.leases import Ownership
 from amends_server.store.protocol import SagaKey
 
@@ -88,7 +88,7 @@ class Peers(grpc.aio.ServerInterceptor):
                 if answer is not None:
                     return answer
             except Exception as error:
-                await abort(context, error)
+                await abort(context, error, report(method, request, error))
         return await do(request, context)
 
     async def start(self, request: orchestrator_pb2.StartSagaRequest, metadata: Metadata | None) -> bool | None:
