@@ -44,9 +44,9 @@ class Control(Connected):
         return SagaView.of((await self._connection.once(self._connection.operator.PauseSaga, request)).saga)
 
     async def resume(self, id: str, *, reason: str) -> SagaView:
-        """Have a paused saga go on.
+        """Have a paused saga go on; one that is not paused stays as it is.
 
-        :raises FailedPrecondition: if it is not paused.
+        :raises FailedPrecondition: if it has ended.
         :raises NotFound: if there is none of that id.
         """
         request = operator_pb2.ResumeSagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
