@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,6 +208,21 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(Unavailable, match="cannot be opened"):
         await SqliteStore(tmp_path / "folder").open()
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_one() -> None:
+        with pytest.raises(Unavailable, match="cannot be opened"):
+            await SqliteStore(tmp_path).open()
+
+    broken: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: broken.append(failure.exc_value))
+    before = set(threading.enumerate())
+    for _ in range(100):  # which thread is faster is luck
+        asyncio.run(open_one())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+    assert broken == []
 
 
 async def test_a_file_that_may_only_be_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -40,7 +41,21 @@ class Connection(aiosqlite.Connection):
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=1)
         self._thread.daemon = True  # a process that fails must end, and not wait for a store that nobody closes
+        self._stopping: asyncio.Future[object] | None = None
         self.closed = False
+
+    def stop(self) -> asyncio.Future[object] | None:
+        self._stopping = cast("asyncio.Future[object] | None", super().stop())  # pyright: ignore[reportUnknownMemberType]
+        return self._stopping
+
+    async def open(self) -> None:
+        """Connect. :raises sqlite3.Error: if there is no file to be had."""
+        try:
+            await self
+        except BaseException:
+            if self._stopping is not None:
+                await self._stopping  # or its thread would report to a loop that may be gone by then
+            raise
 
     async def run(self, work: Work[T]) -> T:
         """Run the work after what was asked for before.
@@ -99,7 +114,7 @@ async def _open(path: Path, prepare: Work[None]) -> Connection:
         return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=_STATEMENTS_CACHED)
 
     connection = Connection(connect)
-    await connection
+    await connection.open()
     try:
         await connection.run(prepare)
     except BaseException:
