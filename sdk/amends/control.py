@@ -126,6 +126,26 @@ class Control(Connected):
         request = operator_pb2.FailSagasRequest(bulk=self._bulk(reason, limit, dry_run, where))
         return BulkResult.of((await self._connection.once(self._connection.operator.FailSagas, request)).result)
 
+    async def resolve_all(
+        self,
+        step: str,
+        resolution: Resolution,
+        *,
+        output: object = None,
+        reason: str,
+        limit: int = 0,
+        dry_run: bool = False,
+        **where: Unpack[Where],
+    ) -> BulkResult:
+        """`resolve` for many sagas: see `pause_all`. Those in which the step cannot be settled so are passed over."""
+        request = operator_pb2.ResolveStepsRequest(
+            bulk=self._bulk(reason, limit, dry_run, where),
+            step=step,
+            resolution=saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{resolution}"),
+            output=None if output is None else encode(output),
+        )
+        return BulkResult.of((await self._connection.once(self._connection.operator.ResolveSteps, request)).result)
+
     def _bulk(self, reason: str, limit: int, dry_run: bool, where: Where) -> operator_pb2.BulkRequest:
         return operator_pb2.BulkRequest(
             namespace=self._namespace, filter=filter_message(where), limit=limit, reason=reason, dry_run=dry_run

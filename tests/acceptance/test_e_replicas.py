@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from amends import Client, FailedPrecondition, NotFound, SagaStatus
+from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
 from amends.v1 import orchestrator_pb2
-from tests.acceptance.harness import Gate, Process, Wire, World, definition
+from tests.acceptance.harness import Gate, Process, Wire, World, definition, in_progress
 from tests.postgres import Database, schema_of
 
 THREE = definition("three", "one", "two", "three")
@@ -131,3 +131,32 @@ async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(
     for client in clients:
         with pytest.raises(NotFound):
             await client.get("nobody")
+
+
+async def test_e46_bulk_forms_are_for_the_sagas_of_all(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, _, clients = replicas
+    world.worker.on("two", in_progress())
+    ids = [f"many-{number}" for number in range(12)]  # some belong to the one, and some to the other
+    for id in ids:
+        await clients[0].start(THREE.name, None, id=id, labels={"batch": "one"})
+        await world.until(id, EventKind.STEP_DEFERRED)
+    batch = {"batch": "one"}
+    for client in clients:
+        dry = await client.pause_all(reason="audit", dry_run=True, limit=5, labels=batch)
+        assert (dry.changed, dry.remaining, dry.failures) == (5, 7, {})
+    some = await clients[1].pause_all(reason="audit", limit=5, labels=batch)
+    assert (some.changed, some.remaining, some.failures) == (5, 7, {})
+    rest = await clients[0].pause_all(reason="audit", labels=batch)
+    assert (rest.changed, rest.remaining, rest.failures) == (7, 0, {})
+    for id in ids:
+        assert (await clients[0].get(id)).paused
+    assert (await clients[1].resume_all(reason="audited", labels=batch)).changed == 12
+    settled = await clients[0].resolve_all(
+        "two", Resolution.SUCCEEDED, output=2, reason="seen", status=SagaStatus.RUNNING, labels=batch
+    )
+    assert (settled.changed, settled.remaining, settled.failures) == (12, 0, {})
+    async with asyncio.timeout(WAIT_S):
+        views = [await clients[1].saga(None, id).wait() for id in ids]
+    assert {view.status for view in views} == {SagaStatus.COMPLETED}

@@ -9,15 +9,17 @@ import pytest
 
 from amends import EventKind, SagaStatus
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
-from tests.acceptance.harness import World, definition, in_progress, refusal_of, refuse, step, succeed
+from tests.acceptance.harness import World, definition, in_progress, refusal_of, refuse, step, succeed, system_error
 
 STUCK, RUNNING = saga_pb2.SAGA_STATUS_STUCK, saga_pb2.SAGA_STATUS_RUNNING
 TWO = definition("two", step("one", undo_attempts=1), "two")
 WAITS = definition("waits", "one", "two")
 
 
-async def bulk(world: World, form: str, **fields: Any) -> operator_pb2.BulkResult:
-    request = getattr(operator_pb2, f"{form}Request")(bulk={"reason": "repaired", **fields})
+async def bulk(
+    world: World, form: str, settled: dict[str, Any] | None = None, **fields: Any
+) -> operator_pb2.BulkResult:
+    request = getattr(operator_pb2, f"{form}Request")(bulk={"reason": "repaired", **fields}, **(settled or {}))
     result = (await getattr(world.wire.operator, form)(request)).result
     assert isinstance(result, operator_pb2.BulkResult)
     return result
@@ -82,6 +84,48 @@ async def test_f58_giving_up_takes_only_what_is_stuck_and_matches(world: World) 
     assert (await bulk(world, "FailSagas", filter={"definition": "two"})).changed_count == 1
     assert (await world.client.get("s0")).status is SagaStatus.FAILED
     assert (await world.client.get("runs")).status is SagaStatus.RUNNING
+
+
+async def test_f58_steps_are_settled_in_all_sagas_that_wait_for_them(world: World) -> None:
+    await stick(world, 3)
+    world.worker.on("other", system_error())
+    other = definition("other", step("other", kind="PIVOT", attempts=1))
+    assert (await world.run(other, id="elsewhere")).status is SagaStatus.STUCK
+    undone = {"step": "one", "resolution": saga_pb2.STEP_RESOLUTION_COMPENSATED}
+    dry = await bulk(world, "ResolveSteps", undone, dry_run=True, limit=2)
+    assert (dry.changed_count, dry.remaining_count) == (2, 1)
+    assert (await world.client.get("s2")).status is SagaStatus.STUCK
+    first = await bulk(world, "ResolveSteps", undone, limit=2)
+    assert (first.changed_count, first.remaining_count, list(first.failures)) == (2, 1, [])
+    last = await bulk(world, "ResolveSteps", undone)
+    assert (last.changed_count, last.remaining_count, list(last.failures)) == (1, 0, [])
+    for n in range(3):
+        saga = await world.settled(f"s{n}")
+        assert saga.status is SagaStatus.COMPENSATED
+        assert saga.message.steps[0].resolution.reason == "repaired"
+    forward = {
+        "step": "other",
+        "resolution": saga_pb2.STEP_RESOLUTION_SUCCEEDED,
+        "output": {"json": '{"n":1}'},
+    }
+    assert (await bulk(world, "ResolveSteps", forward)).changed_count == 1
+    assert (await world.settled("elsewhere")).message.output.json == '{"other":{"n":1}}'
+
+
+@pytest.mark.parametrize(
+    ("settled", "field"),
+    [
+        ({"resolution": saga_pb2.STEP_RESOLUTION_SKIPPED}, "step"),
+        ({"step": "one"}, "resolution"),
+        ({"step": "one", "resolution": saga_pb2.STEP_RESOLUTION_SKIPPED, "output": {"json": "1"}}, "output"),
+    ],
+)
+async def test_f_settlements_that_cannot_be_meant_are_refused(
+    world: World, settled: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await bulk(world, "ResolveSteps", settled)
+    assert list(refusal_of(caught.value).violations) == [field]
 
 
 async def test_f_all_are_paused_resumed_and_cancelled(world: World) -> None:

@@ -139,6 +139,19 @@ def test_many_stuck_sagas_are_given_up_or_retried(server: str, tmp_path: Path) -
     assert amends("list", "--status", "failed", "--label", "batch=heap", server=server).out.count("heap-2 ") == 1
 
 
+def test_a_step_of_many_sagas_is_settled(server: str, tmp_path: Path) -> None:
+    for saga_id in ("pile-1", "pile-2"):
+        given = ["--id", saga_id, "--label", "batch=pile", "--input", json.dumps({"path": str(tmp_path / "gate")})]
+        assert amends("start", "jammed", *given, "--wait", server=server).code == 4
+    settle = ["resolve", "--as", "compensated", "hold", "--where", "label=batch=pile"]
+    dry = amends(*settle, "--dry-run", "--limit", "1", server=server)
+    assert (dry.code, dry.out) == (0, "1 saga would be settled at step hold, 1 more match.\n")
+    nowhere = amends("resolve", "--as", "skipped", "refuse", *settle[4:], "--reason", "x", server=server)
+    assert (nowhere.code, nowhere.out) == (0, "0 sagas settled at step refuse.\n")
+    assert amends(*settle, "--reason", "let go", server=server).out == "2 sagas settled at step hold.\n"
+    assert [status(server, f"pile-{n}") for n in (1, 2)] == ["COMPENSATED"] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -148,6 +161,9 @@ def test_many_stuck_sagas_are_given_up_or_retried(server: str, tmp_path: Path) -
         (["retry", "saga", "--dry-run", "--reason", "x"], "need --where"),
         (["retry", "--where", "state=STUCK", "--reason", "x"], "NAME one of status, definition, label"),
         (["retry", "--where", "status=BROKEN", "--reason", "x"], "There is no status `BROKEN`"),
+        (["resolve", "saga", "--as", "skipped", "--reason", "x"], "either SAGA STEP, or STEP --where"),
+        (["resolve", "s", "t", "--as", "skipped", "--where", "status=STUCK", "--reason", "x"], "either SAGA STEP"),
+        (["resolve", "s", "t", "--as", "skipped", "--dry-run", "--reason", "x"], "need --where"),
         (["fail", "--where", "older-than=long", "--reason", "x"], "--where older-than cannot be `long`"),
         (["fail", "--where", "older-than=1h", "--where", "older-than=2h", "--reason", "x"], "given twice"),
         (["cancel", "--where", "status=RUNNING", "--wait", "--reason", "x"], "--wait is for one saga"),

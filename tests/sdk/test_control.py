@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from amends import BulkResult, Client, Completion, SagaStatus
-from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
+from amends import BulkResult, Client, Completion, Resolution, SagaStatus
+from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
 from tests.sdk.scripted import ScriptedOrchestrator, scripted
 
 RESULT = operator_pb2.BulkResult(
@@ -57,6 +57,29 @@ async def test_bulk_forms_say_which_sagas_they_are_for(
     expected.created_before.FromDatetime(NOON)
     expected.running_longer_than.FromSeconds(60)
     assert request.bulk.filter == expected
+
+
+async def test_the_bulk_form_of_resolve_says_how_which_step_is_settled(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.returns("ResolveSteps", operator_pb2.ResolveStepsResponse(result=RESULT))
+    result = await client.resolve_all(
+        "hold", Resolution.SUCCEEDED, output={"a": 1}, reason="seen", limit=3, dry_run=True, definition="order"
+    )
+    assert (result.changed, result.remaining) == (2, 5)
+    (request,) = orchestrator.of(operator_pb2.ResolveStepsRequest)
+    assert request == operator_pb2.ResolveStepsRequest(
+        bulk=operator_pb2.BulkRequest(
+            namespace="shop",
+            filter=orchestrator_pb2.SagaFilter(definition="order"),
+            limit=3,
+            reason="seen",
+            dry_run=True,
+        ),
+        step="hold",
+        resolution=saga_pb2.STEP_RESOLUTION_SUCCEEDED,
+        output=payload_pb2.Payload(json='{"a":1}'),
+    )
 
 
 async def test_one_saga_is_paused_and_resumed(orchestrator: ScriptedOrchestrator, client: Client) -> None:

@@ -646,6 +646,68 @@ class FailSagasResponse(_message.Message):
 Global___FailSagasResponse: _TypeAlias = FailSagasResponse  # noqa: Y015
 
 @_typing.final
+class ResolveStepsRequest(_message.Message):
+    """ResolveStepsRequest is the request of ResolveSteps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BULK_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's id."""
+    resolution: _saga_pb2.StepResolution.ValueType
+    """How it is settled."""
+    @_builtins.property
+    def bulk(self) -> Global___BulkRequest:
+        """Which sagas. Those in which the step cannot be settled so are passed over."""
+
+    @_builtins.property
+    def output(self) -> _payload_pb2.Payload:
+        """The output of the step, for SUCCEEDED."""
+
+    def __init__(
+        self,
+        *,
+        bulk: Global___BulkRequest | None = ...,
+        step: _builtins.str = ...,
+        resolution: _saga_pb2.StepResolution.ValueType = ...,
+        output: _payload_pb2.Payload | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "output", b"output", "resolution", b"resolution", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveStepsRequest: _TypeAlias = ResolveStepsRequest  # noqa: Y015
+
+@_typing.final
+class ResolveStepsResponse(_message.Message):
+    """ResolveStepsResponse is the response of ResolveSteps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___BulkResult:
+        """What was done."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___BulkResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveStepsResponse: _TypeAlias = ResolveStepsResponse  # noqa: Y015
+
+@_typing.final
 class Participant(_message.Message):
     """Participant is a registered participant."""
 

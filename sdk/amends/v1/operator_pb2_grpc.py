@@ -85,6 +85,11 @@ class OperatorServiceStub(object):
                 request_serializer=amends_dot_v1_dot_operator__pb2.FailSagasRequest.SerializeToString,
                 response_deserializer=amends_dot_v1_dot_operator__pb2.FailSagasResponse.FromString,
                 _registered_method=True)
+        self.ResolveSteps = channel.unary_unary(
+                '/amends.v1.OperatorService/ResolveSteps',
+                request_serializer=amends_dot_v1_dot_operator__pb2.ResolveStepsRequest.SerializeToString,
+                response_deserializer=amends_dot_v1_dot_operator__pb2.ResolveStepsResponse.FromString,
+                _registered_method=True)
         self.PutParticipant = channel.unary_unary(
                 '/amends.v1.OperatorService/PutParticipant',
                 request_serializer=amends_dot_v1_dot_operator__pb2.PutParticipantRequest.SerializeToString,
@@ -176,6 +181,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveSteps(self, request, context):
+        """ResolveSteps is ResolveStep, of the step of one id, for all sagas that match a filter and wait for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutParticipant(self, request, context):
         """PutParticipant registers a participant or changes its address, which must match the allow-list.
         """
@@ -249,6 +261,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.FailSagas,
                     request_deserializer=amends_dot_v1_dot_operator__pb2.FailSagasRequest.FromString,
                     response_serializer=amends_dot_v1_dot_operator__pb2.FailSagasResponse.SerializeToString,
+            ),
+            'ResolveSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveSteps,
+                    request_deserializer=amends_dot_v1_dot_operator__pb2.ResolveStepsRequest.FromString,
+                    response_serializer=amends_dot_v1_dot_operator__pb2.ResolveStepsResponse.SerializeToString,
             ),
             'PutParticipant': grpc.unary_unary_rpc_method_handler(
                     servicer.PutParticipant,
@@ -537,6 +554,33 @@ class OperatorService(object):
             '/amends.v1.OperatorService/FailSagas',
             amends_dot_v1_dot_operator__pb2.FailSagasRequest.SerializeToString,
             amends_dot_v1_dot_operator__pb2.FailSagasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/amends.v1.OperatorService/ResolveSteps',
+            amends_dot_v1_dot_operator__pb2.ResolveStepsRequest.SerializeToString,
+            amends_dot_v1_dot_operator__pb2.ResolveStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class OperatorServiceStub:
     """ResumeSagas is ResumeSaga for all that match a filter."""
     FailSagas: _aio.UnaryUnaryMultiCallable[_operator_pb2.FailSagasRequest, _operator_pb2.FailSagasResponse]
     """FailSagas is FailSaga for all that match a filter."""
+    ResolveSteps: _aio.UnaryUnaryMultiCallable[_operator_pb2.ResolveStepsRequest, _operator_pb2.ResolveStepsResponse]
+    """ResolveSteps is ResolveStep, of the step of one id, for all sagas that match a filter and wait for it."""
     PutParticipant: _aio.UnaryUnaryMultiCallable[_operator_pb2.PutParticipantRequest, _operator_pb2.PutParticipantResponse]
     """PutParticipant registers a participant or changes its address, which must match the allow-list."""
     ListParticipants: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListParticipantsRequest, _operator_pb2.ListParticipantsResponse]
@@ -125,6 +127,14 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operator_pb2.FailSagasRequest, _abc.Awaitable[_operator_pb2.FailSagasResponse]],
     ) -> _abc.Awaitable[_operator_pb2.FailSagasResponse]:
         """FailSagas is FailSaga for all that match a filter."""
+
+    @_abc_1.abstractmethod
+    def ResolveSteps(
+        self,
+        request: _operator_pb2.ResolveStepsRequest,
+        context: _aio.ServicerContext[_operator_pb2.ResolveStepsRequest, _abc.Awaitable[_operator_pb2.ResolveStepsResponse]],
+    ) -> _abc.Awaitable[_operator_pb2.ResolveStepsResponse]:
+        """ResolveSteps is ResolveStep, of the step of one id, for all sagas that match a filter and wait for it."""
 
     @_abc_1.abstractmethod
     def PutParticipant(

@@ -74,28 +74,40 @@ async def steer_many(verb: Verb, many: Many, reason: str | None, server: str, na
 
     :raises CommandError: if some of them could not be changed.
     """
-    from amends.v1 import operator_pb2 as pb
     from amends_server.cli.connect import connected
+
+    bulk = bulk_request(many, reason, namespace)
+    async with connected(server, namespace) as connection:
+        response, result = await _ask(verb, bulk, connection)
+    report(DONE[verb], response, result, many, form)
+
+
+def bulk_request(many: Many, reason: str | None, namespace: str) -> operator_pb2.BulkRequest:
+    """What all bulk forms say of the sagas that are meant."""
+    from amends.v1 import operator_pb2 as pb
     from amends_server.cli.where import read_where
 
-    bulk = pb.BulkRequest(
+    return pb.BulkRequest(
         namespace=namespace,
         filter=read_where(many.where),
         limit=many.limit,
         reason=reason or "dry run" if many.dry_run else need_reason(reason),
         dry_run=many.dry_run,
     )
-    async with connected(server, namespace) as connection:
-        response, result = await _ask(verb, bulk, connection)
+
+
+def report(done: str, response: Message, result: operator_pb2.BulkResult, many: Many, form: Form) -> None:
+    """Write what a bulk form did.
+
+    :raises CommandError: if some sagas could not be changed.
+    """
     if form is Form.JSON:
         print_message(response)
     else:
-        _print(DONE[verb], result, many)
+        _print(done, result, many)
     if result.failures:
         count = len(result.failures)
-        raise CommandError(
-            f"{count} saga{'' if count == 1 else 's'} could not be {DONE[verb]}: see `amends show SAGA`."
-        )
+        raise CommandError(f"{count} saga{'' if count == 1 else 's'} could not be {done}: see `amends show SAGA`.")
 
 
 async def _ask(

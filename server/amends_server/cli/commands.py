@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from amends_server.cli import completion, definitions, listing, participants, repairs, sagas
+from amends_server.cli import completion, definitions, listing, participants, repairs, sagas, settling
 from amends_server.cli.demo_command import demo
 from amends_server.cli.exits import EXIT_CODES
 from amends_server.cli.health import health
@@ -43,5 +43,6 @@ sagas.add_commands(app)
 listing.add_commands(app)
 completion.add_commands(app)
 repairs.add_commands(app)
+settling.add_commands(app)
 app.add_typer(definitions.make_app(), name="definitions", rich_help_panel="Registry")
 app.add_typer(participants.make_app(), name="participants", rich_help_panel="Registry")

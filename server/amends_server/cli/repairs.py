@@ -1,9 +1,8 @@
-"""Commands for operators: retry, resolve, fail, pause, resume."""
+"""Commands for operators: retry, fail, pause, resume."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, assert_never
+from typing import Literal, assert_never
 
 import typer
 
@@ -16,32 +15,16 @@ from amends_server.cli.options import (
     Namespace,
     Output,
     Reason,
-    SagaId,
     Server,
     need_reason,
-    read_json,
 )
-from amends_server.cli.output import print_message
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
-    from amends.v1 import saga_pb2
 
 Verb = Literal["retry", "fail", "pause", "resume"]
 
 
-class Resolution(StrEnum):
-    """How a step is settled."""
-
-    SKIPPED = "skipped"
-    SUCCEEDED = "succeeded"
-    COMPENSATED = "compensated"
-
-
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (retry, resolve, fail, pause, resume):
+    for command in (retry, fail, pause, resume):
         app.command(command.__name__, epilog=EXIT_CODES, rich_help_panel="Repairs")(command)
 
 
@@ -57,42 +40,6 @@ def retry(
 ) -> None:
     """Have a STUCK saga go on with its attempts anew; one that waits for a retry makes it now."""
     _steer("retry", saga_id, where, reason, dry_run, limit, server, namespace, form)
-
-
-def resolve(
-    saga_id: SagaId,
-    step: Annotated[str, typer.Argument(metavar="STEP", help="The id of the step.", show_default=False)],
-    as_: Annotated[
-        Resolution,
-        typer.Option(
-            "--as",
-            help="skipped: go on without it; succeeded: it has its effect; compensated: it has no effect any more.",
-        ),
-    ],
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="JSON", help="The step's output, with --as succeeded.")
-    ] = None,
-    reason: Reason = None,
-    server: Server = ADDRESS,
-    namespace: Namespace = NAMESPACE,
-    form: Output = Form.TEXT,
-) -> None:
-    """Settle a step that cannot settle itself, after looking at its participant what really happened."""
-
-    async def resolved() -> None:
-        from amends.v1 import operator_pb2 as pb
-        from amends.v1 import saga_pb2
-        from amends_server.cli.connect import connected
-
-        request = pb.ResolveStepRequest(namespace=namespace, saga_id=saga_id, step=step, reason=need_reason(reason))
-        request.resolution = saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{as_.name}")
-        if (text := read_json(output, "--output")) is not None:
-            request.output.json = text
-        async with connected(server, namespace) as connection:
-            response = await connection.once(connection.operator.ResolveStep, request)
-        _print(response, response.saga, form)
-
-    run(resolved(), server)
 
 
 def fail(
@@ -160,6 +107,7 @@ def _steer(
 async def _steer_one(verb: Verb, saga_id: str, reason: str | None, server: str, namespace: str, form: Form) -> None:
     from amends.v1 import operator_pb2 as pb
     from amends_server.cli.connect import connected
+    from amends_server.cli.saga_view import print_changed
 
     about = {"namespace": namespace, "saga_id": saga_id, "reason": need_reason(reason)}
     async with connected(server, namespace) as connection:
@@ -167,24 +115,15 @@ async def _steer_one(verb: Verb, saga_id: str, reason: str | None, server: str, 
         match verb:
             case "retry":
                 retried = await connection.once(operator.RetrySaga, pb.RetrySagaRequest(**about))
-                _print(retried, retried.saga, form)
+                print_changed(retried, retried.saga, form)
             case "fail":
                 failed = await connection.once(operator.FailSaga, pb.FailSagaRequest(**about))
-                _print(failed, failed.saga, form)
+                print_changed(failed, failed.saga, form)
             case "pause":
                 paused = await connection.once(operator.PauseSaga, pb.PauseSagaRequest(**about))
-                _print(paused, paused.saga, form)
+                print_changed(paused, paused.saga, form)
             case "resume":
                 resumed = await connection.once(operator.ResumeSaga, pb.ResumeSagaRequest(**about))
-                _print(resumed, resumed.saga, form)
+                print_changed(resumed, resumed.saga, form)
             case _:
                 assert_never(verb)
-
-
-def _print(response: Message, saga: saga_pb2.Saga, form: Form) -> None:
-    from amends_server.cli.saga_view import print_saga
-
-    if form is Form.JSON:
-        print_message(response)
-    else:
-        print_saga(saga)

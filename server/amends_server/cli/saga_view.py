@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,7 +12,8 @@ from rich.text import Text
 from amends.errors import PayloadError
 from amends.v1 import payload_pb2, saga_pb2
 from amends.views import Data, Problem, SagaStatus, SagaView, StepStatus, StepView
-from amends_server.cli.output import emit, make_console, seconds_text, status_text, time_text
+from amends_server.cli.options import Form
+from amends_server.cli.output import emit, make_console, print_message, seconds_text, status_text, time_text
 
 PAYLOAD_CHARACTERS_MAX = 300
 """Of a payload in a text; `-o json` has it all."""
@@ -32,6 +34,14 @@ def print_saga(saga: saga_pb2.Saga, console: Console | None = None) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+def print_changed(response: Message, saga: saga_pb2.Saga, form: Form) -> None:
+    """Write the answer to a command that has changed a saga."""
+    if form is Form.JSON:
+        print_message(response)
+    else:
+        print_saga(saga)
 
 
 def payload_text(payload: payload_pb2.Payload) -> str:

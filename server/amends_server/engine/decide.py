@@ -39,10 +39,10 @@ from amends_server.engine.events import (
     TurnedByOperator,
 )
 from amends_server.engine.evolve import begin
-from amends_server.engine.graph import Graph, Node
+from amends_server.engine.graph import Graph
 from amends_server.engine.policy import Time
 from amends_server.engine.settle import recover, settle
-from amends_server.engine.state import BLOCKED, SagaStatus, State, StepState, StepStatus
+from amends_server.engine.state import BLOCKED, SagaStatus, State, StepStatus
 
 
 class Decision(NamedTuple):
@@ -132,10 +132,10 @@ def _resolve(draft: Draft, command: Resolve) -> None:
     _reject_final(draft.state)
     if command.step not in draft.state.graph.index:
         raise Rejected("STEP_UNKNOWN", f"The saga has no step `{command.step}`; its steps are named in its definition.")
-    node, step = draft.state.graph.node(command.step), draft.state.step(command.step)
+    step = draft.state.step(command.step)
     if step.action.open or step.compensation.open:
         raise Rejected("CALL_IN_FLIGHT", f"A call of step `{command.step}` is in flight; wait for its outcome.")
-    allowed = _resolutions(draft.state, node, step)
+    allowed = resolutions(draft.state, command.step)
     if command.resolution not in allowed:
         names = ", ".join(sorted(r.name for r in allowed)) or "none"
         raise Rejected(
@@ -150,8 +150,11 @@ def _resolve(draft: Draft, command: Resolve) -> None:
     draft.advance(range(len(draft.state.steps)))
 
 
-def _resolutions(state: State, node: Node, step: StepState) -> frozenset[Resolution]:
-    """What an operator may say of a step that waits for a retry or has ended otherwise than wished."""
+def resolutions(state: State, step_id: str) -> frozenset[Resolution]:
+    """Return what an operator may say of a step: something if it waits for a retry or ended otherwise than wished."""
+    if state.final or step_id not in state.graph.index:
+        return frozenset()
+    node, step = state.graph.node(step_id), state.step(step_id)
     if state.going_back:
         undoing = step.status in (StepStatus.COMPENSATION_FAILED, StepStatus.COMPENSATING)
         return frozenset({Resolution.SKIPPED, Resolution.COMPENSATED} if undoing else ())

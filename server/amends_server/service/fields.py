@@ -78,18 +78,18 @@ def read_labels(labels: Mapping[str, str], field: str) -> dict[str, str]:
     return dict(labels)
 
 
-def read_reason(reason: str) -> str:
+def read_reason(reason: str, field: str = "reason") -> str:
     """Return why somebody does something; kept for ever, so it is bounded."""
     if len(reason) > REASON_LENGTH_MAX:
-        raise BadField("reason", f"It may have {REASON_LENGTH_MAX} characters at the most.")
+        raise BadField(field, f"It may have {REASON_LENGTH_MAX} characters at the most.")
     return reason
 
 
-def need_reason(reason: str) -> str:
+def need_reason(reason: str, field: str = "reason") -> str:
     """Return why an operator does something, which has to be said."""
     if not reason.strip():
-        raise BadField("reason", "Say why: it is kept in the saga's journal, with who did it.")
-    return read_reason(reason)
+        raise BadField(field, "Say why: it is kept in the saga's journal, with who did it.")
+    return read_reason(reason, field)
 
 
 def read_time(timestamp: Timestamp, field: str) -> Time:

@@ -8,7 +8,7 @@ import grpc
 
 from amends.v1 import operator_pb2 as pb
 from amends.v1 import operator_pb2_grpc as pb_grpc
-from amends.v1 import saga_pb2
+from amends.v1 import payload_pb2, saga_pb2
 from amends_server.addresses import parse_address
 from amends_server.config import CALLS_IN_FLIGHT_MAX
 from amends_server.convert.enums import RESOLUTION_FROM_WIRE
@@ -17,6 +17,7 @@ from amends_server.convert.saga import saga_to_wire
 from amends_server.convert.times import set_time
 from amends_server.engine.commands import Cancel, Command, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.events import Resolution
+from amends_server.engine.payload import Payload
 from amends_server.engine.validation import NAME
 from amends_server.errors import BadField, ParticipantInUse, SagaNotFound
 from amends_server.participants import Participants, Registered
@@ -63,12 +64,7 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
 
     @refusals
     async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
-        resolution = RESOLUTION_FROM_WIRE.get(request.resolution)
-        if resolution is None:
-            raise BadField("resolution", "Say how the step is settled: SKIPPED, SUCCEEDED or COMPENSATED.")
-        output = read_payload(request.output, "output", self._payload_bytes_max)
-        if output is not None and resolution is not Resolution.SUCCEEDED:
-            raise BadField("output", "Only a step that SUCCEEDED has an output.")
+        resolution, output = self._read_resolution(request.resolution, request.output)
         reason = need_reason(request.reason)
         command = Resolve(request.step, resolution, output, reason, principal(context))
         return pb.ResolveStepResponse(saga=await self._command(request.namespace, request.saga_id, command))
@@ -77,6 +73,17 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
     async def FailSaga(self, request: pb.FailSagaRequest, context: Context) -> pb.FailSagaResponse:
         command = Fail(need_reason(request.reason), principal(context))
         return pb.FailSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+
+    def _read_resolution(
+        self, number: saga_pb2.StepResolution.ValueType, message: payload_pb2.Payload
+    ) -> tuple[Resolution, Payload | None]:
+        resolution = RESOLUTION_FROM_WIRE.get(number)
+        if resolution is None:
+            raise BadField("resolution", "Say how the step is settled: SKIPPED, SUCCEEDED or COMPENSATED.")
+        output = read_payload(message, "output", self._payload_bytes_max)
+        if output is not None and resolution is not Resolution.SUCCEEDED:
+            raise BadField("output", "Only a step that SUCCEEDED has an output.")
+        return resolution, output
 
     async def _command(self, namespace: str, saga_id: str, command: Command) -> saga_pb2.Saga:
         key = read_key(namespace, saga_id)
@@ -90,23 +97,36 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
 
     @refusals
     async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
-        return pb.RetrySagasResponse(result=await self._bulk.run(request.bulk, Retry, principal(context)))
+        order = Retry(_bulk_reason(request.bulk), principal(context))
+        return pb.RetrySagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
 
     @refusals
     async def CancelSagas(self, request: pb.CancelSagasRequest, context: Context) -> pb.CancelSagasResponse:
-        return pb.CancelSagasResponse(result=await self._bulk.run(request.bulk, Cancel, principal(context)))
+        order = Cancel(_bulk_reason(request.bulk), principal(context))
+        return pb.CancelSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
 
     @refusals
     async def PauseSagas(self, request: pb.PauseSagasRequest, context: Context) -> pb.PauseSagasResponse:
-        return pb.PauseSagasResponse(result=await self._bulk.run(request.bulk, Pause, principal(context)))
+        order = Pause(_bulk_reason(request.bulk), principal(context))
+        return pb.PauseSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
 
     @refusals
     async def ResumeSagas(self, request: pb.ResumeSagasRequest, context: Context) -> pb.ResumeSagasResponse:
-        return pb.ResumeSagasResponse(result=await self._bulk.run(request.bulk, Resume, principal(context)))
+        order = Resume(_bulk_reason(request.bulk), principal(context))
+        return pb.ResumeSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
 
     @refusals
     async def FailSagas(self, request: pb.FailSagasRequest, context: Context) -> pb.FailSagasResponse:
-        return pb.FailSagasResponse(result=await self._bulk.run(request.bulk, Fail, principal(context)))
+        order = Fail(_bulk_reason(request.bulk), principal(context))
+        return pb.FailSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+
+    @refusals
+    async def ResolveSteps(self, request: pb.ResolveStepsRequest, context: Context) -> pb.ResolveStepsResponse:
+        if not request.step:
+            raise BadField("step", "Say which step is settled: its id in the definition.")
+        resolution, output = self._read_resolution(request.resolution, request.output)
+        order = Resolve(request.step, resolution, output, _bulk_reason(request.bulk), principal(context))
+        return pb.ResolveStepsResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
 
     # Participants
 
@@ -137,6 +157,10 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
             raise ParticipantInUse(request.name, user.saga_id)
         await self._participants.delete(request.name)
         return pb.DeleteParticipantResponse()
+
+
+def _bulk_reason(request: pb.BulkRequest) -> str:
+    return need_reason(request.reason, "bulk.reason")
 
 
 def _read_endpoint(message: pb.Participant) -> Endpoint:

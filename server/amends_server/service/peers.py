@@ -32,15 +32,23 @@ _ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorServic
 _OPERATOR = operator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 
 START = f"/{_ORCHESTRATOR}/StartSaga"
+CANCEL = f"/{_ORCHESTRATOR}/CancelSaga"
 
-_REPEATABLE = frozenset({START, f"/{_ORCHESTRATOR}/CancelSaga"})
+
+def operator_method(name: str) -> str:
+    """Return the full name of a method of OperatorService."""
+    return f"/{_OPERATOR}/{name}"
+
+
+_REPEATABLE = frozenset({START, CANCEL})
 """What may be asked again when nobody knows whether it was done: it is done once."""
 
 _PASSED_ON = _REPEATABLE | {
     f"/{_ORCHESTRATOR}/CompleteStep",
-    *(f"/{_OPERATOR}/{name}" for name in ("PauseSaga", "ResumeSaga", "RetrySaga", "ResolveStep", "FailSaga")),
+    *(operator_method(name) for name in ("PauseSaga", "ResumeSaga", "RetrySaga", "ResolveStep", "FailSaga")),
 }
-"""What only a saga's owner can do. What is only read, everybody reads from the store."""
+"""What only a saga's owner can do. What is only read, everybody reads from the store; the bulk forms pass on what they
+do to each saga."""
 
 
 class Peers(grpc.aio.ServerInterceptor):
