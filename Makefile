@@ -45,7 +45,7 @@ generate: $(GENERATOR)
 
 # JSON=FILE writes one object a row to FILE; QUICK=1 takes the first workload only, and less than a minute.
 bench: $(VENV)
-	PYTHONPATH=. $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+	$(BIN)/amends bench $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 # Newest versions that pyproject.toml and tools/generate.in allow, for every platform, with hashes.
 lock: .venv-lock/.stamp
@@ -56,7 +56,7 @@ lock: .venv-lock/.stamp
 
 clean:
 	rm -rf .venv .venv-generate .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov
-	find sdk server participants bench tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find sdk server participants tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The build backend is in the lock, so nothing is fetched that has no hash.
 $(VENV): pyproject.toml requirements.lock

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT_ROOTS = ("sdk", "server", "participants", "tools", "bench")
+PRODUCT_ROOTS = ("sdk", "server", "participants", "tools")
 
 
 def product_files() -> list[Path]:

@@ -47,10 +47,10 @@ MAY_IMPORT_OF_OURS = {
 }
 # Beginnings of paths that a rule above does not hold for.
 EXCEPT = {
-    "server/amends_server": ("server/amends_server/cli", "server/amends_server/demo"),  # users of the SDK themselves
+    "server/amends_server": ("server/amends_server/cli", "server/amends_server/bench"),  # users of the SDK themselves
     "sdk/amends": ("sdk/amends/testing",),  # gives a test a real server
 }
-OURS = ("amends", "amends_server", "participants", "tests", "tools", "bench")
+OURS = ("amends", "amends_server", "participants", "tests", "tools")
 
 
 def test_engine_imports_pure_modules_only() -> None:

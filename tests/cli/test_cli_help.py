@@ -38,7 +38,7 @@ def test_help_of_serve_names_every_setting() -> None:
 
 def test_help_of_all_names_the_commands() -> None:
     ended = amends("--help")
-    assert [each[0] for each in (*CLIENTS, ["serve"], ["demo"]) if f" {each[0]} " not in ended.out] == []
+    assert [each[0] for each in (*CLIENTS, ["serve"], ["demo"], ["bench"]) if f" {each[0]} " not in ended.out] == []
     assert "Exit codes:" in ended.out
     assert "Exit codes:" in in_process("demo", "--help").out
 

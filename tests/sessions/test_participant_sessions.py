@@ -16,7 +16,7 @@ from amends import Client, Participant, Retry, Saga, SagaHandle
 from amends.serve import serving
 from amends.v1 import participant_pb2, participant_pb2_grpc
 from amends_server.app import Server
-from bench.nodes import UnaryServicer
+from amends_server.bench.nodes import UnaryServicer
 from tests.sessions.raw import WAIT_S, RawParticipant, raw
 
 ROOT = Path(__file__).parent.parent.parent

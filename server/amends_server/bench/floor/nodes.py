@@ -17,8 +17,8 @@ from typing import Any
 import aiosqlite
 import grpc
 
-from bench.floor import messages as m
-from bench.load import drive
+from amends_server.bench.floor import messages as m
+from amends_server.bench.load import drive
 
 STEPS = ("reserve", "charge", "ship")
 SUCCEEDED, COMPLETED = 1, 2

@@ -9,11 +9,26 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.load import Measured
-from bench.processes import Node, output_of, running
-from bench.workloads import Workload
+from amends_server.bench.load import Measured
+from amends_server.bench.processes import Node, output_of, running
+from amends_server.bench.taken import Taken, take
+from amends_server.bench.workloads import Workload
 
 LINKS = ("session", "unary")
+CONCURRENCIES = (1, 32, 256, 1_024)
+QUICK_CONCURRENCIES = (1, 32, 256)
+SECONDS = 4.0
+QUICK_SECONDS = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The rows that are wanted: each workload over each link at each concurrency, for so many seconds."""
+
+    workloads: Sequence[Workload]
+    links: Sequence[str]
+    concurrencies: Sequence[int]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +53,7 @@ class Row:
     db_bytes_per_saga: int
     memory_peak_mb: dict[str, float]
     sagas: int
+    taken: Taken
 
     def to_json(self) -> str:
         """The row as one line of JSON."""
@@ -52,7 +68,12 @@ class Pair:
     participant: Node
 
     def load(self, *command: str) -> tuple[Measured, dict[str, float]]:
-        """Run a client; return its figures, and the CPU seconds of all three processes for 1,000 sagas."""
+        """Run a client; return its figures, and the CPU seconds of all three processes for 1,000 sagas.
+
+        From then on the peaks of memory are those of this run.
+        """
+        self.orchestrator.forget_peak()
+        self.participant.forget_peak()
         before = (self.orchestrator.cpu_s(), self.participant.cpu_s())
         measured: Measured = json.loads(output_of(*command))
         thousands = measured["sagas"] / 1000
@@ -66,18 +87,18 @@ class Pair:
 class Bench:
     """Processes of amends and of the floor, one link each. The floor's figures are measured anew for every row."""
 
-    def __init__(self, link: str, seconds: float, ours: Pair, path: Path, floor: Pair) -> None:
-        self._link, self._seconds = link, seconds
+    def __init__(self, link: str, seconds: float, ours: Pair, path: Path, floor: Pair, taken: Taken) -> None:
+        self._link, self._seconds, self._taken = link, seconds, taken
         self._ours, self._path, self._floor = ours, path, floor
 
     def measure(self, workload: Workload, concurrency: int) -> Row:
         """Run the floor, then the workload."""
         how = (str(concurrency), str(self._seconds))
         address = self._floor.orchestrator.address
-        floor, floor_cpu = self._floor.load("bench.floor.nodes", "load", self._link, address, *how)
+        floor, floor_cpu = self._floor.load("amends_server.bench.floor.nodes", "load", self._link, address, *how)
         size_before = _database_bytes(self._path)
         address = self._ours.orchestrator.address
-        ours, cpu = self._ours.load("bench.nodes", "load", self._link, address, workload.name, *how)
+        ours, cpu = self._ours.load("amends_server.bench.nodes", "load", self._link, address, workload.name, *how)
         return Row(
             workload=workload.name,
             link=self._link,
@@ -95,33 +116,34 @@ class Bench:
             memory_peak_mb={
                 "orchestrator": round(self._ours.orchestrator.memory_peak_mb()),
                 "participant": round(self._ours.participant.memory_peak_mb()),
+                "client": round(ours["memory_peak_mb"]),
             },
             sagas=ours["sagas"],
+            taken=self._taken,
         )
 
 
 @contextmanager
-def bench(link: str, seconds: float, folder: Path) -> Generator[Bench, None, None]:
+def bench(link: str, seconds: float, folder: Path, taken: Taken) -> Generator[Bench, None, None]:
     """Start what is measured over a link."""
     path, floor_path = folder / f"amends-{link}.db", folder / f"floor-{link}.db"
     with ExitStack() as stack:
-        participant = stack.enter_context(running("bench.nodes", "participant", link))
-        ours = stack.enter_context(running("bench.nodes", "orchestrator", str(path), participant.address))
-        floor_participant = stack.enter_context(running("bench.floor.nodes", "participant"))
+        participant = stack.enter_context(running("amends_server.bench.nodes", "participant", link))
+        ours = stack.enter_context(running("amends_server.bench.nodes", "orchestrator", str(path), participant.address))
+        floor_participant = stack.enter_context(running("amends_server.bench.floor.nodes", "participant"))
         floor = stack.enter_context(
-            running("bench.floor.nodes", "orchestrator", link, str(floor_path), floor_participant.address)
+            running("amends_server.bench.floor.nodes", "orchestrator", link, str(floor_path), floor_participant.address)
         )
-        yield Bench(link, seconds, Pair(ours, participant), path, Pair(floor, floor_participant))
+        yield Bench(link, seconds, Pair(ours, participant), path, Pair(floor, floor_participant), taken)
 
 
-def measure(
-    workloads: Sequence[Workload], concurrencies: Sequence[int], seconds: float, folder: Path
-) -> Generator[Row, None, None]:
-    """Measure all workloads over both links."""
-    for link in LINKS:
-        with bench(link, seconds, folder) as measuring:
-            for workload in workloads:
-                for concurrency in concurrencies:
+def measure(plan: Plan, folder: Path) -> Generator[Row, None, None]:
+    """Measure it all, with files in that folder."""
+    taken = take()
+    for link in plan.links:
+        with bench(link, plan.seconds, folder, taken) as measuring:
+            for workload in plan.workloads:
+                for concurrency in plan.concurrencies:
                     yield measuring.measure(workload, concurrency)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypedDict
@@ -12,13 +13,14 @@ WARM_UP_S = 0.5
 
 
 class Measured(TypedDict):
-    """Figures of one run. `sagas` and `cpu_s` are of the whole run, the others without the warming up."""
+    """Figures of one run. Times are without the warming up, `sagas`, `cpu_s` and memory of the whole run."""
 
     sagas: int
     sagas_per_s: float
     p50_ms: float
     p99_ms: float
     cpu_s: float
+    memory_peak_mb: float
 
 
 async def drive(one: Callable[[], Awaitable[None]], concurrency: int, seconds: float) -> Measured:
@@ -41,6 +43,7 @@ async def drive(one: Callable[[], Awaitable[None]], concurrency: int, seconds: f
         p50_ms=_quantile(times, 0.5) * 1e3,
         p99_ms=_quantile(times, 0.99) * 1e3,
         cpu_s=time.process_time() - cpu_begun,
+        memory_peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
 STOP_S = 40.0
 """Longer than an orchestrator takes to drain."""
 
@@ -18,9 +17,7 @@ class Node:
     """A process that serves. `address` is where."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         word, _, self.address = self._process.stdout.readline().strip().partition(" ")
         if word != "ready":
@@ -43,6 +40,10 @@ class Node:
     def memory_peak_mb(self) -> float:
         """The most memory that it had so far."""
         return self._memory_mb("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Begin to look for the most memory anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
 
     def _memory_mb(self, name: str) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
@@ -75,5 +76,5 @@ def running(module: str, *arguments: str) -> Generator[Node, None, None]:
 
 def output_of(module: str, *arguments: str) -> str:
     """Run a process to its end and return what it printed."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, check=True)
     return done.stdout.decode()

@@ -1,4 +1,4 @@
-"""`python -m bench.waiting [COUNT]`: how much memory an orchestrator needs for sagas that wait for CompleteStep.
+"""How much memory an orchestrator needs for sagas that wait for CompleteStep: `python -m … [COUNT]`.
 
 The orchestrator is a process of its own; the participant and the client run here. Prints one line of figures.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from amends import Call, Client, Participant, Saga
 from amends.completions import Completion
 from amends.serve import serving
-from bench.processes import Node
-from bench.workloads import PAYLOAD_BYTES, Load
+from amends_server.bench.processes import Node
+from amends_server.bench.workloads import PAYLOAD_BYTES, Load
 
 COUNT = 10_000
 CONCURRENCY = 256
@@ -69,7 +69,7 @@ saga.step(approve)
 @asynccontextmanager
 async def orchestrator(path: Path, address: str) -> AsyncGenerator[Node, None]:
     """Run an orchestrator inside the block; the participant answers while it comes and goes."""
-    node = await asyncio.to_thread(Node, "bench.nodes", "orchestrator", str(path), address)
+    node = await asyncio.to_thread(Node, "amends_server.bench.nodes", "orchestrator", str(path), address)
     try:
         yield node
     finally:
@@ -154,7 +154,9 @@ async def measure(count: int, path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.waiting", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m amends_server.bench.waiting", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("count", nargs="?", type=int, default=COUNT, metavar="COUNT", help=f"sagas; {COUNT} by default")
     options = parser.parse_args()
     if options.count < _KEPT:

@@ -19,11 +19,11 @@ from amends.payloads import encode
 from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
 from amends_server.app import serving
+from amends_server.bench.load import drive
+from amends_server.bench.workloads import BY_NAME, Workload, participant
 from amends_server.config import load_settings
 from amends_server.logs import set_up_logs
 from amends_server.memory import tune_memory
-from bench.load import drive
-from bench.workloads import BY_NAME, Workload, participant
 
 START_TIMEOUT_S = 60.0
 

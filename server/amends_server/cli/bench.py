@@ -1,0 +1,85 @@
+"""The command that measures."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amends_server.cli.exits import CommandError, fail, usage_error
+
+WIDTH = 175
+"""Columns that the table needs, whatever the terminal or the file has."""
+
+
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Three steps at 1, 32 and 256 only, in less than a minute.")
+    ] = False,
+    workload: Annotated[str, typer.Option("--workload", metavar="NAME", help="This workload only.")] = "",
+    link: Annotated[str, typer.Option("--link", metavar="LINK", help="session or unary; both by default.")] = "",
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, help="This many sagas at a time only.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="How long each row is measured; 4, with --quick 2.5.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write one JSON object a row to FILE.")
+    ] = None,
+) -> None:
+    """Measure the orchestrator on this machine beside the least that a durable saga costs there.
+
+    Runs orchestrator, participant and client as processes of their own, in a temporary folder (TMPDIR says where),
+    and the floor before each row. Everything together takes about eight minutes. Needs Linux.
+
+    Exit codes: 0 done; 1 it could not be run; 2 wrong usage.
+    """
+    try:
+        _measure(quick, workload, link, concurrency, seconds, json)
+    except CommandError as error:
+        fail(error)
+
+
+def _measure(
+    quick: bool, workload: str, link: str, concurrency: int | None, seconds: float | None, json: Path | None
+) -> None:
+    from rich.console import Console
+
+    from amends_server.bench import rows
+    from amends_server.bench.table import table_of
+    from amends_server.bench.workloads import WORKLOADS
+
+    if sys.platform != "linux":
+        raise CommandError("The bench reads CPU time and memory from /proc: run it on Linux.")
+    known = {each.name: each for each in WORKLOADS}
+    plan = rows.Plan(
+        workloads=[known[name] for name in _chosen("--workload", workload, known, 1 if quick else None)],
+        links=_chosen("--link", link, rows.LINKS),
+        concurrencies=[concurrency] if concurrency else rows.QUICK_CONCURRENCIES if quick else rows.CONCURRENCIES,
+        seconds=seconds or (rows.QUICK_SECONDS if quick else rows.SECONDS),
+    )
+    console = Console(width=WIDTH)
+    found: list[rows.Row] = []
+    with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
+        for row in rows.measure(plan, Path(folder)):
+            found.append(row)
+            console.print(f"{row.workload}, {row.link}, {row.concurrency}: {row.sagas_per_s:,.0f} sagas/s", style="dim")
+            if json is not None:
+                json.write_text("".join(f"{each.to_json()}\n" for each in found), encoding="utf-8")
+    console.print(table_of(found))
+
+
+def _chosen(option: str, name: str, known: Iterable[str], count: int | None = None) -> list[str]:
+    """The one of that name, or the first ones if there is no name.
+
+    :raises CommandError: if none has that name.
+    """
+    names = list(known)
+    if name and name not in names:
+        raise usage_error(f"{option}: there is no {name!r}; there are {', '.join(names)}.")
+    return [name] if name else names[:count]
