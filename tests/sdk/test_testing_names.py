@@ -31,6 +31,8 @@ scenario = given(order, start)
 reveal_type(scenario.expect(reserve, Reserve("tea", 3)).replies(Hold("H", "tea", 3)))
 scenario.expect(hold, Reserve("tea", 3)).replies(Hold("H", "tea", 3)).completes(Receipt(30, "P", "T"))
 scenario.expect("reserve").replies("anything").expect_compensated([reserve, hold, "charge"])
+scenario.expect(hold).replies_later(poll=60).complete_step(hold, Hold("H", "tea", 3)).complete_step("ship", "anything")
+scenario.complete_step(reserve, "H")  # error: no Hold
 scenario.expect(reserve, Charge("ada", 3, "H"))  # error: another action's request
 scenario.expect(reserve).replies("H")  # error: no Hold
 scenario.expect(hold).replies(3)  # error: no Hold

@@ -207,6 +207,8 @@ def test_another_request_is_shown_line_by_line_with_the_journal() -> None:
     assert text.startswith("inventory/reserve is called with another request.\n- wanted\n+ got\n")
     assert '-   "quantity": 4,\n+   "quantity": 3,\n' in text
     assert "Now it is RUNNING, and waits for answers to reserve, attempt 1." in text
+    assert "   1  validate #1 is called with key default/order-1/validate/execute and {" in text
+    assert '   2  validate #1 succeeds with {"amount":30}\nThe journal so far:\n' in text
     assert re.search(r"^   3     \+0\.000 s  step_succeeded +validate #1$", text, re.MULTILINE)
 
 
@@ -236,8 +238,11 @@ def test_a_definition_that_no_server_would_take_is_refused() -> None:
 
 
 def test_data_that_no_server_would_take_is_refused() -> None:
-    with pytest.raises(amends.PayloadError, match="1048576"):
+    with pytest.raises(amends.ResourceExhausted, match="1048576") as refused:
         given(texts(), "x" * (1 << 20))
+    assert refused.value.reason == "PAYLOAD_TOO_LARGE"
+    with pytest.raises(amends.PayloadError):
+        given(texts(), "x").expect("a").replies(object())
 
 
 def texts() -> Saga[str, dict[str, object]]:

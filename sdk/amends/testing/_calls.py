@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from amends.errors import InProgress
+from amends.policies import Duration, duration_message
 from amends.testing._machine import Machine, payload_of
 from amends.testing._world import World
+from amends.v1 import saga_pb2
+from amends_server.config import PAYLOAD_BYTES_MAX
 from amends_server.engine.commands import Refused, Succeeded, Unknown, Verdict
 from amends_server.engine.due import OwedCall
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import SECOND_US
+from amends_server.transport.verdicts import verdict_of_reply
 
 Result = TypeVar("Result")
 Next = TypeVar("Next")
@@ -43,6 +48,17 @@ class _Expected(Generic[Next]):
         left = self._order.deadline - self._world.now if self._order.deadline else self._order.timeout_us
         self._world.advance(max(0, min(self._order.timeout_us, left)) / SECOND_US)
         return self._settle(Unknown(self._error("TIMEOUT", "No answer came in time.")))
+
+    def replies_later(self, *, poll: Duration | None = None) -> Next:
+        """In progress, as `call.later(poll=…)` in a handler: the step waits to be asked again, or to be completed.
+
+        A compensation that answers so is asked again by its retry policy.
+
+        :raises ValueError: if `poll` is not longer than nothing.
+        """
+        poll_s = InProgress(poll=poll).poll_s
+        reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_IN_PROGRESS, poll_interval=duration_message(poll_s, "poll"))
+        return self._settle(verdict_of_reply(self._order.node.step.participant, reply, PAYLOAD_BYTES_MAX))
 
     def runs(self) -> Next:
         """The participant's handler runs, and its answer comes.

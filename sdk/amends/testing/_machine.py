@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from amends.builder import Saga
 from amends.errors import DefinitionError, PayloadError
+from amends.filters import timestamp
 from amends.payloads import encode
+from amends.policies import Duration, duration_message
+from amends.testing._refusals import as_clients_see_them
+from amends.v1 import orchestrator_pb2
 from amends_server import codec
+from amends_server.catalogue import Entry
 from amends_server.config import PAYLOAD_BYTES_MAX
 from amends_server.convert.definition import read_definition
 from amends_server.convert.payload import read_payload
+from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import Command, Recover, Settle, Verdict
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.definition import digest
 from amends_server.engine.due import CallOrder, OwedCall, due, order_call
-from amends_server.engine.events import Event, SagaStarted
+from amends_server.engine.events import Event
 from amends_server.engine.evolve import fold
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import Payload
@@ -23,11 +31,16 @@ from amends_server.engine.policy import Time
 from amends_server.engine.problem import InvalidDefinition
 from amends_server.engine.state import State
 from amends_server.errors import BadField, PayloadTooLarge
-from amends_server.store.protocol import SagaKey
+from amends_server.service.starts import Start, read_start
+from amends_server.store.protocol import SagaKey, StoredDefinition
+from amends_server.tokens import Tokens
 from amends_server.transport.requests import Origin
 
 NAMESPACE = "default"
 DEFINITION_VERSION = 1
+PRINCIPAL = "test"
+TOKENS = Tokens(b"amends.testing")
+"""Nothing here is secret: tokens only have to fit their steps."""
 
 
 def graph_of(saga: Saga[Any, Any]) -> Graph:
@@ -53,24 +66,62 @@ def payload_of(value: object) -> Payload | None:
         raise PayloadError(str(problem)) from None
 
 
-class Machine:
-    """A saga, from its start on. What it owes is derived from its journal alone, so that it can crash at any time."""
+def start_of(
+    value: object,
+    saga_id: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    at: datetime | None = None,
+    deadline: Duration | None = None,
+) -> Start:
+    """Return a start, checked as a server does it.
 
-    def __init__(self, graph: Graph, saga_id: str, value: object, now: Time) -> None:
-        deadline_us = graph.definition.deadline_us
-        started = SagaStarted(
-            time=now,
+    :raises PayloadError: if the value cannot be a payload.
+    :raises ValueError: if `at` has no time zone.
+    :raises RpcError: if a server would not take it: whatever a client would get then.
+    """
+    request = orchestrator_pb2.StartSagaRequest(
+        namespace=NAMESPACE,
+        saga_id=saga_id,
+        input=encode(value),
+        labels=labels,
+        deadline=duration_message(deadline, "deadline"),
+        start_time=timestamp(at),
+    )
+    with as_clients_see_them():
+        return read_start(request, saga_id, PAYLOAD_BYTES_MAX)
+
+
+class Machine:
+    """A saga, from its start on. What it owes is derived from its journal alone, so that it can crash at any time.
+
+    `notes` is what happened to it, in words, for people who read why an expectation failed.
+    """
+
+    def __init__(self, graph: Graph, start_: Start, now: Time) -> None:
+        stored = StoredDefinition(
             namespace=NAMESPACE,
-            saga_id=saga_id,
-            definition_digest=graph.digest,
-            input=payload_of(value),
-            deadline=None if deadline_us is None else now + deadline_us,
+            name=graph.definition.name,
+            version=DEFINITION_VERSION,
+            digest=graph.digest,
+            body=b"",
+            create_time=now,
         )
+        entry = Entry(stored, graph)
+        with as_clients_see_them():
+            start_.check_input(entry)
+        self.started_as = start_
+        self.notes: list[str] = []
         self._graph = graph
         self._epoch = 1
         self.journal: list[Event] = []
         self.state: State
-        self.commit(start(graph, started))
+        self.commit(start(graph, start_.event(entry, now, PRINCIPAL, "")))
+
+    @property
+    def digest(self) -> str:
+        """The digest of its definition."""
+        return self._graph.digest
 
     @property
     def calls(self) -> tuple[OwedCall, ...]:
@@ -90,6 +141,7 @@ class Machine:
             definition_name=self._graph.definition.name,
             definition_version=DEFINITION_VERSION,
             epoch=self._epoch,
+            tokens=TOKENS,
         )
 
     def order(self, owed: OwedCall) -> CallOrder:
@@ -114,8 +166,13 @@ class Machine:
         self.state = decision.state
 
     def apply(self, command: Command, now: Time) -> None:
-        """Decide and record."""
-        self.commit(self.propose(command, now))
+        """Decide and record.
+
+        :raises Rejected: if the saga's state does not allow it.
+        """
+        decision = self.propose(command, now)
+        self.commit(decision)
+        raise_if_late(command, decision.events)
 
     def restart(self, now: Time) -> None:
         """Forget everything but the records of the journal, and recover from them."""

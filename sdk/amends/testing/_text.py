@@ -29,7 +29,14 @@ def journal_text(machine: Machine) -> str:
     return "\n".join(_event_line(event, event.time - journal[0].time) for event in journal)
 
 
-def standing_text(machine: Machine, now: Time) -> str:
+def story_text(machine: Machine, now: Time) -> str:
+    """Return how a saga stands, what was called and answered so far, and its journal."""
+    notes = [f"{number:>4}  {note}" for number, note in enumerate(machine.notes, start=1)] or ["      nothing yet"]
+    story = "\n".join(["The story so far:", *notes])
+    return f"{_standing_text(machine, now)}\n{story}\nThe journal so far:\n{journal_text(machine)}"
+
+
+def _standing_text(machine: Machine, now: Time) -> str:
     """Return in a sentence how a saga stands, and what leads on."""
     calls = [_call_text(machine, *key) for key in _open(machine)]
     text = f"Now it is {machine.state.status.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from amends.testing._handlers import Handlers
-from amends.testing._machine import Machine
+from amends.testing._machine import Machine, start_of
 from amends.testing._world import START_TIME, TURNS_MAX
 from amends.testing.faults import TURNING, Case, Fault
 from amends.testing.ledger import Books
@@ -36,7 +36,7 @@ class Trial:
         self._books = books
         self._handlers = handlers
         self._late: list[tuple[OwedCall, CallOrder, Origin]] = []
-        self.machine = Machine(graph, saga_id, value, self._now)
+        self.machine = Machine(graph, start_of(value, saga_id), self._now)
 
     def run(self) -> None:
         """Run to the end, or until the saga is stuck; then let late requests arrive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amends.testing._handlers import Handlers
 from amends.testing._machine import Machine
+from amends.testing._notes import note_call, note_verdict
 from amends_server.engine.commands import Verdict, Wake
 from amends_server.engine.due import OwedCall
 from amends_server.engine.policy import SECOND_US, Time
@@ -34,6 +35,7 @@ class World:
 
     def hold(self, machine: Machine, call: OwedCall) -> None:
         """Have a call wait for what a test says of it."""
+        machine.notes.append(note_call(machine, call))
         self._held.append((machine, call))
 
     def run_handler(self, machine: Machine, call: OwedCall) -> Verdict:
@@ -49,6 +51,9 @@ class World:
 
     def settle(self, machine: Machine, call: OwedCall, verdict: Verdict) -> None:
         """Record the outcome of a call."""
+        if not self.holds(machine, call):
+            machine.notes.append(note_call(machine, call))
+        machine.notes.append(note_verdict(machine, call, verdict))
         self._held = [(held, each) for held, each in self._held if held is not machine or each != call]
         machine.apply(machine.settled(call, verdict), self.now)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from amends.builder import Saga
 from amends.participant import Participant
+from amends.policies import Duration
 from amends.testing._handlers import Handlers
-from amends.testing._machine import Machine, graph_of
+from amends.testing._machine import Machine, graph_of, start_of
+from amends.testing._refusals import as_clients_see_them
 from amends.testing._world import World
 from amends.testing.scenario import Scenario
+from amends_server.engine.graph import Graph
+from amends_server.errors import SagaAlreadyExists
+from amends_server.service.starts import Start
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -35,24 +40,56 @@ class Orchestrator:
         """What its clock says; aware, in UTC."""
         return _EPOCH + timedelta(microseconds=self._world.now)
 
-    def start(self, saga: Saga[In, Out], input: In, *, id: str | None = None) -> Scenario[Out]:
-        """Start a saga; its first calls are owed then, and none is made yet. Without an `id` it gets a new one.
+    def start(
+        self,
+        saga: Saga[In, Out],
+        input: In,
+        *,
+        id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
+        deadline: Duration | None = None,
+    ) -> Scenario[Out]:
+        """Start a saga as `Client.start` does; its first calls are owed then, and none is made yet.
 
         :raises DefinitionError: if a server would not take the definition.
+        :raises PayloadError: if the input cannot be a payload.
+        :raises InvalidArgument: if a server would refuse the input, or something else of the start.
+        :raises AlreadyExists: if there is a saga of that id with other content.
+        :raises ValueError: if `at` has no time zone.
         """
         saga_id = id or self._handlers.new_id(saga.name, len(self._world.machines) + 1)
-        machine = Machine(graph_of(saga), saga_id, input, self._world.now)
-        self._world.machines.append(machine)
+        graph = graph_of(saga)
+        start = start_of(input, saga_id, labels=labels, at=at, deadline=deadline)
+        machine = self._started(graph, start)
+        if machine is None:
+            machine = Machine(graph, start, self._world.now)
+            self._world.machines.append(machine)
         return Scenario(self._world, machine)
+
+    def _started(self, graph: Graph, start: Start) -> Machine | None:
+        """Return the saga that this start repeats, if there is one."""
+        there = next((each for each in self._world.machines if each.started_as.key == start.key), None)
+        if there is not None and (there.started_as.fingerprint, there.digest) != (start.fingerprint, graph.digest):
+            with as_clients_see_them():
+                raise SagaAlreadyExists(start.key.namespace, start.key.saga_id)
+        return there
 
     def advance(self, seconds: float) -> None:
         """Move the clock, and do all that is due until then: calls to handlers, retries, deadlines."""
         self._world.advance(seconds)
 
 
-def given(saga: Saga[In, Out], input: In, *, participants: Iterable[Participant] = ()) -> Scenario[Out]:
-    """Start a saga in an orchestrator of its own, to say of it what is expected.
+def given(
+    saga: Saga[In, Out],
+    input: In,
+    *,
+    participants: Iterable[Participant] = (),
+    labels: Mapping[str, str] | None = None,
+    deadline: Duration | None = None,
+) -> Scenario[Out]:
+    """Start a saga in an orchestrator of its own, to say of it what is expected. Raises what `Orchestrator.start` does.
 
-    :raises DefinitionError: if a server would not take the definition.
+    For a start at a time, ask an `Orchestrator` what time it is.
     """
-    return Orchestrator(participants).start(saga, input)
+    return Orchestrator(participants).start(saga, input, labels=labels, deadline=deadline)

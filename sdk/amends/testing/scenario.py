@@ -6,31 +6,39 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Generic, NoReturn, TypeVar, overload
 
-import grpc
-
 from amends.action import Action
-from amends.errors import FailedPrecondition
+from amends.call import Call
+from amends.completions import Completion
 from amends.events import Event
 from amends.steps import Step
 from amends.testing._calls import ExpectedCall, ExpectedCompensation
-from amends.testing._machine import DEFINITION_VERSION, Machine, payload_of
-from amends.testing._text import difference, journal_of, journal_text, same, standing_text
+from amends.testing._completion import completion_of
+from amends.testing._machine import DEFINITION_VERSION, PRINCIPAL, Machine, payload_of
+from amends.testing._refusals import as_clients_see_them
+from amends.testing._targets import Target, name_of, steps_of
+from amends.testing._text import difference, journal_of, same, story_text
 from amends.testing._world import TURNS_MAX, World
 from amends.views import Resolution, SagaView
 from amends_server.convert.saga import saga_output, saga_to_wire
 from amends_server.engine import events
-from amends_server.engine.commands import Cancel, Command, Rejected, Resolve, Retry, Succeeded
+from amends_server.engine.commands import (
+    Cancel,
+    Command,
+    Fail,
+    Pause,
+    Refused,
+    Resolve,
+    Resume,
+    Retry,
+    Succeeded,
+)
 from amends_server.engine.due import OwedCall
+from amends_server.engine.payload import Error
 from amends_server.engine.state import SagaStatus
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Result = TypeVar("Result")
-
-Target = Action[Any, Any] | Step[Any] | str
-"""What a call is known by: its action, its step, or the step's id."""
-
-_PRINCIPAL = "test"
 
 
 class Absent(Enum):
@@ -83,10 +91,42 @@ class Scenario(Generic[Out]):
         """Expect a compensation to be called now, to say how it ends; `expect_compensated` has all succeed."""
         return ExpectedCompensation(self._world, self._machine, self._reach(target, True, ABSENT), lambda: self)
 
+    def expect_no_call(self) -> Scenario[Out]:
+        """Expect that nothing is called now but what the test has in its hand already, as while a saga is paused."""
+        calls = [call for call in self._machine.calls if not self._held(call)]
+        if calls:
+            self._fail(f"Expected that nothing is called, and {self._machine.step_of(calls[0])} is.")
+        return self
+
+    # Long work
+
+    @overload
+    def complete_step(self, step: Action[In, Result] | Step[Result], output: Result) -> Scenario[Out]: ...
+    @overload
+    def complete_step(self, step: Completion | Call | str, output: object = None) -> Scenario[Out]: ...
+    def complete_step(self, step: Target | Completion | Call, output: object = None) -> Scenario[Out]:
+        """Finish a step that waits, as `Client.complete`: it succeeded, with this output.
+
+        :raises FailedPrecondition: if nobody waits for the outcome any more.
+        :raises NotFound: if there is no such step.
+        :raises PermissionDenied: if a completion is not that of a step of this saga.
+        """
+        step_id, token = self._completion(step)
+        return self._command(completion_of(self._machine, step_id, token, Succeeded(payload_of(output))))
+
+    def refuse_step(
+        self, step: Target | Completion | Call, code: str, message: str = "", *, data: object = None
+    ) -> Scenario[Out]:
+        """Finish a step that waits, as `Client.refuse`: a business error. Raises what `complete_step` does."""
+        step_id, token = self._completion(step)
+        error = Error(code, message, self._participant_of(step_id), payload_of(data))
+        return self._command(completion_of(self._machine, step_id, token, Refused(error)))
+
     # Time, operators, crashes
 
     def after(self, seconds: float) -> Scenario[Out]:
         """Move the clock, and do all that is due until then: retries, deadlines, calls to handlers."""
+        self._note(f"{seconds:g} s pass")
         self._world.advance(seconds)
         return self
 
@@ -94,20 +134,30 @@ class Scenario(Generic[Out]):
         """Move the clock to where the next retry or deadline is due."""
         if not self._world.advance_to_next():
             self._fail("Nothing becomes due: only answers, or an operator, lead on.")
+        self._note("the clock is moved to what is due next")
         return self
 
     def restarts(self) -> Scenario[Out]:
         """Kill the orchestrator and start it again: it has its journal, and calls in flight are lost."""
+        self._note("the orchestrator is killed, and started again")
         self._machine.restart(self._world.now)
         return self
 
     def cancel(self, reason: str = "") -> Scenario[Out]:
-        """Turn the saga back, as `Client.cancel`. :raises FailedPrecondition: if it cannot turn any more."""
-        return self._command(Cancel(reason, _PRINCIPAL))
+        """Turn the saga back, as `SagaHandle.cancel`. :raises FailedPrecondition: if it cannot turn any more."""
+        return self._command(Cancel(reason, PRINCIPAL))
+
+    def pause(self, reason: str = "") -> Scenario[Out]:
+        """Have nothing new be called, as `Client.pause`. :raises FailedPrecondition: if the saga has ended."""
+        return self._command(Pause(reason, PRINCIPAL))
+
+    def resume(self, reason: str = "") -> Scenario[Out]:
+        """Have a paused saga go on, as `Client.resume`. :raises FailedPrecondition: if it has ended."""
+        return self._command(Resume(reason, PRINCIPAL))
 
     def retry(self, reason: str = "") -> Scenario[Out]:
         """Go on from STUCK, or make a waiting attempt now. :raises FailedPrecondition: if there is nothing to retry."""
-        return self._command(Retry(reason, _PRINCIPAL))
+        return self._command(Retry(reason, PRINCIPAL))
 
     def resolve(
         self, step: Step[Any] | str, resolution: Resolution, *, output: object = None, reason: str = ""
@@ -115,7 +165,11 @@ class Scenario(Generic[Out]):
         """Settle a step as an operator. :raises FailedPrecondition: if it cannot be settled like that now."""
         step_id = step if isinstance(step, str) else step.id
         settled_as = events.Resolution[resolution.name]
-        return self._command(Resolve(step_id, settled_as, payload_of(output), reason, _PRINCIPAL))
+        return self._command(Resolve(step_id, settled_as, payload_of(output), reason, PRINCIPAL))
+
+    def fail(self, reason: str = "") -> Scenario[Out]:
+        """Give a STUCK saga up, as `Client.fail`. :raises FailedPrecondition: if it is not stuck."""
+        return self._command(Fail(reason, PRINCIPAL))
 
     # Ends
 
@@ -166,6 +220,11 @@ class Scenario(Generic[Out]):
             self._fail(f"It is stuck in {', '.join(blocking)}, not in {', '.join(wanted)}.")
         return self
 
+    def failed(self) -> Scenario[Out]:
+        """Expect the saga to be FAILED: an operator has given it up."""
+        self._check_status(SagaStatus.FAILED)
+        return self
+
     # How it is done
 
     def _reach(self, target: Target, compensation: bool, request: object) -> OwedCall:
@@ -176,7 +235,7 @@ class Scenario(Generic[Out]):
                 return self._with_request(found, target, request)
             if not self._world.proceed():
                 break
-        what = f"the compensation of {_name(target)}" if compensation else _name(target)
+        what = f"the compensation of {name_of(target)}" if compensation else name_of(target)
         self._fail(f"Expected a call of {what}, and there is none now.")
 
     def _with_request(self, found: list[OwedCall], target: Target, request: object) -> OwedCall:
@@ -187,26 +246,19 @@ class Scenario(Generic[Out]):
             if same(wanted, self._machine.order(call).input):
                 return call
         diff = difference(wanted, self._machine.order(found[0]).input)
-        self._fail(f"{_name(target)} is called with another request.\n{diff}")
+        self._fail(f"{name_of(target)} is called with another request.\n{diff}")
 
     def _matcher(self, target: Target) -> Callable[[OwedCall], bool]:
-        steps = self._steps(target)
+        steps = steps_of(self._machine.state.graph, target)
         if not steps:
-            self._fail(f"The saga has no step for {_name(target)}.")
+            self._fail(f"The saga has no step for {name_of(target)}.")
         return lambda call: self._machine.step_of(call) in steps
 
-    def _steps(self, target: Target) -> list[str]:
-        steps = [node.step for node in self._machine.state.graph.nodes]
-        if isinstance(target, Action):
-            return [s.id for s in steps if (s.participant, s.action) == (target.participant, target.name)]
-        wanted = target if isinstance(target, str) else target.id
-        return [s.id for s in steps if s.id == wanted]
-
     def _only_step(self, target: Target) -> str:
-        steps = self._steps(target)
+        steps = steps_of(self._machine.state.graph, target)
         if len(steps) != 1:
             meant = f"{', '.join(steps)} are; name one" if steps else "none is"
-            self._fail(f"{_name(target)} must be one step of the saga, and {meant}.")
+            self._fail(f"{name_of(target)} must be one step of the saga, and {meant}.")
         return steps[0]
 
     def _next_compensation(self, wanted: list[str]) -> OwedCall | None:
@@ -228,13 +280,29 @@ class Scenario(Generic[Out]):
                 return
         self._fail(f"It is not at rest after {TURNS_MAX} calls and wake-ups.")
 
+    def _completion(self, step: Target | Completion | Call) -> tuple[str, str | None]:
+        """The id of a step, and the token that whoever finishes it has; None for the test, who needs none."""
+        match step:
+            case Call():
+                return self._completion(step.completion)
+            case Completion():
+                return step.step, step.token
+            case str():
+                return step, None
+            case _:
+                return self._only_step(step), None
+
+    def _participant_of(self, step_id: str) -> str:
+        return next((n.step.participant for n in self._machine.state.graph.nodes if n.step.id == step_id), "")
+
     def _command(self, command: Command) -> Scenario[Out]:
-        try:
+        self._note(f"command: {type(command).__name__.lower()}")
+        with as_clients_see_them():
             self._machine.apply(command, self._world.now)
-        except Rejected as rejected:
-            precondition = grpc.StatusCode.FAILED_PRECONDITION
-            raise FailedPrecondition(str(rejected), code=precondition, reason=rejected.reason) from None
         return self
+
+    def _note(self, text: str) -> None:
+        self._machine.notes.append(text)
 
     def _check_status(self, wanted: SagaStatus) -> None:
         if self._machine.state.status is not wanted:
@@ -242,15 +310,4 @@ class Scenario(Generic[Out]):
 
     def _fail(self, message: str) -> NoReturn:
         __tracebackhide__ = True
-        standing = standing_text(self._machine, self._world.now)
-        raise AssertionError(f"{message}\n{standing}\nThe journal so far:\n{journal_text(self._machine)}")
-
-
-def _name(target: Target) -> str:
-    match target:
-        case Action():
-            return f"{target.participant}/{target.name}"
-        case Step():
-            return f"step {target.id}"
-        case str():
-            return f"step {target}"
+        raise AssertionError(f"{message}\n{story_text(self._machine, self._world.now)}")
