@@ -187,7 +187,8 @@ class Client(Control, Catalogue):
         :raises PayloadError: if the output cannot be a payload.
         :raises PermissionDenied: if the token is not that of the step.
         """
-        return await self._complete(step, saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode(output)))
+        reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode(output))
+        return await self._complete(step, reply)
 
     async def refuse(self, step: Completion | Call, code: str, message: str = "", *, data: object = None) -> SagaView:
         """Finish a step whose participant answered that it is in progress: a business error, without effect.
@@ -196,6 +197,22 @@ class Client(Control, Catalogue):
         """
         error = payload_pb2.Error(code=code, message=message, data=encode(data))
         return await self._complete(step, saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR, error=error))
+
+    async def break_off(
+        self, step: Completion | Call, code: str, message: str = "", *, data: object = None
+    ) -> SagaView:
+        """End the work of a step whose participant answered that it is in progress: a system error.
+
+        Nobody knows whether it had its effect, so that the participant is asked again, by the step's retry policy, and
+        the step is compensated if the saga turns back. Each time that this is said counts as an attempt.
+
+        Raises what `complete` does; Unavailable where that one would try again.
+        """
+        error = payload_pb2.Error(code=code, message=message, data=encode(data))
+        reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR, error=error)
+        request = _completing(step, reply)
+        response = await self._connection.once(self._connection.orchestrator.CompleteStep, request)
+        return SagaView.of(response.saga)
 
     @asynccontextmanager
     async def hosting(
@@ -213,14 +230,7 @@ class Client(Control, Catalogue):
             yield address
 
     async def _complete(self, step: Completion | Call, reply: saga_pb2.Reply) -> SagaView:
-        completion = step.completion if isinstance(step, Call) else step
-        request = orchestrator_pb2.CompleteStepRequest(
-            namespace=completion.namespace,
-            saga_id=completion.saga_id,
-            step=completion.step,
-            token=completion.token,
-            reply=reply,
-        )
+        request = _completing(step, reply)
         response = await self._connection.repeatable(self._connection.orchestrator.CompleteStep, request)
         return SagaView.of(response.saga)
 
@@ -243,6 +253,17 @@ class Client(Control, Catalogue):
         digest = (await self.register(definition)).definition.digest
         self._digests[key] = digest
         return digest
+
+
+def _completing(step: Completion | Call, reply: saga_pb2.Reply) -> orchestrator_pb2.CompleteStepRequest:
+    completion = step.completion if isinstance(step, Call) else step
+    return orchestrator_pb2.CompleteStepRequest(
+        namespace=completion.namespace,
+        saga_id=completion.saga_id,
+        step=completion.step,
+        token=completion.token,
+        reply=reply,
+    )
 
 
 def _seconds(duration: Duration) -> float:

@@ -63,7 +63,7 @@ class _Writer:
 
 def _leaf(value: object, path: str) -> Json:
     if isinstance(value, str):
-        return _literal(str(value), path)
+        return _literal(str(value))
     if isinstance(value, float) and not math.isfinite(value):
         raise DefinitionError(f"{path}: {value!r} is a number that JSON cannot hold.")
     try:
@@ -71,16 +71,12 @@ def _leaf(value: object, path: str) -> Json:
     except TypeError as error:
         raise DefinitionError(f"{path}: {type(value).__name__} cannot be written as JSON: {error}") from None
     if isinstance(plain, str):
-        return _literal(plain, path)
+        return _literal(plain)
     if isinstance(plain, list):
         return [_leaf(each, path) for each in cast("list[object]", plain)]
     return cast("Json", plain)
 
 
-def _literal(text: str, path: str) -> str:
-    """Escape a text that would be taken for an expression."""
-    if text.startswith(_MARK):
-        return f"${text}"
-    if _MARK in text:
-        raise DefinitionError(f"{path}: a text may hold `{_MARK}` at its beginning only: {text!r}")
-    return text
+def _literal(text: str) -> str:
+    """Escape what would be taken for an expression."""
+    return text.replace(_MARK, f"${_MARK}")

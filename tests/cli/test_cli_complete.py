@@ -47,10 +47,23 @@ def test_a_step_is_refused(server: str, tmp_path: Path) -> None:
     assert "TOO_SLOW: gave up" in amends("show", "slow-refused", server=server).out
 
 
+def test_a_step_that_broke_is_asked_for_again(server: str, tmp_path: Path) -> None:
+    token = started(server, "slow-broken", tmp_path)
+    broke = ["complete", "slow-broken", "work", "--token", token, "--break-off", "BURNT", "--message", "it burnt"]
+    assert amends(*broke, server=server).code == 0
+    again = amends("complete", "slow-broken", "work", "--token", token, "--output", '{"n": 2}', server=server)
+    assert (again.code, again.err) == (0, "")
+    assert amends("watch", "slow-broken", server=server).code == 0
+    step = amends("show", "slow-broken", "-o", "json", server=server).json["saga"]["steps"][0]
+    assert (step["attempts"], step["error"]["code"], step["error"]["message"]) == (2, "BURNT", "it burnt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--token", "t", "--output", "1", "--refuse", "NO"], "has no output"),
+        (["--token", "t", "--output", "1", "--break-off", "NO"], "has no output"),
+        (["--token", "t", "--refuse", "NO", "--break-off", "NO"], "cannot be both"),
         (["--token", "t", "--message", "x"], "say its code with --refuse"),
         (["--token", "t", "--output", "{"], "not valid JSON"),
         ([], "--token"),

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
 import pytest
 
-from amends import BulkResult, Client, Completion, Resolution, SagaStatus
+from amends import BulkResult, Client, Completion, Resolution, SagaStatus, Unavailable
 from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
 from tests.sdk.scripted import ScriptedOrchestrator, scripted
 
@@ -101,7 +102,8 @@ async def test_steps_are_finished_where_their_completion_says(
     completion = Completion(namespace="other", saga_id="o", step="s", token="t")  # noqa: S106 - made up
     await client.complete(completion, {"a": 1})
     await client.refuse(completion, "NO", "No.", data=[1])
-    done, refused = orchestrator.of(orchestrator_pb2.CompleteStepRequest)
+    await client.break_off(completion, "BURNT", "The press burnt.", data=[2])
+    done, refused, broken = orchestrator.of(orchestrator_pb2.CompleteStepRequest)
     assert (done.namespace, done.saga_id, done.step, done.token) == ("other", "o", "s", "t")
     assert (done.reply.status, done.reply.output.json) == (saga_pb2.REPLY_STATUS_SUCCESS, '{"a":1}')
     assert refused.reply.status == saga_pb2.REPLY_STATUS_ERROR
@@ -110,6 +112,19 @@ async def test_steps_are_finished_where_their_completion_says(
         "No.",
         "[1]",
     )
+    assert broken.reply == saga_pb2.Reply(
+        status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR,
+        error=payload_pb2.Error(code="BURNT", message="The press burnt.", data=payload_pb2.Payload(json="[2]")),
+    )
+
+
+async def test_work_that_broke_is_said_to_be_so_once(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    """Said again, it would count as another attempt."""
+    orchestrator.returns("CompleteStep", grpc.StatusCode.UNAVAILABLE)
+    completion = Completion(namespace="n", saga_id="o", step="s", token="t")  # noqa: S106 - made up
+    with pytest.raises(Unavailable):
+        await client.break_off(completion, "BURNT")
+    assert len(orchestrator.requests) == 1
 
 
 async def test_a_start_says_when_it_begins(orchestrator: ScriptedOrchestrator, client: Client) -> None:

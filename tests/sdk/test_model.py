@@ -307,6 +307,16 @@ async def test_f52_long_work_may_be_refused(client: Client, press: Press) -> Non
         await saga.result()
 
 
+async def test_f52_long_work_that_breaks_is_asked_for_again(client: Client, press: Press) -> None:
+    saga = await client.start(printing(press), TEA)
+    first = await asyncio.wait_for(press.calls.get(), WAIT_S)
+    await client.break_off(first.completion, "BURNT", "The press burnt.")
+    again = await asyncio.wait_for(press.calls.get(), WAIT_S)
+    assert (again.attempt, again.key) == (2, first.key)
+    await client.complete(again, Hold("book 1"))
+    assert await saga.result() == "book 1"
+
+
 async def test_a_token_is_for_one_step_of_one_saga(client: Client, press: Press) -> None:
     first, second = await client.start(printing(press), TEA), await client.start(printing(press), TEA)
     calls = [await asyncio.wait_for(press.calls.get(), WAIT_S) for _ in range(2)]

@@ -19,7 +19,7 @@ def completion_of(machine: Machine, step_id: str, token: str | None, verdict: Su
         attempt = machine.state.step(step_id).action.attempts if step_id in graph.index else 0
         return Complete(step_id, attempt, verdict)
     key = call_key(started.namespace, started.saga_id, step_id, compensation=False)
-    attempt = TOKENS.attempt_of(key, token) or 0
+    attempt = TOKENS.attempt_of(key, started.time, token) or 0
     if attempt == 0:
         with as_clients_see_them():
             raise TokenInvalid(started.saga_id, step_id)

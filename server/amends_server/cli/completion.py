@@ -35,12 +35,15 @@ def complete(
     refuse: Annotated[
         str, typer.Option("--refuse", metavar="CODE", help="It ended with this business error, and without effect.")
     ] = "",
+    break_off: Annotated[
+        str, typer.Option("--break-off", metavar="CODE", help="It broke with this error: it is asked again.")
+    ] = "",
     message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Of the error.")] = "",
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
 ) -> None:
-    """Finish a step whose work is in progress elsewhere: done, with --output if it has one, or with --refuse."""
+    """Finish a step whose work is in progress elsewhere: done, or with --refuse or --break-off."""
 
     async def completed() -> None:
         from amends.v1 import orchestrator_pb2 as pb
@@ -48,14 +51,13 @@ def complete(
         from amends_server.cli.connect import connected
         from amends_server.cli.saga_view import print_saga
 
-        if refuse and output is not None:
-            raise usage_error("A step that is refused has no output: leave out --output or --refuse.")
-        if message and not refuse:
-            raise usage_error("--message is that of an error: say its code with --refuse.")
+        _check_usage(output, refuse, break_off, message)
         request = pb.CompleteStepRequest(namespace=namespace, saga_id=saga_id, step=step, token=token)
-        request.reply.status = saga_pb2.REPLY_STATUS_ERROR if refuse else saga_pb2.REPLY_STATUS_SUCCESS
-        if refuse:
-            request.reply.error.code, request.reply.error.message = refuse, message
+        request.reply.status = saga_pb2.REPLY_STATUS_SUCCESS
+        if refuse or break_off:
+            broke = saga_pb2.REPLY_STATUS_SYSTEM_ERROR
+            request.reply.status = saga_pb2.REPLY_STATUS_ERROR if refuse else broke
+            request.reply.error.code, request.reply.error.message = refuse or break_off, message
         if (text := read_json(output, "--output")) is not None:
             request.reply.output.json = text
         async with connected(server, namespace) as connection:
@@ -66,3 +68,12 @@ def complete(
             print_saga(response.saga)
 
     run(completed(), server)
+
+
+def _check_usage(output: str | None, refuse: str, break_off: str, message: str) -> None:
+    if refuse and break_off:
+        raise usage_error("It cannot be both: say --refuse if it had no effect, and --break-off if nobody knows.")
+    if (refuse or break_off) and output is not None:
+        raise usage_error("A step that failed has no output: leave out --output, or --refuse and --break-off.")
+    if message and not (refuse or break_off):
+        raise usage_error("--message is that of an error: say its code with --refuse or --break-off.")

@@ -1,11 +1,12 @@
 """JSON templates: texts in which a whole string `"${…}"` stands for a value of the saga's context.
 
-Between the braces stands a plain path (see `path`), which is the fast way, or an expression (see `expressions`). A
-string that begins with `$${` is the same string with one `$` less.
+Between the braces stands a plain path (see `path`), which is the fast way, or an expression (see `expressions`).
+Anywhere in a string, `$${` stands for the text `${`: so a text is written literally by putting a `$` before each `${`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isinf
@@ -16,6 +17,10 @@ from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.making import Making
 from amends_server.engine.path import Lookup, Path, Values, looks_like_path, parse_path
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Payload
+
+_MARK = "${"
+_ESCAPED = "$${"
+_UNESCAPED = re.compile(r"(?<!\$)\$\{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +69,17 @@ def _compile(value: JsonValue, error: bool) -> object:
 
 
 def _compile_text(text: str, error: bool) -> object:
-    if text.startswith("$${"):
-        return text[1:]
-    if text.startswith("${") and text.endswith("}"):
+    if text.startswith(_MARK) and text.endswith("}"):
         inside = text[2:-1].strip()
         if looks_like_path(inside):
             return parse_path(inside, error=error)
         return compile_expression(inside, error=error)
-    if "${" in text:
+    if _UNESCAPED.search(text):
         raise TemplateError(
-            f"`{text}` mixes text and an expression; the whole string must be one ${{…}}, or begin with $${{. Put texts"
-            " together inside of it: ${'order ' + input.id}."
+            f"`{text}` mixes text and an expression; the whole string must be one ${{…}}. Put texts together inside of"
+            " it: ${'order ' + input.id}. Where `${` is meant as it stands, write $${."
         )
-    return text
+    return text.replace(_ESCAPED, _MARK)
 
 
 def _leaves(tree: object) -> Iterator[Path | Expression]:

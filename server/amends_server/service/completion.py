@@ -25,7 +25,8 @@ def read_completion(request: pb.CompleteStepRequest, view: View, tokens: Tokens,
     key, graph = view.key, view.state.graph
     if request.step not in graph.index:
         raise Rejected("STEP_UNKNOWN", f"The saga has no step `{request.step}`; its steps are named in its definition.")
-    attempt = tokens.attempt_of(call_key(key.namespace, key.saga_id, request.step, compensation=False), request.token)
+    execute_key = call_key(key.namespace, key.saga_id, request.step, compensation=False)
+    attempt = tokens.attempt_of(execute_key, view.state.started.time, request.token)
     if attempt is None:
         raise TokenInvalid(key.saga_id, request.step)
     participant = graph.node(request.step).step.participant

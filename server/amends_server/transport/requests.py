@@ -45,7 +45,7 @@ def write_execute(to: participant_pb2.ExecuteRequest, order: CallOrder, origin: 
     to.action = order.node.step.action
     _write_call(to.call, order, origin, expire_time)
     if origin.tokens is not None:
-        to.call.completion_token = origin.tokens.issue(order.key, order.attempt)
+        to.call.completion_token = origin.tokens.issue(order.key, origin.started.time, order.attempt)
     if order.input is not None:
         set_payload(to.input, order.input)
 

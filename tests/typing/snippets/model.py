@@ -82,6 +82,7 @@ async def control(client: Client, call: Call) -> None:
     assert_type(await client.retry_all(reason="r", limit=3, definition="order"), BulkResult)
     assert_type(await client.complete(call.completion, Hold("a", 1)), SagaView)
     await client.refuse(Completion.parse("x"), "NO")
+    assert_type(await client.break_off(call, "BURNT"), SagaView)
     await client.start(order, Order("1", "a", 1, 2), at=3)  # error: no time
     await client.retry_all(definition="order")  # error: no reason
     await client.retry_all(reason="r", state="STUCK")  # error: no such filter
