@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,49 @@ def test_check_says_what_is_wrong_and_what_would_be_undone(server: str, definiti
     assert amends("definitions", "register", str(file), server=server).code == 1
     report = amends("definitions", "check", str(definitions / "jammed.yaml"), "-o", "json", server=server).json
     assert {each["failedStep"]: each["compensatedSteps"] for each in report["plans"]}["refuse"] == ["hold"]
+
+
+def test_check_says_of_each_step_what_its_failure_leads_to(server: str, tmp_path: Path) -> None:
+    common = "participant: troubled, action: hold"
+    file = tmp_path / "trip.yaml"
+    file.write_text(
+        f"""
+name: trip
+steps:
+  - {{id: reserve, {common}, compensation: {{}}}}
+  - {{id: hotel, {common}, after: [reserve], compensation: {{}}, when: input.nights > 0}}
+  - {{id: tent, {common}, after: [reserve], compensation: {{}}, when: "!(input.nights > 0)"}}
+  - {{id: car, {common}, after: [reserve], compensation: {{}}, on_error: [{{codes: [NO_CAR], continue_with: {{}}}}]}}
+  - {{id: pay, {common}, after: [hotel, tent, car], kind: STEP_KIND_PIVOT}}
+  - {{id: mail, {common}, after: [pay], kind: STEP_KIND_RETRIABLE}}
+""",
+        encoding="utf-8",
+    )
+    checked = amends("definitions", "check", str(file), server=server)
+    assert checked.code == 0
+    rows = {line.split()[0]: re.split(" {2,}", line)[1:] for line in checked.out.splitlines() if "  " in line}
+    assert rows == {
+        "STEP": ["IF IT IS REFUSED", "IF NO ATTEMPT GETS AN ANSWER"],
+        "reserve": ["turns back, nothing to undo", "after 3 attempts turns back, undoes reserve"],
+        "hotel": ["turns back, undoes car? → reserve", "after 3 attempts turns back, undoes car?, hotel → reserve"],
+        "tent": ["turns back, undoes car? → reserve", "after 3 attempts turns back, undoes car?, tent → reserve"],
+        "car": [
+            "NO_CAR goes on; else turns back, undoes tent?, hotel? → reserve",
+            "after 3 attempts turns back, undoes car, tent?, hotel? → reserve",
+        ],
+        "pay": ["turns back, undoes car?, tent?, hotel? → reserve", "after 10 attempts STUCK"],
+        "mail": ["STUCK", "is tried again without end"],
+    }
+    assert "If a step cannot be undone, the saga is STUCK there" in checked.out
+    report = amends("definitions", "check", str(file), "-o", "json", server=server).json
+    assert report["plans"][4] == {
+        "failedStep": "pay",
+        "compensatedSteps": ["car", "tent", "hotel", "reserve"],
+        "uncertain": [True, True, True, False],
+        "ifRefused": "FAILURE_OUTCOME_TURNS_BACK",
+        "ifUnknown": "FAILURE_OUTCOME_STUCK",
+        "attemptsMax": 10,
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,6 +23,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FailureOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_OUTCOME_UNSPECIFIED: _FailureOutcome.ValueType  # 0
+    """Not said."""
+    FAILURE_OUTCOME_TURNS_BACK: _FailureOutcome.ValueType  # 1
+    """It turns back, and what may have been done is undone."""
+    FAILURE_OUTCOME_STUCK: _FailureOutcome.ValueType  # 2
+    """It is STUCK and needs an operator."""
+    FAILURE_OUTCOME_RETRIES: _FailureOutcome.ValueType  # 3
+    """It goes on trying, without end."""
+    FAILURE_OUTCOME_GOES_ON: _FailureOutcome.ValueType  # 4
+    """It goes on, with the output that a rule of the step gives."""
+
+class FailureOutcome(_FailureOutcome, metaclass=_FailureOutcomeEnumTypeWrapper):
+    """FailureOutcome is what a saga does when a step has failed."""
+
+FAILURE_OUTCOME_UNSPECIFIED: FailureOutcome.ValueType  # 0
+"""Not said."""
+FAILURE_OUTCOME_TURNS_BACK: FailureOutcome.ValueType  # 1
+"""It turns back, and what may have been done is undone."""
+FAILURE_OUTCOME_STUCK: FailureOutcome.ValueType  # 2
+"""It is STUCK and needs an operator."""
+FAILURE_OUTCOME_RETRIES: FailureOutcome.ValueType  # 3
+"""It goes on trying, without end."""
+FAILURE_OUTCOME_GOES_ON: FailureOutcome.ValueType  # 4
+"""It goes on, with the output that a rule of the step gives."""
+Global___FailureOutcome: _TypeAlias = FailureOutcome  # noqa: Y015
 
 @_typing.final
 class DefinitionRef(_message.Message):
@@ -157,7 +190,7 @@ class CheckDefinitionResponse(_message.Message):
 
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompensationPlan]:
-        """For each step, what would be undone if it failed. Empty if there are errors, or more than 200 steps."""
+        """For each step, what would happen if it failed. Empty if there are errors, or more than 200 steps."""
 
     def __init__(
         self,
@@ -175,27 +208,49 @@ Global___CheckDefinitionResponse: _TypeAlias = CheckDefinitionResponse  # noqa: 
 
 @_typing.final
 class CompensationPlan(_message.Message):
-    """CompensationPlan says what would be undone if a step failed."""
+    """CompensationPlan says what would happen if a step failed, and what would be undone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FAILED_STEP_FIELD_NUMBER: _builtins.int
     COMPENSATED_STEPS_FIELD_NUMBER: _builtins.int
+    UNCERTAIN_FIELD_NUMBER: _builtins.int
+    IF_REFUSED_FIELD_NUMBER: _builtins.int
+    IF_UNKNOWN_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_MAX_FIELD_NUMBER: _builtins.int
     failed_step: _builtins.str
     """The step that fails."""
+    if_refused: Global___FailureOutcome.ValueType
+    """What happens if the participant answers with a business error that no rule of the step names by its code."""
+    if_unknown: Global___FailureOutcome.ValueType
+    """What happens if all attempts have ended without an answer."""
+    attempts_max: _builtins.int
+    """How many attempts there are; -1 for attempts without end."""
     @_builtins.property
     def compensated_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps whose compensations are called, in an order in which that may happen."""
+        """The steps whose compensations are called if the saga turns back, in an order in which that may happen. The failed
+        step is one of them, unless it was refused and no earlier attempt may have had an effect.
+        """
+
+    @_builtins.property
+    def uncertain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """For each of `compensated_steps`, whether it is uncertain that it was called by then: it has a condition or a rule
+        that passes over its errors, or runs beside the step that fails.
+        """
 
     def __init__(
         self,
         *,
         failed_step: _builtins.str = ...,
         compensated_steps: _abc.Iterable[_builtins.str] | None = ...,
+        uncertain: _abc.Iterable[_builtins.bool] | None = ...,
+        if_refused: Global___FailureOutcome.ValueType = ...,
+        if_unknown: Global___FailureOutcome.ValueType = ...,
+        attempts_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensated_steps", b"compensated_steps", "failed_step", b"failed_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_max", b"attempts_max", "compensated_steps", b"compensated_steps", "failed_step", b"failed_step", "if_refused", b"if_refused", "if_unknown", b"if_unknown", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

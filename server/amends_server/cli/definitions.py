@@ -14,7 +14,7 @@ from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Outpu
 from amends_server.cli.output import print_json, print_line, print_message, print_table, time_text
 
 if TYPE_CHECKING:
-    from amends.v1 import definition_pb2, orchestrator_pb2
+    from amends.v1 import definition_pb2
     from amends_server.cli.layers import Layers
 
 DefinitionFile = Annotated[
@@ -47,7 +47,7 @@ def make_app() -> typer.Typer:
 def check(
     file: DefinitionFile, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT
 ) -> None:
-    """Say what is wrong with a definition, and what would be undone after which failure. Nothing is stored.
+    """Say what is wrong with a definition, and what the failure of each step would lead to. Nothing is stored.
 
     The exit code is 1 if it could not be registered.
     """
@@ -56,6 +56,7 @@ def check(
         from amends.v1 import definition_pb2
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
+        from amends_server.cli.failures import print_failures
         from amends_server.cli.files import read_definition
 
         definition = read_definition(file)
@@ -65,7 +66,8 @@ def check(
         if form is Form.JSON:
             print_message(response)
         else:
-            _print_checked(response)
+            _print_diagnostics(response.diagnostics)
+            print_failures(definition, response.plans)
         wrong = [each for each in response.diagnostics if each.severity == definition_pb2.SEVERITY_ERROR]
         if wrong:
             raise CommandError(f"{file} cannot be registered: mend {'this' if len(wrong) == 1 else 'these'} first.")
@@ -271,13 +273,6 @@ def _draw(layers: Layers, form: Picture) -> str:
             return draw_svg(layers)
         case _:
             assert_never(form)
-
-
-def _print_checked(response: orchestrator_pb2.CheckDefinitionResponse) -> None:
-    _print_diagnostics(response.diagnostics)
-    rows = [(plan.failed_step, " → ".join(plan.compensated_steps) or "nothing") for plan in response.plans]
-    if rows:
-        print_table(("IF THIS STEP FAILS", "THESE ARE UNDONE, IN THIS ORDER"), rows, "")
 
 
 def _print_diagnostics(diagnostics: Iterable[definition_pb2.Diagnostic]) -> None:

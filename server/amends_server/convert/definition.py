@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from amends.v1 import definition_pb2 as pb
+from amends.v1 import orchestrator_pb2
 from amends_server.convert.enums import (
     BACKOFF_FROM_WIRE,
     BACKOFF_TO_WIRE,
@@ -18,6 +19,7 @@ from amends_server.convert.enums import (
     KIND_TO_WIRE,
     ON_COMPENSATION_FAILURE_FROM_WIRE,
     ON_COMPENSATION_FAILURE_TO_WIRE,
+    OUTCOME_TO_WIRE,
     SEVERITY_TO_WIRE,
 )
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
@@ -32,6 +34,7 @@ from amends_server.engine.definition import (
     Step,
 )
 from amends_server.engine.graph import default_retry
+from amends_server.engine.plan import Plan
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity, error
 from amends_server.engine.validation import check
@@ -105,6 +108,18 @@ def definition_from_body(body: bytes) -> Definition:
     if problems:
         raise InvalidDefinition(problems)
     return definition
+
+
+def plan_to_wire(plan: Plan) -> orchestrator_pb2.CompensationPlan:
+    """Return a message for what would happen if a step failed."""
+    return orchestrator_pb2.CompensationPlan(
+        failed_step=plan.step,
+        compensated_steps=[step for step, _ in plan.undone],
+        uncertain=[uncertain for _, uncertain in plan.undone],
+        if_refused=OUTCOME_TO_WIRE[plan.if_refused],
+        if_unknown=OUTCOME_TO_WIRE[plan.if_unknown],
+        attempts_max=plan.attempts_max,
+    )
 
 
 def problems_to_wire(problems: Iterable[Problem]) -> list[pb.Diagnostic]:

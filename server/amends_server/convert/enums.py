@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from amends.v1 import definition_pb2, saga_pb2
+from amends.v1 import definition_pb2, orchestrator_pb2, saga_pb2
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.events import LateReply, Resolution
+from amends_server.engine.plan import Outcome
 from amends_server.engine.policy import Backoff
 from amends_server.engine.problem import Severity
 from amends_server.engine.state import SagaStatus, StepStatus
@@ -38,6 +39,13 @@ ON_COMPENSATION_FAILURE_FROM_WIRE = {number: choice for choice, number in ON_COM
 SEVERITY_TO_WIRE = {
     Severity.ERROR: definition_pb2.SEVERITY_ERROR,
     Severity.WARNING: definition_pb2.SEVERITY_WARNING,
+}
+
+OUTCOME_TO_WIRE = {
+    Outcome.TURNS_BACK: orchestrator_pb2.FAILURE_OUTCOME_TURNS_BACK,
+    Outcome.STUCK: orchestrator_pb2.FAILURE_OUTCOME_STUCK,
+    Outcome.RETRIES: orchestrator_pb2.FAILURE_OUTCOME_RETRIES,
+    Outcome.GOES_ON: orchestrator_pb2.FAILURE_OUTCOME_GOES_ON,
 }
 
 SAGA_STATUS_TO_WIRE = {

@@ -17,6 +17,7 @@ from amends_server.clock import Clock
 from amends_server.convert.definition import (
     definition_body,
     diagnose,
+    plan_to_wire,
     problems_to_wire,
     read_definition,
     stored_definition_to_wire,
@@ -26,7 +27,7 @@ from amends_server.engine.commands import Cancel
 from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.graph import build_graph
-from amends_server.engine.plan import PLANS_STEPS_MAX, compensation_plans
+from amends_server.engine.plan import PLANS_STEPS_MAX, make_plans
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity
 from amends_server.engine.state import SagaStatus
 from amends_server.errors import (
@@ -130,12 +131,11 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             problems += await self._participants.check(definition)
         plans = not _errors(problems) and len(definition.steps) <= PLANS_STEPS_MAX
         if not plans and not _errors(problems):
-            message = f"What a failure would undo is shown for {PLANS_STEPS_MAX} steps at the most."
+            message = f"What a failure would lead to is shown for {PLANS_STEPS_MAX} steps at the most."
             problems.append(Problem(Severity.WARNING, "steps", "PLANS_LEFT_OUT", message))
         response = pb.CheckDefinitionResponse(diagnostics=problems_to_wire(_worst_first(problems)))
         if plans:
-            for failed, undone in compensation_plans(build_graph(definition, "")):
-                response.plans.add(failed_step=failed, compensated_steps=undone)
+            response.plans.extend(map(plan_to_wire, make_plans(build_graph(definition, ""))))
         return response
 
     @refusals
