@@ -122,7 +122,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
 }
 """The nearest class of an exception decides, so store.Unavailable is answered as StoreError is."""
 
-_REJECTED_CODES = {"STEP_UNKNOWN": _C.NOT_FOUND}
+_REJECTED_CODES = {"STEP_UNKNOWN": _C.NOT_FOUND, "OUTPUT_REFUSED": _C.INVALID_ARGUMENT}
 """Rejections that are about something else than the saga's state."""
 
 _INTERNAL = Refusal(
@@ -253,6 +253,8 @@ def _bad_request(error: BaseException) -> Iterator[Message]:
         yield _violations(Violation(p.field, f"{p.code}: {p.message}") for p in error.problems)
     elif isinstance(error, errors.InvalidArgument):
         yield _violations(error.violations)
+    elif isinstance(error, Rejected) and error.field:
+        yield _violations([Violation(error.field, str(error))])
     elif isinstance(error, errors.PayloadTooLarge):
         yield _violations([Violation(error.metadata["field"], str(error))])
 

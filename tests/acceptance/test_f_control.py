@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import grpc
 import pytest
 
-from amends import CauseKind, SagaStatus, StepStatus
+from amends import CauseKind, Resolution, SagaStatus, StepStatus
 from amends.errors import Compensated
+from amends.payloads import encode
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from tests.acceptance.harness import Gate, Refusal, World, definition, hang, refusal_of, refuse, step, system_error
 
@@ -199,3 +200,23 @@ async def test_f51_a_running_saga_is_neither_retried_nor_given_up_nor_resolved(w
     assert await world.journal() == before
     gate.release()
     assert (await world.settled(saga)).status is SagaStatus.COMPLETED
+
+
+async def test_f_an_operator_gives_no_output_that_the_schema_does_not_allow(world: World) -> None:
+    schema = {"type": "object", "properties": {"id": {"type": "string"}}}
+    world.worker.on("two", system_error())
+    await world.run(definition("typed", step("two", kind="PIVOT", attempts=1, output_schema=schema)))
+    before = await world.journal()
+    request = operator_pb2.ResolveStepRequest(
+        saga_id="s",
+        step="two",
+        resolution=saga_pb2.STEP_RESOLUTION_SUCCEEDED,
+        reason="it was sent",
+        output=encode({"id": 7}),
+    )
+    refusal = await refused(world.wire.operator.ResolveStep(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "OUTPUT_REFUSED")
+    assert list(refusal.violations) == ["output.id"]
+    assert await world.journal() == before
+    await world.client.resolve("s", "two", Resolution.SUCCEEDED, output={"id": "7"}, reason="it was sent")
+    assert (await world.settled("s")).status is SagaStatus.COMPLETED

@@ -137,7 +137,7 @@ def definitions(draw: st.DrawFn) -> Definition:
                 when=draw(st.sampled_from([None, "input.a > 1"])),
                 on_error=tuple(draw(st.lists(rules, max_size=2))),
                 requires=draw(st.sampled_from([(), ("input.a", "saga.labels.b")])),
-                output_schema=draw(st.sampled_from([None, '{"type":"object"}'])),
+                output_schema=draw(st.sampled_from([None, '{"type":["object","integer"]}'])),
                 delay_us=draw(st.none() | durations),
             )
         )

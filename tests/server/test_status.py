@@ -117,6 +117,7 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     ),
     (Rejected("SAGA_FINAL", "It is over."), C.FAILED_PRECONDITION, "SAGA_FINAL"),
     (Rejected("STEP_UNKNOWN", "No such step."), C.NOT_FOUND, "STEP_UNKNOWN"),
+    (Rejected("OUTPUT_REFUSED", "No id.", "output.id"), C.INVALID_ARGUMENT, "OUTPUT_REFUSED"),
     (errors.BadField("saga_id", "Too long."), C.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     (errors.PayloadTooLarge("input", 9, 8), C.RESOURCE_EXHAUSTED, "PAYLOAD_TOO_LARGE"),
     (errors.SagaNotFound("default", "s-1"), C.NOT_FOUND, "SAGA_NOT_FOUND"),

@@ -36,7 +36,7 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Node, Rule
 from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.key import call_key
-from amends_server.engine.payload import Error, Json, Payload
+from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import StepState, StepStatus
 
@@ -145,18 +145,12 @@ def _settle_success(draft: Draft, node: Node, attempt: int, verdict: Succeeded) 
 def _violation(node: Node, output: Payload | None) -> Error | None:
     """Return what is wrong with an output, by the step's schema."""
     assert node.output_schema is not None, "only asked where there is a schema"
-    code, step = "OUTPUT_REFUSED", node.step.id
-    if output is not None and not isinstance(output, Json):
-        return Error(code, f"The output of step `{step}` is not JSON, as its schema wants it.", node.step.participant)
-    try:
-        violation = node.output_schema.violation(None if output is None else output.text)
-    except TemplateError as problem:
-        return Error(code, f"The output of step `{step}` cannot be read. {problem}", node.step.participant)
+    violation = node.output_schema.breach(output)
     if violation is None:
         return None
-    where = f"`output.{violation.path}`" if violation.path else "The whole"
-    message = f"The output of step `{step}` does not meet its schema. {where}: {violation.message}."
-    return Error(code, message, node.step.participant)
+    where = f"`{violation.at('output')}`" if violation.path else "The whole"
+    message = f"The output of step `{node.step.id}` does not meet its schema. {where}: {violation.message}."
+    return Error("OUTPUT_REFUSED", message, node.step.participant)
 
 
 def _settle_refusal(draft: Draft, node: Node, attempt: int, verdict: Refused) -> None:
@@ -188,10 +182,21 @@ def _handle(draft: Draft, node: Node, verdict: Refused) -> tuple[OnError, Payloa
         rule = _find_rule(draft, node, verdict.error)
         if rule is None:
             return OnError.COMPENSATE, None, verdict
-        return rule.then, fill(rule.output, draft.state, verdict.error, draft.making) if rule.output else None, verdict
+        return rule.then, _output_of(draft, node, rule, verdict.error), verdict
     except TemplateError as problem:
         message = f"{verdict.error.message} The rules in on_error could not be followed: {problem}"
         return OnError.COMPENSATE, None, replace(verdict, error=replace(verdict.error, message=message))
+
+
+def _output_of(draft: Draft, node: Node, rule: Rule, error: Error) -> Payload | None:
+    """Return the output that a rule goes on with. One without a template gives none, as a step that is skipped."""
+    if rule.output is None:
+        return None
+    output = fill(rule.output, draft.state, error, draft.making)
+    refused = _violation(node, output) if node.output_schema is not None else None
+    if refused is not None:
+        raise TemplateError(refused.message)
+    return output
 
 
 def _find_rule(draft: Draft, node: Node, error: Error) -> Rule | None:

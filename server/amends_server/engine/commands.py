@@ -134,8 +134,12 @@ Command = Settle | Complete | Wake | Recover | Cancel | Pause | Resume | Retry |
 
 
 class Rejected(Exception):
-    """A command that the saga's state does not allow. `reason` is stable; the text says what to do instead."""
+    """A command that the saga does not allow. `reason` is stable; the text says what to do instead.
 
-    def __init__(self, reason: str, message: str) -> None:
+    `field` is what is wrong of the command, if it would be wrong in any state.
+    """
+
+    def __init__(self, reason: str, message: str, field: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.field = field

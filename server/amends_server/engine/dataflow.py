@@ -49,14 +49,31 @@ def _check_step(at: str, step: Step, before: Scope, done: Scope) -> Iterator[Pro
     for j, text in enumerate(step.requires):
         yield from _check_path(f"{at}.requires[{j}]", text, before)
     for j, rule in enumerate(step.on_error):
-        yield from _check_rule(f"{at}.on_error[{j}]", rule, copy(before, error=True))
+        yield from _check_rule(f"{at}.on_error[{j}]", step, rule, copy(before, error=True))
     if step.compensation:
         yield from check_template(f"{at}.compensation.template", step.compensation.template, done)
 
 
-def _check_rule(at: str, rule: ErrorRule, scope: Scope) -> Iterator[Problem]:
+def _check_rule(at: str, step: Step, rule: ErrorRule, scope: Scope) -> Iterator[Problem]:
     yield from _check_condition(f"{at}.when", rule.when, scope)
-    yield from check_template(f"{at}.continue_with.output_template", rule.output_template, scope)
+    at = f"{at}.continue_with.output_template"
+    problems = list(check_template(at, rule.output_template, scope))
+    yield from problems
+    schema = scope.schemas.get(("steps", step.id, "output"))
+    if rule.output_template and schema is not None and not problems:
+        yield from _check_literal(at, rule.output_template, schema)
+
+
+def _check_literal(at: str, text: str, schema: Schema) -> Iterator[Problem]:
+    """Yield why a step cannot have this output, where the template says all of it; else that is found at run time."""
+    template = parse_template(text, error=True)
+    if template.paths or template.expressions:
+        return
+    violation = schema.breach(template.fill(lambda _: None))
+    if violation is not None:
+        where = f"`{violation.at('output')}`" if violation.path else "The whole"
+        message = f"This output does not meet the step's output schema. {where}: {violation.message}."
+        yield error(at, "OUTPUT_AGAINST_SCHEMA", message)
 
 
 def _check_schemas(definition: Definition, schemas: dict[Root, Schema]) -> Iterator[Problem]:

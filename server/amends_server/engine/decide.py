@@ -39,7 +39,8 @@ from amends_server.engine.events import (
     TurnedByOperator,
 )
 from amends_server.engine.evolve import begin
-from amends_server.engine.graph import Graph
+from amends_server.engine.graph import Graph, Node
+from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.settle import recover, settle
 from amends_server.engine.state import BLOCKED, SagaStatus, State, StepStatus
@@ -142,12 +143,25 @@ def _resolve(draft: Draft, command: Resolve) -> None:
             "RESOLUTION_NOT_ALLOWED",
             f"Step `{command.step}` is {step.status.name}; resolutions that it allows now: {names}.",
         )
+    if command.resolution is Resolution.SUCCEEDED:
+        _check_output(draft.state.graph.node(command.step), command.output)
     draft.add(
         StepResolved(draft.now, command.step, command.resolution, command.output, command.reason, command.principal)
     )
     if command.resolution is Resolution.COMPENSATED and not draft.state.going_back:
         draft.turn_back(TurnedByOperator(command.reason, command.principal))
     draft.advance(range(len(draft.state.steps)))
+
+
+def _check_output(node: Node, output: Payload | None) -> None:
+    """Hold an output that an operator gives to what others may rely on."""
+    violation = node.output_schema.breach(output) if node.output_schema is not None else None
+    if violation is not None:
+        message = (
+            f"The output does not meet the schema of step `{node.step.id}`: {violation.message}. Give one that does, or"
+            " resolve the step otherwise."
+        )
+        raise Rejected("OUTPUT_REFUSED", message, violation.at("output"))
 
 
 def resolutions(state: State, step_id: str) -> frozenset[Resolution]:

@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from amends_server.engine.expressions import Type
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.payload import Json, Payload
 
 _MASK = "The value"
 _TYPES = {"integer": Type.INT, "string": Type.STRING, "boolean": Type.BOOL}
@@ -33,6 +34,10 @@ class Violation:
 
     path: str
     message: str
+
+    def at(self, root: str) -> str:
+        """Return the place as a path that begins with the name of the data."""
+        return f"{root}.{self.path}" if self.path and self.path[0] != "[" else f"{root}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,15 @@ class Schema:
 
     tree: JsonValue
     validator: jsonschema_rs.Validator
+
+    def breach(self, payload: Payload | None) -> Violation | None:
+        """Return the first thing that is wrong with a payload; None, which is no data, stands for null."""
+        if payload is not None and not isinstance(payload, Json):
+            return Violation("", "it is not JSON")
+        try:
+            return self.violation(None if payload is None else payload.text)
+        except TemplateError as problem:
+            return Violation("", f"it cannot be read: {str(problem).removesuffix('.')}")
 
     def violation(self, text: str | None) -> Violation | None:
         """Return the first thing that is wrong with a JSON text; None, which is no data, stands for null.

@@ -82,8 +82,7 @@ class Start:
         except TemplateError as problem:
             raise BadField("input", str(problem)) from None
         if violation is not None:
-            field = f"input.{violation.path}" if violation.path else "input"
-            name = entry.stored.name
+            name, field = entry.stored.name, violation.at("input")
             raise BadField(field, f"The input does not meet the schema of definition `{name}`: {violation.message}.")
 
     def repeats(self, birth: Birth, reference: pb.DefinitionRef) -> bool:
