@@ -17,6 +17,7 @@ FEW, MANY, ALWAYS = Retry(attempts_max=1), Retry(attempts_max=5), Retry(attempts
 UNDO = Compensation(retry=MANY)
 A = compensatable("a", retry=MANY, compensation=UNDO)
 B = compensatable("b", "a", retry=MANY, compensation=UNDO)
+NOTE = compensatable("n", retry=MANY, compensation=Compensation(not_needed=True))
 ANY = ErrorRule(then=OnError.CONTINUE, output_template="1")
 
 CASES: dict[str, tuple[Definition, str, str]] = {
@@ -38,7 +39,7 @@ CASES: dict[str, tuple[Definition, str, str]] = {
     ),
     "timeout longer than the saga": (define(A, deadline_us=SECOND_US), "steps[0].timeout", "TIMEOUT_BEYOND_DEADLINE"),
     "timeout longer than the step": (
-        define(replace(A, deadline_us=SECOND_US)),
+        define(replace(A, deadline_us=SECOND_US, timeout_us=2 * SECOND_US)),
         "steps[0].timeout",
         "TIMEOUT_BEYOND_DEADLINE",
     ),
@@ -62,6 +63,31 @@ CASES: dict[str, tuple[Definition, str, str]] = {
         "output_template",
         "OUTPUT_MAY_BE_MISSING",
     ),
+    "effect among others that nothing undoes": (
+        define(A, replace(NOTE, after=("a",)), replace(B, after=("n",))),
+        "steps[1].compensation.not_needed",
+        "EFFECT_NOT_UNDONE",
+    ),
+    "effect before the pivot that nothing undoes": (
+        define(A, replace(NOTE, after=("a",)), pivot("c", "n", retry=MANY)),
+        "steps[1].compensation.not_needed",
+        "EFFECT_NOT_UNDONE",
+    ),
+    "attempts without end while others are held": (
+        define(A, replace(B, retry=ALWAYS)),
+        "steps[1].deadline",
+        "SLOW_WITHOUT_DEADLINE",
+    ),
+    "slow step before another": (
+        define(replace(A, timeout_us=3_600 * SECOND_US), B),
+        "steps[0].deadline",
+        "SLOW_WITHOUT_DEADLINE",
+    ),
+    "slow pivot while others are held": (
+        define(A, pivot("c", "a", retry=ALWAYS), deadline_us=60 * SECOND_US),
+        "steps[1].deadline",
+        "SLOW_WITHOUT_DEADLINE",
+    ),
 }
 
 
@@ -84,3 +110,25 @@ def test_what_is_sound_is_not_remarked_on() -> None:
     )
     assert check(sound) == []
     assert advise(sound) == []
+
+
+SOUND = {
+    "a check before effects": define(NOTE, replace(A, after=("n",))),
+    "the last step": define(A, replace(NOTE, after=("a",))),
+    "a typed output": define(A, replace(NOTE, after=("a",), output_schema="{}"), replace(B, after=("n",))),
+    "an output that is read": define(
+        A, replace(NOTE, after=("a",)), replace(B, after=("n",), when="steps.n.output == 1")
+    ),
+    "only retriable steps after it": define(A, replace(NOTE, after=("a",)), retriable("d", "n", retry=ALWAYS)),
+    "alone": define(replace(A, retry=ALWAYS)),
+    "a deadline of the step": define(A, replace(B, retry=ALWAYS, deadline_us=60 * SECOND_US)),
+    "a deadline of the saga": define(A, replace(B, retry=ALWAYS), deadline_us=60 * SECOND_US),
+    "the default timeout under a deadline": define(replace(A, deadline_us=SECOND_US)),
+    "slow at the end": define(A, retriable("d", "a", retry=ALWAYS, timeout_us=3_600 * SECOND_US)),
+}
+
+
+@pytest.mark.parametrize("what", SOUND)
+def test_order_is_remarked_on_only_where_something_is_left_or_held(what: str) -> None:
+    assert check(SOUND[what]) == []
+    assert advise(SOUND[what]) == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from amends_server.engine.advice_order import advise_on_order
 from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.path import Path
-from amends_server.engine.policy import ENDLESS
+from amends_server.engine.policy import ENDLESS, TIMEOUT_US
 from amends_server.engine.problem import Problem, warning
 from amends_server.engine.template import parse_template
 
@@ -24,6 +25,7 @@ def advise(definition: Definition) -> list[Problem]:
         if step.when is None:
             problems += _on_skipped(f"{at}.input_template", step.input_template, skippable)
     problems += _on_skipped("output_template", definition.output_template, skippable)
+    problems += advise_on_order(definition)
     return problems
 
 
@@ -58,7 +60,7 @@ def _on_times(at: str, step: Step, definition: Definition) -> Iterator[Problem]:
         if step.timeout_us > definition.deadline_us:
             message = "One attempt may take longer than the whole saga: it is waited for before the rollback begins."
             yield warning(f"{at}.timeout", "TIMEOUT_BEYOND_DEADLINE", message)
-    if step.deadline_us is not None and step.timeout_us > step.deadline_us:
+    if step.deadline_us is not None and step.timeout_us > step.deadline_us and step.timeout_us != TIMEOUT_US:
         message = "One attempt may take longer than all of them together: the step's deadline cuts it off."
         yield warning(f"{at}.timeout", "TIMEOUT_BEYOND_DEADLINE", message)
 
