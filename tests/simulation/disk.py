@@ -19,6 +19,7 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     StoredDefinition,
     StoredParticipant,
     StoredSaga,
@@ -120,7 +121,7 @@ class SimulatedStore:
     async def read_records(self, key: SagaKey, after_sequence: int, limit: int) -> list[Record]:
         return await self._read(partial(self._disk.read_records, key, after_sequence, limit))
 
-    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> SagaPage:
         return await self._read(partial(self._disk.list_sagas, where, after, limit))
 
     async def list_due(

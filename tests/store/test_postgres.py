@@ -79,7 +79,7 @@ async def test_everything_is_there_after_opening_again(database: Database) -> No
     assert (await again.get_saga(key())).head.sequence == 2
     assert len(await again.read_records(key(), 0, 9)) == 2
     assert len(await again.list_due(NOW, None, 9)) == 1
-    assert len(await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)) == 1
+    assert len((await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)).sagas) == 1
     assert await again.get_definition("default", name="order") == stored
     await again.close()
 
@@ -349,8 +349,10 @@ async def test_every_page_reads_an_index(database: Database) -> None:
     await store.open()
     await store.close()
     listings = [(index, "matching") for index in ("by_time", "by_definition", "by_label")]
-    for parts in (*listings, ("by_status", "matching", "end_by_status"), ("by_due_time",), ("unfinished",)):
-        query = statement("select_saga", *parts).sql
+    pages = (*listings, ("by_status", "matching", "end_by_status"), ("by_due_time",), ("unfinished",))
+    counts = [(f"reach_by_{index}",) for index in ("time", "status", "definition", "label")]
+    for parts in (*(("select_saga", *each) for each in pages), *counts):
+        query = statement(*parts).sql
         plan = database.sql(f"set enable_seqscan = off; explain (generic_plan) {query}", schema_of(url))
         assert "Seq Scan" not in plan, plan
         assert "Index" in plan

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from amends_server.engine.state import SagaStatus
+from amends_server.store import listing
 from amends_server.store.migration import Migration, load_migrations
-from amends_server.store.protocol import SagaFilter, StoreLocked, Unavailable
+from amends_server.store.protocol import Cursor, SagaFilter, SagaPage, StoreLocked, Unavailable
 from amends_server.store.queries import load_queries
 from amends_server.store.schema import migrate
 from amends_server.store.sqlite import SqliteStore
@@ -73,7 +74,17 @@ asyncio.run(main())
 
 # Only for the planner: the values play no part.
 PLACES = dict.fromkeys(("namespace", "saga_id", "since", "until", "status", "statuses", "limit"), 0) | dict.fromkeys(
-    ("definition_name", "definition_version", "label_name", "label_value", "labels", "after_time", "after_id"), 0
+    (
+        "definition_name",
+        "definition_version",
+        "label_name",
+        "label_value",
+        "labels",
+        "after_time",
+        "after_id",
+        "counted",
+    ),
+    0,
 )
 
 
@@ -122,7 +133,7 @@ async def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
     assert (await again.get_saga(key())).head.sequence == 2
     assert len(await again.read_records(key(), 0, 9)) == 2
     assert len(await again.list_due(NOW, None, 9)) == 1
-    assert len(await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)) == 1
+    assert len((await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)).sagas) == 1
     assert await again.get_definition("default", name="order") == stored
     await again.close()
 
@@ -281,6 +292,34 @@ async def test_every_page_reads_an_index(sqlite_store: SqliteStore) -> None:
         plan = [row[3] for row in await sqlite_store._read(lambda db, s=statement: db.execute(s, PLACES).fetchall())]
         assert plan[0].startswith("SEARCH p USING"), plan
         assert not any(line.startswith(("SCAN s", "SCAN p", "USE TEMP B-TREE FOR ORDER BY")) for line in plan), plan
+
+
+async def test_what_is_common_each_and_rare_together_is_looked_for_a_page_at_a_time(
+    sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "ROWS_LOOKED_AT", 20)
+    await written(
+        sqlite_store,
+        *(start(key(f"s{number:02}"), birth(created=number, labels={"ab"[number % 2]: "x"})) for number in range(90)),
+        start(key("rare"), birth(created=25, labels={"a": "x", "b": "x"})),
+    )
+    where = SagaFilter(namespace="default", labels={"a": "x", "b": "x"})
+    first = await sqlite_store.list_sagas(where, None, 5)
+    assert (first.sagas, first.after) == ([], Cursor(49, ""))
+    second = await sqlite_store.list_sagas(where, first.after, 5)
+    assert ([saga.key.saga_id for saga in second.sagas], second.after) == (["rare"], Cursor(11, ""))
+    third = await sqlite_store.list_sagas(where, second.after, 5)
+    assert third == SagaPage([], None)
+
+
+async def test_rows_are_counted_in_an_index_alone(sqlite_store: SqliteStore) -> None:
+    for index in ("time", "status", "definition", "label"):
+        statement = "explain query plan " + load_queries("sqlite")[f"reach_by_{index}"]
+        plan = [row[3] for row in await sqlite_store._read(lambda db, s=statement: db.execute(s, PLACES).fetchall())]
+        (search,) = [line for line in plan if line.startswith("SEARCH")]
+        assert "COVERING INDEX" in search or "PRIMARY KEY" in search, plan
+        assert "create_time>? AND create_time<?" in search, plan
+        assert not any("TEMP B-TREE" in line for line in plan), plan
 
 
 def test_a_migration_that_fails_leaves_nothing() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from amends_server.engine.state import SagaStatus
-from amends_server.store.protocol import Cursor, InUse, NotFound, SagaFilter, Store, StoredParticipant
+from amends_server.store import listing
+from amends_server.store.memory import MemoryStore
+from amends_server.store.protocol import Append, Cursor, InUse, NotFound, SagaFilter, Store, StoredParticipant
 from tests.store.make import NOW, append, birth, definition, key, records, start, written
 
 
@@ -20,7 +22,57 @@ async def test_sagas_come_newest_first_then_by_id_in_pages(store: Store) -> None
 async def test_a_cursor_stands_where_its_saga_was(store: Store) -> None:
     await written(store, start(key("a"), birth(created=5)), start(key("c"), birth(created=5)))
     page = await store.list_sagas(SagaFilter(namespace="default"), Cursor(5, "b"), 10)
-    assert [saga.key.saga_id for saga in page] == ["c"]
+    assert [saga.key.saga_id for saga in page.sagas] == ["c"]
+    assert page.after is None
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_a_page_tells_whether_there_are_more(store: Store, limit: int) -> None:
+    await written(store, *(start(key(name), birth(created=5)) for name in "abcd"))
+    first = await store.list_sagas(SagaFilter(namespace="default"), None, limit)
+    assert first.after == Cursor(5, first.sagas[-1].key.saga_id)
+    last = await store.list_sagas(SagaFilter(namespace="default"), Cursor(5, "c"), limit)
+    assert [saga.key.saga_id for saga in last.sagas] == ["d"]
+    assert last.after is None
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"labels": {"even": "yes"}, "definition_name": "refund"},
+        {"labels": {"even": "yes", "odd": "yes"}},
+        {"labels": {"even": "yes"}, "statuses": frozenset({SagaStatus.COMPLETED, SagaStatus.STUCK})},
+        {"definition_name": "order", "statuses": frozenset({SagaStatus.COMPLETED})},
+        {"definition_name": "order", "definition_version": 2},
+        {"definition_name": "order", "created_after": 7, "created_before": 90},
+        {},
+    ],
+)
+async def test_a_page_ends_after_a_number_of_rows_whatever_it_has_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch, conditions: dict[str, object]
+) -> None:
+    monkeypatch.setattr(listing, "ROWS_LOOKED_AT", 6)
+    where = SagaFilter(namespace="default", **conditions)  # type: ignore[arg-type]
+    await fill_with_what_is_rare(store)
+    whole = MemoryStore()
+    await whole.open()
+    await fill_with_what_is_rare(whole)
+    expected = [saga.key.saga_id for saga in (await whole.list_sagas(where, None, 999)).sagas]
+    for limit in (1, 4):
+        assert await listed(store, where, limit) == expected
+
+
+async def fill_with_what_is_rare(store: Store) -> None:
+    def made(number: int) -> Append:
+        born = birth(
+            created=number // 2,  # some at the same time
+            labels={"even" if number % 2 == 0 else "odd": "yes"},
+            definition=("refund", 1) if number % 37 == 1 else ("order", 1 + (number % 31 == 0)),
+        )
+        status = SagaStatus.COMPLETED if number % 29 == 0 else SagaStatus.RUNNING
+        return start(key(f"s{number:03}"), born, status=status)
+
+    await written(store, *map(made, range(200)))
 
 
 @pytest.mark.parametrize(
@@ -161,10 +213,13 @@ async def fill(store: Store) -> None:
 async def listed(store: Store, where: SagaFilter, page: int = 10) -> list[str]:
     found: list[str] = []
     after = None
-    while rows := await store.list_sagas(where, after, page):
-        found += [row.key.saga_id for row in rows]
-        after = Cursor(rows[-1].birth.create_time, rows[-1].key.saga_id)
-    return found
+    while True:
+        got = await store.list_sagas(where, after, page)
+        assert len(got.sagas) <= page
+        found += [row.key.saga_id for row in got.sagas]
+        if got.after is None:
+            return found
+        after = got.after
 
 
 async def listed_definitions(store: Store, name: str, page: int) -> list[tuple[str, int]]:

@@ -205,7 +205,7 @@ class BothStores(RuleBasedStateMachine):
 
     def everything(self, store: Store) -> list[StoredSaga]:
         pages = [self.runner.run(store.list_sagas(SagaFilter(namespace=name), None, 99)) for name in ("a", "b")]
-        return [saga for page in pages for saga in page]
+        return [saga for page in pages for saga in page.sagas]
 
 
 async def _answer(call: Awaitable[object]) -> object:

@@ -711,7 +711,9 @@ class ListSagasResponse(_message.Message):
     """Where to go on; empty at the end."""
     @_builtins.property
     def sagas(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.Saga]:
-        """The sagas, without steps, input and output; but a STUCK one has its `stuck`, its cause, and the steps that block it."""
+        """The sagas, without steps, input and output; but a STUCK one has its `stuck`, its cause, and the steps that block it.
+        There may be fewer than `page_size`, even none, though the list goes on: what is rare takes several pages to find.
+        """
 
     def __init__(
         self,

@@ -100,9 +100,12 @@ class Bulk:
 
     async def _matching(self, where: SagaFilter | None, order: Order) -> AsyncGenerator[list[StoredSaga], None]:
         after: Cursor | None = None
-        while where is not None and (page := await self._store.list_sagas(where, after, PAGE_ROWS)):
-            yield await self._changeable(page, order)
-            after = Cursor(page[-1].birth.create_time, page[-1].key.saga_id)
+        while where is not None:
+            page = await self._store.list_sagas(where, after, PAGE_ROWS)
+            yield await self._changeable(page.sagas, order)
+            if page.after is None:
+                return
+            after = page.after
 
     async def _changeable(self, rows: list[StoredSaga], order: Order) -> list[StoredSaga]:
         match order:

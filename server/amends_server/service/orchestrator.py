@@ -229,11 +229,10 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         place = read_token(request.page_token, request, (int, str))
         after = Cursor(place[0], place[1]) if place else None
         where = read_filter(read_namespace(request.namespace), request.filter, self._clock.now())
-        found = await self._store.list_sagas(where, after, limit + 1)
-        last = found[limit - 1] if len(found) > limit else None
+        page = await self._store.list_sagas(where, after, limit)
         return pb.ListSagasResponse(
-            sagas=[await self._listed(stored) for stored in found[:limit]],
-            next_page_token=write_token([last.birth.create_time, last.key.saga_id], request) if last else "",
+            sagas=[await self._listed(stored) for stored in page.sagas],
+            next_page_token=write_token([page.after.create_time, page.after.saga_id], request) if page.after else "",
         )
 
     async def _listed(self, stored: StoredSaga) -> saga_pb2.Saga:

@@ -11,6 +11,7 @@ from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL
 from amends_server.store.batch import Batch, Place
 from amends_server.store.leases import Sole
+from amends_server.store.listing import WHOLE, make_page
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,
@@ -22,6 +23,7 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     StoredDefinition,
     StoredParticipant,
     StoredSaga,
@@ -92,12 +94,13 @@ class MemoryStore:
         self._use()
         return list(self._read(key, after_sequence + 1, after_sequence + limit))
 
-    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> SagaPage:
         def place(saga: StoredSaga) -> tuple[int, str]:
             return -saga.birth.create_time, saga.key.saga_id
 
         start = None if after is None else (-after.create_time, after.saga_id)
-        return _page((saga for saga in self._rows() if _matches(saga, where)), place, start, limit)
+        found = _page((saga for saga in self._rows() if _matches(saga, where)), place, start, limit + 1)
+        return make_page(found, limit, WHOLE)
 
     async def list_due(
         self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None

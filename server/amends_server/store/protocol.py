@@ -164,6 +164,18 @@ class Cursor:
     saga_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class SagaPage:
+    """A part of a listing, and after what it goes on; None at its end.
+
+    A page may hold fewer sagas than were asked for, even none, though the listing goes on: it took too long to find
+    more.
+    """
+
+    sagas: list[StoredSaga]
+    after: Cursor | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDefinition:
     """A registered definition. `body` is its content as bytes that the store never reads."""
@@ -240,8 +252,8 @@ class Store(Protocol):
         """Return up to `limit` records with a sequence above `after_sequence`, in order; none of an unknown saga."""
         ...
 
-    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
-        """Return up to `limit` rows that match, newest first, then by id."""
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> SagaPage:
+        """Return up to `limit` rows that match, newest first, then by id, in bounded time."""
         ...
 
     async def list_due(

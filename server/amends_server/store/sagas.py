@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
 from amends_server.engine.policy import Time
+from amends_server.engine.state import SagaStatus
 from amends_server.store.batch import Batch, Place
 from amends_server.store.bulk import execute_rows, select_rows
+from amends_server.store.listing import Range, Reach, make_page, reach_of, rows_counted, wanted_statuses, ways_to_list
 from amends_server.store.protocol import (
     Append,
     Birth,
@@ -19,13 +21,13 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     StoredSaga,
     StoreError,
 )
 from amends_server.store.queries import load_queries
 from amends_server.store.rows import (
     STATUS_CODES,
-    UNFINISHED,
     birth_columns,
     head_columns,
     labels_text,
@@ -37,9 +39,6 @@ SQL = load_queries("sqlite")
 
 TIME_MIN, TIME_MAX = -(2**63), 2**63 - 1
 """The ends of what SQLite can store."""
-
-_LABEL_ROWS_COUNTED = 1_000
-"""A label with fewer rows is rare enough to read them all; counting takes microseconds."""
 
 
 def commit(appends: Sequence[Append], db: sqlite3.Connection) -> list[StoreError | None]:
@@ -159,32 +158,32 @@ def list_unfinished(after: SagaKey | None, limit: int, db: sqlite3.Connection) -
     return [saga_of(row) for row in db.execute(SQL["select_saga"] + SQL["unfinished"], where)]
 
 
-def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: sqlite3.Connection) -> list[StoredSaga]:
+def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: sqlite3.Connection) -> SagaPage:
     """Return rows, newest first, then by id.
 
-    Every page reads one index from where the page begins. Unfinished sagas are few, so they are looked for by status
-    whatever else is asked; an index by status is in order for one status, so several of them are merged.
+    An index by status is in order for one status, so several of them are merged.
     """
-    statuses = where.statuses
-    if where.unfinished_only:
-        statuses = statuses & UNFINISHED if statuses else UNFINISHED
-        if not statuses:
-            return []
+    statuses = wanted_statuses(where)
+    if statuses is None:
+        return SagaPage([], None)
     conditions = _conditions(where, statuses, after, limit)
-    if statuses and (statuses <= UNFINISHED or not (where.labels or where.definition_name)):
-        pages = [_page("by_status", {**conditions, "status": STATUS_CODES[status]}, db) for status in statuses]
-        return list(islice(merge(*pages, key=_place), limit))
-    if where.labels:
-        return _page("by_label", {**conditions, **_rarest_label(where, db)}, db)
-    return _page("by_definition" if where.definition_name else "by_time", conditions, db)
+    ways = ways_to_list(where, statuses)
+    reaches = [_reach(way, conditions, limit, db) for way in ways]
+    reach, way = min(zip(reaches, ways, strict=True), key=lambda pair: pair[0].merit)
+    if reach.since is not None:
+        conditions["since"] = reach.since
+    found = merge(*(_rows(part, conditions, db) for part in way), key=_place)
+    return make_page(list(islice(found, limit + 1)), limit, reach)
 
 
-def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | None, limit: int) -> dict[str, object]:
+def _conditions(
+    where: SagaFilter, statuses: frozenset[SagaStatus], after: Cursor | None, limit: int
+) -> dict[str, object]:
     after = after or Cursor(TIME_MAX, "")
     before = TIME_MAX if where.created_before is None else where.created_before - 1
     return {
         "namespace": where.namespace,
-        "statuses": json.dumps([STATUS_CODES[status] for status in where.statuses]) if where.statuses else None,
+        "statuses": json.dumps([STATUS_CODES[status] for status in statuses]) if statuses else None,
         "definition_name": where.definition_name,
         "definition_version": where.definition_version,
         "labels": labels_text(where.labels),
@@ -192,24 +191,23 @@ def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | 
         "until": min(before, after.create_time),
         "after_time": after.create_time,
         "after_id": after.saga_id,
-        "limit": limit,
+        "limit": limit + 1,
     }
 
 
-def _rarest_label(where: SagaFilter, db: sqlite3.Connection) -> dict[str, object]:
-    """Choose the label by whose index the page is read; the others are looked up for each of its rows."""
-
-    def rows(label: tuple[str, str]) -> int:
-        (count,) = db.execute(SQL["count_label"], (where.namespace, *label, _LABEL_ROWS_COUNTED)).fetchone()
-        return int(count)
-
-    name, value = min(where.labels.items(), key=rows)
-    return {"label_name": name, "label_value": value}
+def _reach(way: Sequence[Range], conditions: dict[str, object], limit: int, db: sqlite3.Connection) -> Reach:
+    counted = rows_counted(way, limit)
+    counts = [
+        db.execute(SQL[f"reach_{part.index}"], {**conditions, **part.values, "counted": counted}).fetchone()
+        for part in way
+    ]
+    return reach_of(counts, counted)
 
 
-def _page(index: str, conditions: dict[str, object], db: sqlite3.Connection) -> list[StoredSaga]:
-    rows = db.execute(SQL["select_saga"] + SQL[index] + SQL["matching"], conditions)
-    return [saga_of(row) for row in rows]
+def _rows(part: Range, conditions: dict[str, object], db: sqlite3.Connection) -> Iterator[StoredSaga]:
+    """Read as far as is asked for, and no further."""
+    statement = SQL["select_saga"] + SQL[part.index] + SQL["matching"]
+    return map(saga_of, db.execute(statement, {**conditions, **part.values}))
 
 
 def _place(saga: StoredSaga) -> tuple[int, str]:

@@ -28,6 +28,7 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     StoredDefinition,
     StoredParticipant,
     StoredSaga,
@@ -131,7 +132,7 @@ class SqliteStore:
     async def read_records(self, key: SagaKey, after_sequence: int, limit: int) -> list[Record]:
         return await self._read(partial(sagas.read_records, key, after_sequence + 1, after_sequence + limit))
 
-    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> SagaPage:
         return await self._read(partial(sagas.list_sagas, where, after, limit))
 
     async def list_due(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from amends_server.engine.policy import Time
+from amends_server.engine.state import SagaStatus
 from amends_server.store.batch import Batch, Place
+from amends_server.store.listing import Range, Reach, make_page, reach_of, rows_counted, wanted_statuses, ways_to_list
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.protocol import (
@@ -19,13 +21,13 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     Stale,
     StoredSaga,
     StoreError,
 )
 from amends_server.store.rows import (
     STATUS_CODES,
-    UNFINISHED,
     Row,
     birth_columns,
     head_columns,
@@ -36,9 +38,6 @@ from amends_server.store.rows import (
 
 TIME_MIN, TIME_MAX = -(2**63), 2**63 - 1
 """The ends of what the columns can store."""
-
-_LABEL_ROWS_COUNTED = 1_000
-"""A label with fewer rows is rare enough to read them all."""
 
 _HEAD = ("sequences", "epochs", "statuses", "pauses", "due_times", "update_times", "end_times")
 _BIRTH = (
@@ -216,28 +215,27 @@ async def list_unfinished(
     )
 
 
-async def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: Db) -> list[StoredSaga]:
-    """Return rows, newest first, then by id.
-
-    Every page reads one index from where the page begins. Unfinished sagas are few, so they are looked for by status
-    whatever else is asked.
-    """
-    statuses = where.statuses
-    if where.unfinished_only:
-        statuses = statuses & UNFINISHED if statuses else UNFINISHED
-        if not statuses:
-            return []
+async def list_sagas(where: SagaFilter, after: Cursor | None, limit: int, db: Db) -> SagaPage:
+    """Return rows, newest first, then by id."""
+    statuses = wanted_statuses(where)
+    if statuses is None:
+        return SagaPage([], None)
     conditions = _conditions(where, statuses, after, limit)
-    if statuses and (statuses <= UNFINISHED or not (where.labels or where.definition_name)):
-        return _sagas_of(await fetch(db, "select_saga", "by_status", "matching", "end_by_status", **conditions))
-    if where.labels:
-        conditions |= await _rarest_label(where, db)
-        return _sagas_of(await fetch(db, "select_saga", "by_label", "matching", **conditions))
-    index = "by_definition" if where.definition_name else "by_time"
-    return _sagas_of(await fetch(db, "select_saga", index, "matching", **conditions))
+    ways = ways_to_list(where, statuses)
+    reaches = [await _reach(way, conditions, limit, db) for way in ways]
+    reach, way = min(zip(reaches, ways, strict=True), key=lambda pair: pair[0].merit)
+    if reach.since is not None:
+        conditions["since"] = reach.since
+    if way[0].index == "by_status":  # which takes all statuses
+        rows = await fetch(db, "select_saga", "by_status", "matching", "end_by_status", **conditions)
+    else:
+        rows = await fetch(db, "select_saga", way[0].index, "matching", **{**conditions, **way[0].values})
+    return make_page(_sagas_of(rows), limit, reach)
 
 
-def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | None, limit: int) -> dict[str, object]:
+def _conditions(
+    where: SagaFilter, statuses: frozenset[SagaStatus], after: Cursor | None, limit: int
+) -> dict[str, object]:
     after = after or Cursor(TIME_MAX, "")
     before = TIME_MAX if where.created_before is None else where.created_before - 1
     return {
@@ -250,19 +248,18 @@ def _conditions(where: SagaFilter, statuses: frozenset[object], after: Cursor | 
         "until": min(before, after.create_time),
         "after_time": after.create_time,
         "after_id": after.saga_id,
-        "limit": limit,
+        "limit": limit + 1,
     }
 
 
-async def _rarest_label(where: SagaFilter, db: Db) -> dict[str, object]:
-    """Choose the label by whose index the page is read; the others are looked up for each of its rows."""
-    counts: dict[tuple[str, str], int] = {}
-    for name, value in where.labels.items():
-        ((counts[name, value],),) = await fetch(
-            db, "count_label", namespace=where.namespace, name=name, value=value, limit=_LABEL_ROWS_COUNTED
-        )
-    name, value = min(counts, key=counts.__getitem__)
-    return {"label_name": name, "label_value": value}
+async def _reach(way: Sequence[Range], conditions: dict[str, object], limit: int, db: Db) -> Reach:
+    counted = rows_counted(way, limit)
+    stretch = {name: conditions[name] for name in ("namespace", "since", "until")}
+    counts: list[tuple[int, Time | None]] = []
+    for part in way:
+        ((rows, oldest),) = await fetch(db, f"reach_{part.index}", **stretch, **part.values, counted=counted)
+        counts.append((rows, oldest))
+    return reach_of(counts, counted)
 
 
 def _sagas_of(rows: Iterable[asyncpg.Record]) -> list[StoredSaga]:

@@ -20,6 +20,7 @@ from amends_server.store.protocol import (
     Record,
     SagaFilter,
     SagaKey,
+    SagaPage,
     StoredDefinition,
     StoredParticipant,
     StoredSaga,
@@ -79,7 +80,7 @@ class PostgresStore:
             partial(sagas.read_records, key, after_sequence + 1, after_sequence + limit)
         )  # fmt: skip
 
-    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> list[StoredSaga]:
+    async def list_sagas(self, where: SagaFilter, after: Cursor | None, limit: int) -> SagaPage:
         return await self._connections.read(partial(sagas.list_sagas, where, after, limit))
 
     async def list_due(

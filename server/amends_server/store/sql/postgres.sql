@@ -190,11 +190,6 @@ where p.namespace = :namespace and p.name = :label_name and p.value = :label_val
 from unnest(:statuses::smallint[]) as wanted (status) cross join lateral (
     select * from saga as s where s.namespace = :namespace and s.status = wanted.status
 
--- name: count_label
-select count(*) from (
-    select 1 from label where namespace = :namespace and name = :name and value = :value limit :limit
-) as counted
-
 -- name: matching
     and s.create_time between :since and :until
     and (s.create_time < :after_time or s.saga_id > :after_id)
@@ -207,6 +202,36 @@ order by s.create_time desc, s.saga_id limit :limit
 -- name: end_by_status
 ) as s
 order by s.create_time desc, s.saga_id limit :limit
+
+-- How many rows of an index a page may have to look at, and how old the oldest of those is.
+
+-- name: reach_by_time
+select count(*), min(create_time) from (
+    select create_time from saga
+    where namespace = :namespace and create_time between :since and :until
+    order by create_time desc limit :counted
+) as counted
+
+-- name: reach_by_status
+select count(*), min(create_time) from (
+    select create_time from saga
+    where namespace = :namespace and status = :status and create_time between :since and :until
+    order by create_time desc limit :counted
+) as counted
+
+-- name: reach_by_definition
+select count(*), min(create_time) from (
+    select create_time from saga
+    where namespace = :namespace and definition_name = :definition_name and create_time between :since and :until
+    order by create_time desc limit :counted
+) as counted
+
+-- name: reach_by_label
+select count(*), min(create_time) from (
+    select create_time from label
+    where namespace = :namespace and name = :label_name and value = :label_value and create_time between :since and :until
+    order by create_time desc limit :counted
+) as counted
 
 -- name: next_version
 insert into definition_version (namespace, name, version) values (:namespace, :name, 1)

@@ -86,9 +86,6 @@ where p.namespace = :namespace and p.definition_name = :definition_name
 from label as p cross join saga as s on s.saga = p.saga
 where p.namespace = :namespace and p.name = :label_name and p.value = :label_value
 
--- name: count_label
-select count(*) from (select 1 from label where namespace = ? and name = ? and value = ? limit ?)
-
 -- name: matching
     and p.create_time between :since and :until
     and (p.create_time < :after_time or s.saga_id > :after_id)
@@ -102,6 +99,37 @@ select count(*) from (select 1 from label where namespace = ? and name = ? and v
         )
     )
 order by p.create_time desc, s.saga_id limit :limit
+
+-- How many rows of an index a page may have to look at, and how old the oldest of those is.
+
+-- name: reach_by_time
+select count(*), min(create_time) from (
+    select create_time from saga indexed by saga_by_time
+    where namespace = :namespace and create_time between :since and :until
+    order by create_time desc limit :counted
+)
+
+-- name: reach_by_status
+select count(*), min(create_time) from (
+    select create_time from saga indexed by saga_by_status
+    where namespace = :namespace and status = :status and create_time between :since and :until
+    order by create_time desc limit :counted
+)
+
+-- name: reach_by_definition
+select count(*), min(create_time) from (
+    select create_time from saga indexed by saga_by_definition
+    where namespace = :namespace and definition_name = :definition_name and create_time between :since and :until
+    order by create_time desc limit :counted
+)
+
+-- name: reach_by_label
+select count(*), min(create_time) from (
+    select create_time from label
+    where namespace = :namespace and name = :label_name and value = :label_value
+        and create_time between :since and :until
+    order by create_time desc limit :counted
+)
 
 -- name: next_version
 insert into definition_version (namespace, name, version) values (?, ?, 1)
