@@ -8,20 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 import amends
-from amends import NOT_NEEDED, PIVOT, RETRIABLE, Call, Participant, Retry, Saga
-from amends.testing import Case, Fault, Ledger, Report, check_every_failure
-from amends.testing._trial import Trial
+from amends import NOT_NEEDED, PIVOT, RETRIABLE, Call, Participant, Retry, Saga, on
+from amends.testing import Case, Fault, Ledger, Report, Siblings, check_every_failure
 from amends.testing.report import change
-from amends_server.engine import commands, events
-from amends_server.engine.due import OwedCall
-from amends_server.engine.payload import Error
 from participants.bank.accounts import ACCOUNTS, bank, ledger
 from participants.bank.saga import Transfer, transfer
 from participants.shop.inventory import Hold, reserve
@@ -30,6 +25,7 @@ from participants.shop.saga import Order, order
 from participants.shop.services import SERVICES
 from participants.shop.shipping import Shipment, ship
 from participants.shop.validation import Quote, validate
+from tests.sdk.tills import Till
 from tests.sources import ROOT
 
 ORDER = Order(customer="ada", sku="tea", quantity=1, address="1 High Street")
@@ -52,8 +48,9 @@ def found(report: Report) -> set[tuple[str, bool, Fault]]:
 def test_a_saga_with_barriers_passes() -> None:
     report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS))
     assert report.ok, report
-    assert report == f"order: {report.runs} runs, and each ends with all effects or with none."
-    assert report.runs == 4 * 12 - 1 + 3 * 7  # a first step has no crash before its intent; one step needs no undoing
+    assert report.splitlines()[0] == f"order: {len(report.runs)} runs, and each ends with all effects or with none."
+    assert len(report.runs) == 4 * 13 - 1 + 3 * 14  # a first step has no crash before its intent; one needs no undoing
+    assert (report.impossible, report.never_called, report.other_ways) == ((), (), ())
 
 
 def test_handlers_that_do_not_look_at_the_key_double_their_effects() -> None:
@@ -84,12 +81,15 @@ def test_without_any_barrier_each_step_that_counts_is_found() -> None:
 def test_the_table_is_readable() -> None:
     report = check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS, barrier=[validate, reserve, ship]))
     lines = str(report).splitlines()
-    assert lines[0] == f"order: 68 runs, and {len(report.findings)} of them end neither with all effects nor with none:"
+    assert lines[0] == f"order: 93 runs, and {len(report.findings)} of them end neither with all effects nor with none:"
     assert lines[2].split("  ")[0] == "step"
     [line] = [line for line in lines if line.startswith("charge") and "duplicate call" in line and "Execute" in line]
     assert line.split() == ["charge", "Execute", "duplicate", "call", "COMPLETED", "charge:", "2", "charge:", "1"]
     assert "The journal of the first, crash before the intent is durable of the compensation of reserve:" in lines
-    assert lines[-1].split()[-1] == "saga_compensated"
+    rows = [line.split() for line in lines]
+    assert ["duplicate", "call", "all", "all", "WRONG", "all"] in rows
+    assert ["duplicate", "call", "none", "WRONG", "none"] in rows
+    assert lines[-1] == "WRONG: see above."
     assert repr(report) == str(report)
 
 
@@ -103,6 +103,7 @@ def test_pytest_shows_the_whole_table(run_pytest: Callable[[str], str]) -> None:
     )
     assert "reserve  Execute     duplicate call" in shown
     assert "saga_completed" in shown  # the end of the journal below the table
+    assert "none: COMPENSATED, with no effect." in shown
 
 
 @pytest.fixture
@@ -121,6 +122,8 @@ def run_pytest(tmp_path: Path) -> Callable[[str], str]:
 parts = Participant("parts")
 first = parts.declare("first", str, compensation=True)
 second = parts.declare("second", str, compensation=True)
+third = parts.declare("third", str, compensation=True)
+wrap = parts.declare("wrap", str, str, compensation=True)
 final = parts.declare("final", str)
 
 
@@ -134,7 +137,49 @@ def test_pivots_parallel_steps_and_steps_after_them_pass() -> None:
     saga.step(final, id="tell", kind=RETRIABLE)
     report = check_every_failure(saga, "x")
     assert report.ok, report
-    assert report.runs == 11 + 11 + 12 + 10 + 9 + 7 + 7
+    assert len(report.runs) == 2 * (12 + 2 * 12) + 3 * 13 + 2 * (14 + 2 * 13)  # two of the steps have a sibling
+    beside = {(run.case.step, run.case.compensation) for run in report.runs if run.case.siblings is Siblings.REPLYING}
+    assert beside == {("first", False), ("second", False), ("first", True), ("second", True)}
+    helped = {(run.case.step, run.case.compensation, run.case.fault) for run in report.runs if run.helped}
+    assert helped == {
+        *(
+            ("tell", False, Fault.REFUSED),
+            ("go", False, Fault.LOST_EACH_TIME),
+            ("go", False, Fault.REPLY_LOST_EACH_TIME),
+        ),
+        *(
+            (step, True, fault)
+            for step in ("first", "second")
+            for fault in (Fault.REFUSED, Fault.LOST_EACH_TIME, Fault.REPLY_LOST_EACH_TIME)
+        ),
+    }
+
+
+def test_a_handler_that_does_not_look_at_the_key_shows_up_beside_siblings_too() -> None:
+    saga = Saga("mixed", input=str)
+    with saga.parallel():
+        saga.step(first)
+        saga.step(second)
+    report = check_every_failure(saga, "x", ledger=Ledger(barrier=[first]))
+    beside = [f for f in report.findings if f.case.step == "first" and not f.case.compensation]
+    assert {f.effects for f in beside} == {"second: 2"}
+    assert {f.case.siblings for f in beside} == {Siblings.REPLYING, Siblings.CALLED}
+    assert all("crash" in f.case.fault for f in beside)
+    assert "Execute, while its siblings' requests are under way  first  second" in report.splitlines()
+
+
+def test_more_cases_than_the_limit_are_not_begun() -> None:
+    runs = itertools.count()
+
+    @contextmanager
+    def counted() -> Iterator[None]:
+        next(runs)
+        yield
+
+    with pytest.raises(ValueError, match="'order' has 93 cases, and limit=92 are the most that are run: raise it"):
+        check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS), fresh=counted, limit=92)
+    assert next(runs) == 1  # the one without a fault
+    assert check_every_failure(order, ORDER, ledger=Ledger(outputs=OUTPUTS), limit=93).ok
 
 
 def test_a_definition_that_gives_up_too_early_is_found() -> None:
@@ -154,7 +199,7 @@ def test_a_retry_without_end_gets_through() -> None:
     saga.step(second)
     report = check_every_failure(saga, "x")
     assert report.ok, report
-    assert report.runs == 11 + 12 + 7 + 7
+    assert len(report.runs) == 12 + 13 + 14 + 14
 
 
 def test_what_could_not_happen_is_not_counted() -> None:
@@ -162,25 +207,41 @@ def test_what_could_not_happen_is_not_counted() -> None:
     saga.step(first, retry=Retry(attempts=-1))  # nothing turns this saga round but a refusal, which leaves nothing
     report = check_every_failure(saga, "x")
     assert report.ok, report
-    assert report.runs == 11
+    assert (len(report.runs), len(report.impossible)) == (12, 14)
+    assert ["duplicate", "call", "-"] in [line.split() for line in report.splitlines()]
+    assert report.splitlines()[-1] == "-: this cannot happen there."
 
 
-def test_a_run_that_goes_on_without_a_step_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    strike = Trial._strike
+# Other ways
 
-    def skip(self: Trial, call: OwedCall, fault: Fault) -> None:
-        if fault is not Fault.REFUSED:
-            return strike(self, call, fault)
-        self._settle(call, commands.Unknown(Error("NO", "No."), again=False))
-        return self.machine.apply(commands.Resolve("final", events.Resolution.SKIPPED, None, "", ""), 0)
 
-    saga = Saga("short", input=str)
+def lenient() -> Saga[str, dict[str, object]]:
+    saga = Saga("lenient", input=str)
+    saga.step(first)
+    wrapped = saga.step(wrap, on_error=[on("NO_PAPER").continue_with("")])
+    with saga.when(wrapped.output == ""):
+        saga.step(third)
     saga.step(final, kind=PIVOT)
-    assert check_every_failure(saga, "x").runs == 9
-    monkeypatch.setattr(Trial, "_strike", skip)
+    return saga
+
+
+def test_a_run_that_goes_on_without_a_step_is_shown_and_judged() -> None:
+    report = check_every_failure(lenient(), "x", ledger=Ledger(outputs={wrap: "paper"}))
+    assert report.ok, report
+    [run] = report.other_ways
+    assert run.case == Case("wrap", False, Fault.REFUSED, code="NO_PAPER")
+    assert (run.status, run.way) == (amends.SagaStatus.COMPLETED, "without wrap, with third")
+    [row] = [line for line in report.splitlines() if line.startswith("refused: NO_PAPER ")]
+    assert row.endswith(" without wrap, with third")
+    assert report.splitlines()[-1] == "Never called without a fault, so never disturbed: third."
+
+
+def test_a_rule_that_retries_is_followed() -> None:
+    saga = Saga("stubborn", input=str)
+    saga.step(first, on_error=[on("BUSY").retry()])
     report = check_every_failure(saga, "x")
     assert report.ok, report
-    assert report.runs == 8
+    assert ["refused:", "BUSY", "all"] in [line.split() for line in report.splitlines()]
 
 
 def test_a_saga_that_fails_anyhow_is_no_subject() -> None:
@@ -228,7 +289,7 @@ def test_the_bank_passes(tmp_path: Path) -> None:
     with ledger.opened(tmp_path / "bank.db", ACCOUNTS):
         report = check_every_failure(transfer, Transfer("A", "B", 10), participants=[bank], effects=ledger.amounts)
     assert report.ok, report
-    assert report.runs == 12 - 1 + 12 + 7 + 7
+    assert len(report.runs) == 13 - 1 + 13 + 14 + 14
 
 
 def test_the_shop_passes(tmp_path: Path) -> None:
@@ -241,7 +302,7 @@ def test_the_shop_passes(tmp_path: Path) -> None:
         participants = [service.participant for service in SERVICES.values()]
         report = check_every_failure(order, ORDER, participants=participants, effects=effects)
         assert report.ok, report
-        assert report.runs == 68
+        assert len(report.runs) == 93
         assert effects()["inventory"] < 175  # some of the runs completed
 
 
@@ -257,14 +318,14 @@ def test_a_fresh_ledger_for_each_run(tmp_path: Path) -> None:
         transfer, Transfer("A", "B", 10), participants=[bank], effects=ledger.amounts, fresh=fresh
     )
     assert report.ok, report
-    assert next(numbers) == report.runs + 1
+    assert next(numbers) == len(report.runs) + 1
 
 
 def test_handlers_and_simulated_steps_go_together(tmp_path: Path) -> None:
     saga = Saga("both", input=str)
     saga.step(first)
     till = Till()
-    saga.step(till.pay)
+    saga.step(till.action)
     report = check_every_failure(
         saga, "x", participants=[till.participant], effects=till.effects, ledger=Ledger(barrier=False)
     )
@@ -275,49 +336,6 @@ def test_handlers_and_simulated_steps_go_together(tmp_path: Path) -> None:
 def test_somebody_must_say_what_handlers_have_done() -> None:
     with pytest.raises(ValueError, match="effects="):
         check_every_failure(transfer, Transfer("A", "B", 10), participants=[bank])
-
-
-@dataclass
-class Till:
-    """A participant that takes a coin and gives it back, and can be broken on purpose."""
-
-    looks_at_keys: bool = True
-    undoes: bool = True
-    remembers_undoing: bool = True
-    coins: int = 0
-    done: set[str] = field(default_factory=set[str])
-    undone: set[str] = field(default_factory=set[str])
-    participant: Participant = field(default_factory=lambda: Participant("till"))
-
-    def __post_init__(self) -> None:
-        self.pay = self.participant.action(name="pay")(self._pay)
-        self.pay.compensation(self._pay_back)
-
-    def effects(self) -> int:
-        return self.coins
-
-    def _pay(self, request: str, call: Call) -> str:
-        if call.key in self.undone:
-            raise amends.Refused("UNDONE", stored=True)
-        if call.key not in self.done or not self.looks_at_keys:
-            self.coins += 1
-        self.done.add(call.key)
-        return "paid"
-
-    def _pay_back(self, request: str, done: str | None, call: Call) -> None:
-        if call.execute_key in self.done and self.undoes:
-            self.coins -= 1
-        self.done.discard(call.execute_key)
-        if self.remembers_undoing:
-            self.undone.add(call.execute_key)
-
-
-def check(till: Till) -> Report:
-    saga = Saga("sale", input=str)
-    saga.step(first)
-    saga.step(till.pay)
-    saga.step(second)
-    return check_every_failure(saga, "x", participants=[till.participant], effects=till.effects)
 
 
 def test_crashes_are_real_for_participants() -> None:
@@ -339,30 +357,3 @@ def test_crashes_are_real_for_participants() -> None:
     assert seen.count((("one", 2, 2), ("two", 1, 2))) == 1  # after the intent of one
     assert seen.count((("one", 1, 1), ("one", 2, 2), ("two", 1, 2))) == 2  # before: the outcome of one, two's intent
     assert seen.count((("one", 1, 1), ("two", 1, 1), ("two", 2, 2))) == 1  # before the outcome of two
-
-
-def test_a_sound_handler_passes() -> None:
-    report = check(Till())
-    assert report.ok, report
-
-
-def test_a_charge_that_is_not_idempotent_shows_up() -> None:
-    report = check(Till(looks_at_keys=False))
-    assert ("pay", False, Fault.DUPLICATE) in found(report)
-    assert ("pay", False, Fault.REPLY_LOST) in found(report)
-    assert ("pay", False, Fault.CRASH_BEFORE_OUTCOME) in found(report)
-    assert {finding.effects for finding in report.findings} >= {"handlers: 2"}
-
-
-def test_a_compensation_that_does_nothing_shows_up() -> None:
-    report = check(Till(undoes=False))
-    assert ("second", False, Fault.REFUSED) in found(report)
-    assert ("pay", False, Fault.REPLY_LOST_EACH_TIME) in found(report)
-    assert {(finding.status, finding.effects, finding.wanted) for finding in report.findings} == {
-        (amends.SagaStatus.COMPENSATED, "handlers: 1", "nothing")
-    }
-
-
-def test_i15_an_execute_that_is_accepted_after_its_compensate_shows_up() -> None:
-    report = check(Till(remembers_undoing=False))
-    assert found(report) == {("pay", False, Fault.LATE), ("pay", False, Fault.LATE_DUPLICATE)}

@@ -6,10 +6,12 @@ import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-import amends.testing
+from amends import Action
+from amends.testing import ExpectedCall, ExpectedCompensation, Ledger, Report, Scenario, check_every_failure
 from tests.sources import ROOT
 
 PAGE = ROOT / "docs/testing.md"
@@ -33,16 +35,24 @@ def test_each_example_passes(page: ModuleType) -> None:
         test()
 
 
-def test_the_table_of_the_page_is_what_comes_out(page: ModuleType) -> None:
-    ledger = amends.testing.Ledger(outputs=page.OUTPUTS, barrier=[page.reserve, page.ship])
-    report = amends.testing.check_every_failure(page.order, page.Order("tea", 30), ledger=ledger)
-    [table] = re.findall(r"```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    shown = {line.rstrip() for line in str(report).splitlines()}
-    assert [line for line in table.splitlines() if line.rstrip() not in shown] == []
+def test_the_tables_of_the_page_are_what_comes_out(page: ModuleType) -> None:
+    sound, doubled = re.findall(r"```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert missing(sound, check(page, True)) == []
+    assert missing(doubled, check(page, [page.reserve, page.ship])) == []
+
+
+def check(page: ModuleType, barrier: bool | list[Action[Any, Any]]) -> Report:
+    ledger = Ledger(outputs=page.OUTPUTS, barrier=barrier)
+    return check_every_failure(page.order, page.Order("tea", 30), ledger=ledger)
+
+
+def missing(table: str, report: Report) -> list[str]:
+    shown = {line.rstrip() for line in report.splitlines()}
+    return [line for line in table.splitlines() if line.rstrip() not in shown]
 
 
 def test_the_page_names_what_scenarios_can_say() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    kinds = (amends.testing.Scenario, amends.testing.ExpectedCall, amends.testing.ExpectedCompensation)
+    kinds = (Scenario, ExpectedCall, ExpectedCompensation)
     names = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
     assert sorted(name for name in names if not re.search(rf"\.{name}\b", text)) == []

@@ -14,7 +14,8 @@ import amends.testing
 from tests.sources import ROOT
 
 PUBLIC = """
-    Case ExpectedCall ExpectedCompensation Fault Finding Ledger Orchestrator Report Scenario check_every_failure given
+    Case ExpectedCall ExpectedCompensation Fault Finding Ledger Orchestrator Report Run Scenario Siblings
+    check_every_failure given
 """
 CHECKER_S_MAX = 100  # a first run reads all of grpc and protobuf, on a busy machine
 

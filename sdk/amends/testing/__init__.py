@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from amends.testing._calls import ExpectedCall, ExpectedCompensation
 from amends.testing.check import check_every_failure
-from amends.testing.faults import Case, Fault
+from amends.testing.faults import Case, Fault, Siblings
 from amends.testing.ledger import Ledger
 from amends.testing.orchestrator import Orchestrator, given
-from amends.testing.report import Finding, Report
+from amends.testing.report import Finding, Report, Run
 from amends.testing.scenario import Scenario
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "Ledger",
     "Orchestrator",
     "Report",
+    "Run",
     "Scenario",
+    "Siblings",
     "check_every_failure",
     "given",
 ]

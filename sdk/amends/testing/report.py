@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self, TypeGuard, cast
 
+from amends.testing._tables import matrix, table
 from amends.testing.faults import Case
 from amends.views import SagaStatus
 
@@ -16,40 +17,68 @@ _NOTHING: Mapping[object, object] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A run whose effects are neither all nor none of those that the saga has when nothing goes wrong.
+class Run:
+    """A run in which one thing went wrong, and how it ended.
 
-    `effects` and `wanted` are in words, of what differs; `journal` is the saga's, a line an event.
+    `helped`: it was STUCK, as it had to be, and ended so after an operator's retry. `way`: if it completed by other
+    steps than without a fault, by which, in words; empty otherwise.
     """
 
     case: Case
     status: SagaStatus
+    helped: bool = False
+    way: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Run):
+    """A run whose effects are neither all nor none of those that the saga should have.
+
+    `effects` and `wanted` are in words, of what differs; `journal` is the saga's, a line an event.
+    """
+
     effects: str
     wanted: str
     journal: str
 
 
 class Report(str):
-    """The table, with what it is made of. False in a condition if there are findings.
+    """The tables, with what they are made of. False in a condition if there are findings.
 
     It is a text so that `assert report.ok, report` shows it whole: of anything else pytest shows a few words.
     """
 
     saga: str
-    runs: int
+    runs: tuple[Run, ...]
+    """How every run ended, in the order of the cases."""
     findings: tuple[Finding, ...]
+    """Those of the runs that ended wrong."""
+    impossible: tuple[Case, ...]
+    """Cases that could not come about: of a call that never has to be made, or with which no other is in flight."""
+    never_called: tuple[str, ...]
+    """Steps that are not called when nothing goes wrong: with them nothing went wrong, either."""
 
-    def __new__(cls, saga: str, runs: int, findings: Sequence[Finding]) -> Self:
-        report = super().__new__(cls, _text(saga, runs, findings))
+    def __new__(
+        cls, saga: str, *, runs: Sequence[Run], impossible: Sequence[Case] = (), never_called: Sequence[str] = ()
+    ) -> Self:
+        findings = tuple(run for run in runs if isinstance(run, Finding))
+        report = super().__new__(cls, _text(saga, runs, findings, impossible, never_called))
         report.saga = saga
-        report.runs = runs
-        report.findings = tuple(findings)
+        report.runs = tuple(runs)
+        report.findings = findings
+        report.impossible = tuple(impossible)
+        report.never_called = tuple(never_called)
         return report
 
     @property
     def ok(self) -> bool:
         """True if every run ended with all effects or with none."""
         return not self.findings
+
+    @property
+    def other_ways(self) -> tuple[Run, ...]:
+        """The runs that completed by other steps than without a fault."""
+        return tuple(run for run in self.runs if run.way)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -106,22 +135,52 @@ def _nested(value: object) -> str:
     return f"({_words(value)})" if _is_mapping(value) else _words(value)
 
 
-def _text(saga: str, runs: int, findings: Sequence[Finding]) -> str:
-    if not findings:
-        return f"{saga}: {runs} runs, and each ends with all effects or with none."
-    rows = [_HEADER, *(_row(finding) for finding in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"{saga}: {runs} runs, and {len(findings)} of them end neither with all effects nor with none:"
-    return "\n".join([head, "", lines[0], "-" * len(lines[0]), *lines[1:], "", *_example(findings[0])])
+def _text(
+    saga: str,
+    runs: Sequence[Run],
+    findings: Sequence[Finding],
+    impossible: Sequence[Case],
+    never_called: Sequence[str],
+) -> str:
+    if findings:
+        head = [f"{saga}: {len(runs)} runs, and {len(findings)} of them end neither with all effects nor with none:"]
+        head += ["", *table([_HEADER, *(_row(finding) for finding in findings)]), "", *_example(findings[0])]
+    else:
+        head = [f"{saga}: {len(runs)} runs, and each ends with all effects or with none."]
+    ends = {run.case: _end(run) for run in runs} | dict.fromkeys(impossible, _IMPOSSIBLE)
+    seen = {end for end in ends.values() if end in _MEANINGS}
+    legend = [f"{end}: {meaning}" for end, meaning in _MEANINGS.items() if end in seen]
+    missing = [f"Never called without a fault, so never disturbed: {', '.join(never_called)}."] if never_called else []
+    return "\n".join([*head, "", *matrix(ends), *legend, *missing])
+
+
+_IMPOSSIBLE = "-"
+_MEANINGS = {
+    "all": "COMPLETED, with all effects.",
+    "none": "COMPENSATED, with no effect.",
+    "all*": "COMPLETED, with all effects, after an operator has retried the saga, which was STUCK.",
+    "none*": "COMPENSATED, with no effect, after an operator has retried the saga, which was STUCK.",
+    "WRONG": "see above.",
+    _IMPOSSIBLE: "this cannot happen there.",
+}
+
+
+def _end(run: Run) -> str:
+    """How a run ended, in a word."""
+    if isinstance(run, Finding):
+        return "WRONG"
+    if run.way:
+        return run.way
+    return f"{'all' if run.status is SagaStatus.COMPLETED else 'none'}{'*' if run.helped else ''}"
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
     case = finding.case
     call = "Compensate" if case.compensation else "Execute"
-    return (case.step, call, case.fault.value, finding.status.value, finding.effects, finding.wanted)
+    status = f"{finding.status}, {finding.way}" if finding.way else finding.status.value
+    return (case.step, call, case.circumstances, status, finding.effects, finding.wanted)
 
 
 def _example(finding: Finding) -> list[str]:
     call = "the compensation of " if finding.case.compensation else ""
-    return [f"The journal of the first, {finding.case.fault} of {call}{finding.case.step}:", finding.journal]
+    return [f"The journal of the first, {finding.case.circumstances} of {call}{finding.case.step}:", finding.journal]
