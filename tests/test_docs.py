@@ -30,6 +30,7 @@ from amends_server.config import (
 )
 from amends_server.convert.definition import diagnose
 from amends_server.engine.commands import Rejected, Unknown
+from amends_server.engine.history import EVENTS_MAX, ROOM_BACK, ROOM_REPAIRS
 from amends_server.engine.validation import STEPS_MAX
 from amends_server.status import REFUSALS, to_status
 from amends_server.transport.verdicts import verdict_of_status
@@ -184,7 +185,18 @@ def test_the_settings_in_the_documents_can_be_used(tmp_path: Path, monkeypatch: 
 
 def test_the_limits_in_the_documents_are_those_of_the_server() -> None:
     text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("## Limits")[2]
-    for limit in (ID_LENGTH_MAX, STEPS_MAX, LABELS_MAX, REASON_LENGTH_MAX, PAGE_SIZE, PAGE_SIZE_MAX, SAGAS_ACTIVE_MAX):
+    for limit in (
+        ID_LENGTH_MAX,
+        EVENTS_MAX,
+        ROOM_BACK,
+        ROOM_REPAIRS,
+        STEPS_MAX,
+        LABELS_MAX,
+        REASON_LENGTH_MAX,
+        PAGE_SIZE,
+        PAGE_SIZE_MAX,
+        SAGAS_ACTIVE_MAX,
+    ):
         assert f"{limit:,}" in text
     assert f"| watchers | {WATCHERS_MAX:,} |" in text
     assert f"| calls in flight at a participant | {CALLS_IN_FLIGHT_MAX}," in text

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+from amends_server.engine import history
 from amends_server.engine.definition import Definition, digest
 from amends_server.engine.graph import build_graph
 from amends_server.engine.state import SagaStatus
@@ -53,6 +54,18 @@ def run(definition: Definition, tape: bytes) -> World:
 def test_no_world_breaks_an_invariant(definition: Definition, tape: bytes) -> None:
     assert check(definition) == []
     run(definition, tape)
+
+
+@pytest.mark.timeout(SHRINKING_S_MAX)
+@examples(200)
+@given(sound_definitions(), TAPES)
+def test_no_world_breaks_an_invariant_when_histories_must_be_short(definition: Definition, tape: bytes) -> None:
+    """Attempts, questions and repairs end anywhere, and a saga ends or is STUCK all the same; and so is its history."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("EVENTS_MAX", "EVENTS_PER_STEP_MAX", "ROOM_BACK", "ROOM_BACK_PER_STEP", "ROOM_REPAIRS"):
+            patch.setattr(history, limit, 2)
+        world = run(definition, tape)
+    assert len(world.journal) <= 12 + 40 * len(definition.steps)
 
 
 @pytest.mark.timeout(SHRINKING_S_MAX)

@@ -34,6 +34,7 @@ from amends_server.engine.events import (
     StepSucceeded,
 )
 from amends_server.engine.graph import Node, Rule
+from amends_server.engine.history import full_error, is_full, poll_delay_us, retry_delay_us
 from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
@@ -42,6 +43,8 @@ from amends_server.engine.state import StepState, StepStatus
 
 CALL_IN_FLIGHT = "CALL_IN_FLIGHT"
 """Why an outcome that is brought has to wait a little."""
+
+STILL_AT_WORK = Error("IN_PROGRESS", "The participant is still at work, and asks to be asked again.")
 
 AT_WORK = Error("IN_PROGRESS", "The saga turned back while the participant was at work.")
 
@@ -79,8 +82,9 @@ def complete(draft: Draft, command: Complete) -> None:
     if step.action.active and not step.action.takes_word:
         raise Rejected(CALL_IN_FLIGHT, f"A call of step `{command.step}` is in flight or due: wait for its outcome.")
     if not step.action.takes_word or command.attempt > step.action.attempts:
-        reply = late_reply(command) or LateReply.UNKNOWN
-        draft.add(LateReplyRecorded(draft.now, command.step, command.attempt, False, reply))
+        draft.add_late(command.step, command.attempt, False, late_reply(command) or LateReply.UNKNOWN)
+        if not draft.events:
+            raise _too_late(command.step)
         return
     settle_action(draft, node, command)
     draft.advance(node.after)
@@ -157,10 +161,12 @@ def _settle_refusal(draft: Draft, node: Node, attempt: int, verdict: Refused) ->
     rule, output, verdict = _handle(draft, node, verdict)
     step = draft.state.steps[node.index]
     proof = verdict.stored or step.unproven == step.action.at_stake
-    due_time = None if rule is not OnError.RETRY or verdict.stored else _next_attempt(draft, node)
-    if due_time is not None:
-        draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time, refused=True))
-        return
+    if rule is OnError.RETRY and not verdict.stored:
+        due_time = _next_attempt(draft, node)
+        if due_time is not None:
+            draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time, refused=True))
+            return
+        verdict = replace(verdict, error=_last_error(draft, node, verdict.error))
     if node.step.kind is Kind.PIVOT and not proof:  # an earlier attempt may have had its effect, so it stays unknown
         draft.add(StepGivenUp(draft.now, node.step.id, attempt, verdict.error))
         return
@@ -213,18 +219,33 @@ def settle_unknown(draft: Draft, node: Node, attempt: int, verdict: Unknown, *, 
     if due_time is not None:
         draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time))
         return
-    draft.add(StepGivenUp(draft.now, node.step.id, attempt, verdict.error))
-    draft.failed(node, verdict.error)
+    _give_up(draft, node, _last_error(draft, node, verdict.error) if verdict.again else verdict.error)
+
+
+def _last_error(draft: Draft, node: Node, error: Error) -> Error:
+    """Return the error that a step ends with, which says so if its policy would have allowed another attempt."""
+    ended = _would_go_on(draft, node) and is_full(draft.state)
+    return full_error(draft.state, error) if ended else error
+
+
+def _give_up(draft: Draft, node: Node, error: Error) -> None:
+    draft.add(StepGivenUp(draft.now, node.step.id, draft.state.steps[node.index].action.attempts, error))
+    draft.failed(node, error)
+
+
+def _would_go_on(draft: Draft, node: Node) -> bool:
+    """Tell whether the step's policy allows another attempt."""
+    call = draft.state.steps[node.index].action
+    return not draft.state.going_back and node.retry.allows(call.attempts - call.forgiven)
 
 
 def _next_attempt(draft: Draft, node: Node, *, at_once: bool = False) -> Time | None:
     """Return when the next attempt is due by the step's policy; None if there is none."""
     call, started = draft.state.steps[node.index].action, draft.state.started
-    made = call.attempts - call.forgiven
-    if draft.state.going_back or not node.retry.allows(made):
+    if not _would_go_on(draft, node) or is_full(draft.state):
         return None
     key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
-    due_time = draft.now if at_once else draft.now + node.retry.delay_us(key, call.attempts, made)
+    due_time = draft.now if at_once else draft.now + retry_delay_us(node.retry, key, call, draft.now)
     deadline = step_deadline(node, call)
     return due_time if deadline is None or due_time < deadline else None
 
@@ -235,13 +256,18 @@ def _settle_not_sent(draft: Draft, node: Node, verdict: NotSent) -> None:
     draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error))
     deadline = step_deadline(node, call)
     if draft.state.going_back or (deadline is not None and deadline <= draft.now):
-        draft.add(StepGivenUp(draft.now, node.step.id, call.attempts, verdict.error))
-        draft.failed(node, verdict.error)
+        _give_up(draft, node, verdict.error)
+    elif is_full(draft.state):
+        _give_up(draft, node, full_error(draft.state, verdict.error))
 
 
 def _settle_waiting(draft: Draft, node: Node, attempt: int, verdict: InProgress) -> None:
     if draft.state.going_back:
         draft.add(StepGivenUp(draft.now, node.step.id, attempt, AT_WORK))
         return
-    interval_us = verdict.poll_interval_us
-    draft.add(StepDeferred(draft.now, node.step.id, attempt, None if interval_us is None else draft.now + interval_us))
+    interval_us, call = verdict.poll_interval_us, draft.state.steps[node.index].action
+    if interval_us is not None and is_full(draft.state):
+        _give_up(draft, node, full_error(draft.state, STILL_AT_WORK))
+        return
+    due_time = None if interval_us is None else draft.now + poll_delay_us(interval_us, call, draft.now)
+    draft.add(StepDeferred(draft.now, node.step.id, attempt, due_time))

@@ -40,6 +40,7 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.evolve import begin
 from amends_server.engine.graph import Graph, Node
+from amends_server.engine.history import takes_repairs
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.settle import recover, settle
@@ -110,6 +111,7 @@ def _cancel(draft: Draft, command: Cancel) -> None:
 def _pause(draft: Draft, command: Pause) -> None:
     _reject_final(draft.state)
     if not draft.state.paused:
+        _reject_full(draft.state)
         draft.add(SagaPaused(draft.now, command.reason, command.principal))
 
 
@@ -125,6 +127,7 @@ def _retry(draft: Draft, command: Retry) -> None:
     waits = any(s.action.rests or s.compensation.rests for s in draft.state.steps)
     if draft.state.status is not SagaStatus.STUCK and not waits:
         raise Rejected("NOTHING_TO_RETRY", "The saga is not stuck and waits for no retry; watch it, or cancel it.")
+    _reject_full(draft.state)
     draft.add(SagaRetried(draft.now, command.reason, command.principal))
     draft.wake()
 
@@ -170,8 +173,9 @@ def resolutions(state: State, step_id: str) -> frozenset[Resolution]:
         return frozenset()
     node, step = state.graph.node(step_id), state.step(step_id)
     if state.going_back:
-        undoing = step.status in (StepStatus.COMPENSATION_FAILED, StepStatus.COMPENSATING)
-        return frozenset({Resolution.SKIPPED, Resolution.COMPENSATED} if undoing else ())
+        if step.status not in (StepStatus.COMPENSATION_FAILED, StepStatus.COMPENSATING):
+            return frozenset()
+        return frozenset({Resolution.COMPENSATED} if step.passed_over else {Resolution.SKIPPED, Resolution.COMPENSATED})
     if step.status not in BLOCKED and not step.action.active:
         return frozenset()
     if node.step.kind is Kind.RETRIABLE:
@@ -184,6 +188,14 @@ def _fail(draft: Draft, command: Fail) -> None:
     if draft.state.status is not SagaStatus.STUCK:
         raise Rejected("SAGA_NOT_STUCK", "Only a STUCK saga can be given up; cancel it, or wait until it is stuck.")
     draft.add(SagaFailed(draft.now, command.reason, command.principal))
+
+
+def _reject_full(state: State) -> None:
+    if not takes_repairs(state):
+        message = (
+            f"The saga has {state.sequence} events, as many as it may: resolve its steps, or give it up once STUCK."
+        )
+        raise Rejected("HISTORY_FULL", message)
 
 
 def _reject_final(state: State) -> None:

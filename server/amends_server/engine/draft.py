@@ -17,6 +17,8 @@ from amends_server.engine.events import (
     CompensationOmitted,
     DeadlinePassed,
     Event,
+    LateReply,
+    LateReplyRecorded,
     SagaCompensated,
     SagaCompleted,
     SagaStuck,
@@ -30,6 +32,7 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
+from amends_server.engine.history import takes_late_replies
 from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.making import TooMuch
 from amends_server.engine.payload import Error, Payload
@@ -58,6 +61,11 @@ class Draft:
     def _holding(self) -> bool:
         """True if nothing may be dispatched, by an operator's wish or because the orchestrator is on its way out."""
         return self._hold or self.state.paused
+
+    def add_late(self, step: str, attempt: int, compensation: bool, reply: LateReply) -> None:
+        """Record a reply that came too late, once: participants may say the same again and again."""
+        if (step, attempt, compensation, reply) not in self.state.late and takes_late_replies(self.state):
+            self.add(LateReplyRecorded(self.now, step, attempt, compensation, reply))
 
     def add(self, event: Event) -> None:
         """Take one more event and fold it."""

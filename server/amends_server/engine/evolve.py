@@ -137,8 +137,8 @@ def evolve(state: State, event: Event) -> State:
             return _go_on(_change_step(state, event.step, event.time, resolved))
         case AttemptWithdrawn():
             return _change_step(state, event.step, event.time, _withdraw(state.step(event.step), event))
-        case LateReplyRecorded():
-            return _next(state, event.time)
+        case LateReplyRecorded(_, step, attempt, compensation, reply):
+            return replace(_next(state, event.time), late=state.late | {(step, attempt, compensation, reply)})
         case _:
             return _evolve_saga(state, event)
 

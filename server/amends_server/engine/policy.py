@@ -47,13 +47,13 @@ class Retry:
         """Tell whether there may be another attempt."""
         return self.attempts_max == ENDLESS or attempts_made < self.attempts_max
 
-    def delay_us(self, key: str, attempt: int, attempts_made: int | None = None) -> int:
+    def delay_us(self, key: str, attempt: int, attempts_made: int | None = None, least_us: int = 0) -> int:
         """Return the time from the end of an attempt to the next one; the same for the same key and attempt.
 
-        `attempts_made` are those that count for the policy, if not all do.
+        `attempts_made` are those that count for the policy, if not all do. `least_us`: no interval is shorter.
         """
         full = min(self._interval_us(max(1, attempt if attempts_made is None else attempts_made)), self.interval_max_us)
-        return round(full * (1 - self.jitter * _fraction(key, attempt)))
+        return round(max(full, least_us) * (1 - self.jitter * _fraction(key, attempt)))
 
     def _interval_us(self, attempts_made: int) -> float:
         match self.backoff:

@@ -12,9 +12,9 @@ from amends_server.engine.events import (
     CompensationFailed,
     CompensationRetryScheduled,
     CompensationSucceeded,
-    LateReplyRecorded,
 )
 from amends_server.engine.graph import Node
+from amends_server.engine.history import full_error, is_full, retry_delay_us
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
@@ -30,7 +30,7 @@ def settle(draft: Draft, command: Settle) -> None:
     call = step.compensation if command.compensation else step.action
     if not call.open or call.attempts != command.attempt:
         if (reply := late_reply(command)) is not None:
-            draft.add(LateReplyRecorded(draft.now, command.step, command.attempt, command.compensation, reply))
+            draft.add_late(command.step, command.attempt, command.compensation, reply)
         return
     node = draft.state.graph.node(command.step)
     if command.compensation:
@@ -51,6 +51,8 @@ def _settle_compensation(draft: Draft, node: Node, command: Settle) -> None:
             _settle_compensation_unknown(draft, node, verdict, draft.now + _delay_us(draft, node))
         case InProgress():
             _settle_compensation_unknown(draft, node, _still_undoing(node), draft.now + _delay_us(draft, node))
+        case NotSent() if is_full(draft.state):
+            draft.add(CompensationFailed(draft.now, step_id, attempt, full_error(draft.state, verdict.error)))
         case NotSent():
             draft.add(AttemptWithdrawn(draft.now, step_id, attempt, True, verdict.error))
         case _:
@@ -64,16 +66,19 @@ def _still_undoing(node: Node) -> Unknown:
 
 def _settle_compensation_unknown(draft: Draft, node: Node, verdict: Unknown, due_time: Time) -> None:
     call = draft.state.steps[node.index].compensation
-    if verdict.again and node.compensation_retry.allows(call.attempts - call.forgiven):
-        draft.add(CompensationRetryScheduled(draft.now, node.step.id, call.attempts, verdict.error, due_time))
-    else:
+    if not (verdict.again and node.compensation_retry.allows(call.attempts - call.forgiven)):
         draft.add(CompensationFailed(draft.now, node.step.id, call.attempts, verdict.error))
+    elif is_full(draft.state):
+        error = full_error(draft.state, verdict.error)
+        draft.add(CompensationFailed(draft.now, node.step.id, call.attempts, error))
+    else:
+        draft.add(CompensationRetryScheduled(draft.now, node.step.id, call.attempts, verdict.error, due_time))
 
 
 def _delay_us(draft: Draft, node: Node) -> int:
     call, started = draft.state.steps[node.index].compensation, draft.state.started
     key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)
-    return node.compensation_retry.delay_us(key, call.attempts, call.attempts - call.forgiven)
+    return retry_delay_us(node.compensation_retry, key, call, draft.now)
 
 
 def recover(draft: Draft) -> None:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from amends_server.engine.events import (
     Cause,
+    LateReply,
     Resolution,
     SagaCompensated,
     SagaCompleted,
@@ -139,6 +140,10 @@ class StepState:
         return self.resolution is not None and self.resolution.resolution is Resolution.SKIPPED
 
 
+LateMark = tuple[str, int, bool, LateReply]
+"""A reply that came too late: the step, the attempt, whether of the compensation, and what it said."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StuckState:
     """Why and since when a saga needs an operator."""
@@ -151,7 +156,8 @@ class StuckState:
 class State:
     """A saga after `sequence` events.
 
-    `undone` counts the steps that are not DONE, and `active` those of which something is waited for.
+    `undone` counts the steps that are not DONE, and `active` those of which something is waited for. `late` has the
+    replies that came too late, so that each is recorded once.
     """
 
     graph: Graph
@@ -168,6 +174,7 @@ class State:
     stuck_count: int = 0
     output: Payload | None = None
     ending: SagaCompleted | SagaCompensated | SagaFailed | None = None
+    late: frozenset[LateMark] = frozenset()
 
     @property
     def final(self) -> bool:
