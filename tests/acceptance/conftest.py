@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import harness_orchestrator
-from tests.acceptance.harness import Process, World
+from tests.acceptance.harness import UNARY, Process, World
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,9 +20,15 @@ def stores(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+def link() -> str:
+    """How the worker takes its calls, unless a test says OVER_BOTH_LINKS."""
+    return UNARY
+
+
+@pytest.fixture
+async def world(tmp_path: Path, link: str) -> AsyncIterator[World]:
     """An orchestrator on a file, the participant `worker`, and a client."""
-    async with World.opened(tmp_path) as opened:
+    async with World.opened(tmp_path, link=link) as opened:
         yield opened
 
 
@@ -33,7 +39,7 @@ def server(tmp_path: Path) -> Process:
 
 
 @pytest.fixture
-async def killable(tmp_path: Path, server: Process) -> AsyncIterator[World]:
+async def killable(tmp_path: Path, server: Process, link: str) -> AsyncIterator[World]:
     """A world whose orchestrator is `server`, which a test may kill and start again."""
-    async with World.opened(tmp_path, server) as opened:
+    async with World.opened(tmp_path, server, link=link) as opened:
         yield opened

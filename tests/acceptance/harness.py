@@ -21,10 +21,12 @@ from tests.acceptance.harness_definitions import WORKER, definition, rule, step
 from tests.acceptance.harness_ledger import WAIT_S, Ledger, Record
 from tests.acceptance.harness_orchestrator import SQLITE_ONLY, InProcess, Orchestrator, Process
 from tests.acceptance.harness_participant import ScriptedParticipant
-from tests.acceptance.harness_world import Refusal, Wire, World, refusal_of
+from tests.acceptance.harness_world import OVER_BOTH_LINKS, UNARY, Refusal, Wire, World, refusal_of
 
 __all__ = [
+    "OVER_BOTH_LINKS",
     "SQLITE_ONLY",
+    "UNARY",
     "WAIT_S",
     "WORKER",
     "Answer",

@@ -11,6 +11,7 @@ import grpc
 from amends.v1 import participant_pb2
 from tests.acceptance.harness_answers import Answer, Fault, refuse, succeed
 from tests.acceptance.harness_ledger import Ledger, Record, now_s
+from tests.acceptance.harness_session import ScriptedSession
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,14 +36,19 @@ class ScriptedParticipant:
 
     It takes and gives bytes, so that replies may be unreadable. Work goes on when the caller has given up, as that of
     plain handlers does. Effects happen once a key; a key that was compensated before it was executed is refused.
-    With `actions` it describes itself; without, it answers Describe with UNIMPLEMENTED.
+    With `actions` it describes itself; without, it answers Describe with UNIMPLEMENTED. With `sessions` it takes its
+    calls over a stream, and without only by themselves.
     """
 
-    def __init__(self, name: str, ledger: Ledger, actions: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, name: str, ledger: Ledger, actions: tuple[str, ...] | None = None, *, sessions: bool = False
+    ) -> None:
         self.name = name
         self.ledger = ledger
         self.address = ""
         self._actions = actions
+        self.calls_in_sessions = 0
+        self._sessions = sessions
         self._scripts: dict[tuple[str, str], tuple[Answer, ...]] = {}
         self._server: grpc.aio.Server | None = None
         self._work: set[asyncio.Task[Any]] = set()
@@ -83,22 +89,29 @@ class ScriptedParticipant:
             await asyncio.gather(*self._deaths)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "Execute": grpc.unary_unary_rpc_method_handler(self._execute),
-                "Compensate": grpc.unary_unary_rpc_method_handler(self._compensate),
-                "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
-            },
-        )
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Execute": grpc.unary_unary_rpc_method_handler(self._execute),
+            "Compensate": grpc.unary_unary_rpc_method_handler(self._compensate),
+            "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
+        }
+        if self._sessions:
+            methods["Session"] = grpc.stream_stream_rpc_method_handler(self._session)
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def _execute(self, body: bytes, context: Context) -> bytes:
-        request = participant_pb2.ExecuteRequest.FromString(body)
-        return await self._begin(_call(request.call, request.action, request.call.key, body, False), context)
+        return await self._reply(_execution(participant_pb2.ExecuteRequest.FromString(body), body), context)
 
     async def _compensate(self, body: bytes, context: Context) -> bytes:
-        request = participant_pb2.CompensateRequest.FromString(body)
-        return await self._begin(_call(request.call, request.action, request.execute_key, body, True), context)
+        return await self._reply(_compensation(participant_pb2.CompensateRequest.FromString(body), body), context)
+
+    async def _session(self, _: object, context: Context) -> None:
+        await ScriptedSession(context, self._answer_in_session).run()
+
+    async def _answer_in_session(self, call: participant_pb2.SessionCall) -> Answer:
+        self.calls_in_sessions += 1
+        if call.HasField("compensate"):
+            return await self._begin(_compensation(call.compensate, call.compensate.SerializeToString()))
+        return await self._begin(_execution(call.execute, call.execute.SerializeToString()))
 
     async def _describe(self, _: bytes, context: Context) -> bytes:
         if self._actions is None:
@@ -108,12 +121,15 @@ class ScriptedParticipant:
             described.actions.add(name=action, has_compensation=True)
         return described.SerializeToString()
 
-    async def _begin(self, call: _Call, context: Context) -> bytes:
+    async def _begin(self, call: _Call) -> Answer:
         self._note("start", call)
         task = asyncio.create_task(self._answer(call))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
-        answer = await asyncio.shield(task)
+        return await asyncio.shield(task)
+
+    async def _reply(self, call: _Call, context: Context) -> bytes:
+        answer = await self._begin(call)
         if answer.code is not None:
             await context.abort(answer.code, answer.details)
         if answer.body is not None:
@@ -156,6 +172,14 @@ class ScriptedParticipant:
         fields = call._asdict()
         del fields["namespace"]
         self.ledger.add(Record(kind=kind, time_s=now_s(), outcome=outcome, **fields))
+
+
+def _execution(request: participant_pb2.ExecuteRequest, body: bytes) -> _Call:
+    return _call(request.call, request.action, request.call.key, body, False)
+
+
+def _compensation(request: participant_pb2.CompensateRequest, body: bytes) -> _Call:
+    return _call(request.call, request.action, request.execute_key, body, True)
 
 
 def _call(call: participant_pb2.Call, action: str, execute_key: str, body: bytes, compensating: bool) -> _Call:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -18,6 +19,11 @@ from tests.acceptance.harness_definitions import WORKER
 from tests.acceptance.harness_ledger import WAIT_S, Ledger
 from tests.acceptance.harness_orchestrator import InProcess, Orchestrator
 from tests.acceptance.harness_participant import ScriptedParticipant
+
+UNARY, SESSION = "unary", "session"
+
+OVER_BOTH_LINKS = pytest.mark.parametrize("link", [UNARY, SESSION])
+"""For tests of what may differ by the way in which calls reach the worker of their world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +77,20 @@ class World:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, folder: Path, orchestrator: Orchestrator | None = None) -> AsyncGenerator[World]:
-        """Start everything inside the block; the orchestrator is a new one in this process if none is given."""
+    async def opened(
+        cls, folder: Path, orchestrator: Orchestrator | None = None, *, link: str = UNARY
+    ) -> AsyncGenerator[World]:
+        """Start everything inside the block; the orchestrator is a new one in this process if none is given.
+
+        `link`: how the worker takes its calls.
+        """
         async with AsyncExitStack() as stack:
             ledger = Ledger(folder / "ledger.jsonl")
             stack.callback(ledger.close)
             server = orchestrator or InProcess(folder / "amends.db")
             await server.start()
             stack.push_async_callback(server.stop)
-            worker = ScriptedParticipant(WORKER, ledger)
+            worker = ScriptedParticipant(WORKER, ledger, sessions=link == SESSION)
             await worker.start()
             stack.push_async_callback(worker.close)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))

@@ -13,6 +13,7 @@ import pytest
 from amends import AlreadyExists, InvalidArgument, NotFound, SagaStatus, StepStatus, encode
 from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2, saga_pb2
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Gate,
     InProcess,
     ScriptedParticipant,
@@ -29,6 +30,7 @@ from tests.acceptance.harness_definitions import seconds
 THREE = definition("three_steps", "one", "two", "three")
 
 
+@OVER_BOTH_LINKS
 async def test_a01_three_steps_run_in_order_to_completed(world: World) -> None:
     for n, name in enumerate(("one", "two", "three"), start=1):
         world.worker.on(name, succeed({"n": n}))
@@ -398,6 +400,7 @@ async def test_a10_fifty_steps_in_order(world: World) -> None:
     assert world.ledger.lines() == [line for name in names for line in (f"start {name}", f"end {name}")]
 
 
+@OVER_BOTH_LINKS
 async def test_a10_fifty_steps_in_parallel(world: World) -> None:
     gate, names = Gate(), [f"s{n:02}" for n in range(50)]
     for name in names:

@@ -12,6 +12,7 @@ import pytest
 from amends import Call, CauseKind, EventKind, Participant, Saga, SagaStatus, SagaView, StepStatus, serving
 from amends.v1 import definition_pb2, operator_pb2, participant_pb2
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Gate,
     InProcess,
     ScriptedParticipant,
@@ -48,6 +49,7 @@ async def test_b11_the_first_step_refused_compensates_nothing(world: World) -> N
     assert (saga.cause.kind, saga.cause.step, saga.cause.error) == (CauseKind.STEP, "one", error)
 
 
+@OVER_BOTH_LINKS
 async def test_b12_the_third_of_three_refused_undoes_two_then_one(world: World) -> None:
     world.worker.on("three", refuse("NO_CARRIER", "nobody goes there"))
     saga = await world.run(THREE)
@@ -123,6 +125,7 @@ async def test_b15_a_business_error_without_a_rule_turns_the_saga_back(world: Wo
     assert world.ledger.effects() == []
 
 
+@OVER_BOTH_LINKS
 async def test_b18_an_unknown_outcome_is_undone_like_a_success(world: World) -> None:
     gate = Gate()
     lost = status(grpc.StatusCode.UNAVAILABLE, "lost", effect=True)
@@ -200,6 +203,7 @@ async def test_b19_a_participant_gone_for_good_leaves_a_stuck_saga_not_a_running
     assert world.ledger.names() == ["one", "undo two", "undo one"]
 
 
+@OVER_BOTH_LINKS
 @pytest.mark.parametrize("fault", [UNAVAILABLE, system_error(), status(grpc.StatusCode.INTERNAL)])
 async def test_b20_a_compensation_that_fails_once_is_asked_again(world: World, fault: object) -> None:
     world.worker.on("two", refuse())
@@ -253,6 +257,7 @@ async def test_b21_continue_undoes_what_can_be_undone_and_is_stuck_then(world: W
     assert await stuck_sagas(world) == ["s"]
 
 
+@OVER_BOTH_LINKS
 async def test_b22_a_refused_compensation_is_not_counted_as_done(world: World) -> None:
     world.worker.on("two", refuse())
     world.worker.on("undo one", refuse("TOO_LATE", "it is eaten"))
@@ -298,6 +303,7 @@ async def test_b23_a_retry_after_the_repair_calls_only_what_is_left(world: World
     assert await stuck_sagas(world) == []
 
 
+@OVER_BOTH_LINKS
 async def test_b24_a_compensation_runs_once_to_success(world: World) -> None:
     gate = Gate()
     world.worker.on("two", gate.before())

@@ -16,6 +16,7 @@ from participants.bank.accounts import ACCOUNTS, Debit, bank
 from participants.bank.accounts import ledger as accounts
 from participants.ledger import Book, Ledger
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Answer,
     Gate,
     InProcess,
@@ -41,6 +42,7 @@ TRANSIENT = [
 ]
 
 
+@OVER_BOTH_LINKS
 @pytest.mark.parametrize("fault", TRANSIENT, ids=lambda answer: answer.outcome)
 async def test_c28_a_flaky_step_is_called_until_it_answers(world: World, fault: Answer) -> None:
     world.worker.on("one", fault, fault, succeed("done"))
@@ -69,6 +71,7 @@ async def test_c30_a_business_error_is_not_tried_again(world: World, answer: Ans
     assert world.ledger.names() == ["one", "two", "undo one"]
 
 
+@OVER_BOTH_LINKS
 @pytest.mark.parametrize(
     ("stored", "undone"), [(False, ["undo two", "undo one"]), (True, ["undo one"])], ids=["plain", "stored"]
 )
@@ -232,6 +235,7 @@ async def test_c35_a_step_is_not_completed_by_the_same_reply_of_another(world: W
     assert done == ["one", "two"]
 
 
+@OVER_BOTH_LINKS
 async def test_c35_replies_that_come_at_once_are_each_counted_once(world: World) -> None:
     gate, names = Gate(), [f"s{number:02}" for number in range(20)]
     for name in names:
@@ -247,6 +251,7 @@ async def test_c35_replies_that_come_at_once_are_each_counted_once(world: World)
     assert world.ledger.names().count("end") == 1
 
 
+@OVER_BOTH_LINKS
 async def test_c36_an_answer_after_the_timeout_changes_nothing(world: World) -> None:
     gate = Gate()
     world.worker.on("two", gate.before(succeed("too late")))
@@ -267,6 +272,7 @@ async def test_c36_an_answer_after_the_timeout_changes_nothing(world: World) -> 
     assert not saga.step("two").output
 
 
+@OVER_BOTH_LINKS
 async def test_c36_an_answer_of_the_first_attempt_after_the_second_succeeded_changes_nothing(world: World) -> None:
     gate = Gate()
     world.worker.on("one", gate.before(succeed("first")), succeed("second"))
@@ -281,6 +287,7 @@ async def test_c36_an_answer_of_the_first_attempt_after_the_second_succeeded_cha
     assert world.ledger.names() == ["one", "one", "two"]
 
 
+@OVER_BOTH_LINKS
 async def test_c36_a_call_that_never_answers_does_not_keep_the_saga(world: World) -> None:
     world.worker.on("one", hang(effect=True), succeed())
     saga = await world.run(definition("hanging", step("one", timeout_s=0.1)))

@@ -13,6 +13,7 @@ import pytest
 from amends import CauseKind, Event, EventKind, SagaStatus, StepStatus
 from amends.v1 import definition_pb2
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Gate,
     InProcess,
     World,
@@ -86,6 +87,7 @@ def error_code(event: Event) -> str:
     return event.error.code
 
 
+@OVER_BOTH_LINKS
 async def test_c32_a_step_that_takes_too_long_is_given_up_and_tried_again(world: World) -> None:
     world.worker.on("one", hang(effect=True), succeed())
     saga = await world.run(definition("slow", step("one", timeout_s=0.1), "two"))
@@ -102,6 +104,7 @@ async def test_c32_a_step_that_takes_too_long_is_given_up_and_tried_again(world:
     assert world.ledger.effects() == ["one", "two"]
 
 
+@OVER_BOTH_LINKS
 async def test_c32_a_step_that_always_takes_too_long_is_unknown_and_undone(world: World) -> None:
     world.worker.on("two", hang(effect=True))
     saga = await world.run(definition("too_slow", "one", step("two", timeout_s=0.1, attempts=2)))

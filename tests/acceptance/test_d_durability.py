@@ -19,6 +19,7 @@ from amends.v1.orchestrator_pb2 import GetSagaRequest, WatchSagaRequest
 from participants.ledger import Book
 from participants.ledger import Ledger as Till
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     SQLITE_ONLY,
     Gate,
     Process,
@@ -82,6 +83,7 @@ async def test_d37_starts_that_are_repeated_at_the_restart_lose_nothing(killable
         assert [len(killable.ledger.calls(each, name)) for name in ("two", "three")] == [1, 1]
 
 
+@OVER_BOTH_LINKS
 async def test_d38_a_step_that_was_running_is_asked_again_with_the_same_key_and_bytes(
     killable: World, server: Process
 ) -> None:
@@ -159,6 +161,7 @@ async def test_d39_a_commit_whose_reply_was_lost_has_its_effect_once(
         assert book.amounts() == {"cash": 850}
 
 
+@OVER_BOTH_LINKS
 async def test_d40_a_rollback_goes_on_where_it_was(killable: World, server: Process) -> None:
     gate = Gate()
     names = ("one", "two", "three")
@@ -185,6 +188,7 @@ async def test_d40_a_rollback_goes_on_where_it_was(killable: World, server: Proc
     assert saga.step("four").status is StepStatus.FAILED
 
 
+@OVER_BOTH_LINKS
 async def test_d43_sigterm_in_a_step_drains_and_leaves_no_trace(killable: World, server: Process) -> None:
     gate = Gate()
     killable.worker.on("two", gate.after(succeed({"n": 2})))

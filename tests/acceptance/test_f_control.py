@@ -12,11 +12,23 @@ from amends import CauseKind, Resolution, SagaStatus, StepStatus
 from amends.errors import Compensated
 from amends.payloads import encode
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
-from tests.acceptance.harness import Gate, Refusal, World, definition, hang, refusal_of, refuse, step, system_error
+from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
+    Gate,
+    Refusal,
+    World,
+    definition,
+    hang,
+    refusal_of,
+    refuse,
+    step,
+    system_error,
+)
 
 THREE = definition("three", "one", "two", "three")
 
 
+@OVER_BOTH_LINKS
 async def test_f50_a_cancel_turns_round_once_the_step_in_flight_is_settled(world: World) -> None:
     gate = Gate()
     world.worker.on("two", gate.before())

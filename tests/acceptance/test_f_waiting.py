@@ -14,6 +14,7 @@ from amends import EventKind, SagaStatus, StepStatus
 from amends.payloads import encode
 from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Gate,
     Process,
     World,
@@ -96,6 +97,7 @@ async def test_f52_a_token_cannot_be_guessed_or_taken_from_another_saga(world: W
     assert (await world.client.get("s")).step("two").status is StepStatus.WAITING
 
 
+@OVER_BOTH_LINKS
 async def test_f52_an_outcome_may_come_before_the_answer_that_it_is_in_progress(world: World) -> None:
     gate = Gate()
     world.worker.on("one", gate.before(in_progress()))
@@ -108,6 +110,7 @@ async def test_f52_an_outcome_may_come_before_the_answer_that_it_is_in_progress(
     assert world.ledger.names() == ["one", "two", "three"]
 
 
+@OVER_BOTH_LINKS
 async def test_f52_a_participant_that_asks_for_it_is_asked_again(world: World) -> None:
     world.worker.on("two", in_progress(0.1), in_progress(0.1), succeed())
     saga = await world.run(definition("polled", "one", step("two", attempts=1), "three"))

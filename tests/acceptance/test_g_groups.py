@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from amends import SagaStatus, StepStatus
-from tests.acceptance.harness import Gate, Ledger, World, definition, refuse, step, succeed, system_error
+from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
+    Gate,
+    Ledger,
+    World,
+    definition,
+    refuse,
+    step,
+    succeed,
+    system_error,
+)
 
 BRANCHES = ("left", "middle", "right")
 GROUP = definition(
@@ -16,6 +26,7 @@ def place(ledger: Ledger, line: str) -> int:
     return ledger.lines().index(line)
 
 
+@OVER_BOTH_LINKS
 async def test_g54_branches_overlap_and_join(world: World) -> None:
     gate = Gate()
     for name in BRANCHES:
@@ -50,6 +61,7 @@ async def test_g54_the_join_waits_for_the_slowest(world: World) -> None:
     assert world.ledger.lines()[-3:] == ["end middle", "start last", "end last"]
 
 
+@OVER_BOTH_LINKS
 async def test_g54_one_refused_undoes_its_siblings_once_those_in_flight_are_settled(world: World) -> None:
     refusing, working = Gate(), Gate()
     world.worker.on("middle", refusing.before(refuse("NO", "no room")))

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from amends import SagaStatus
-from tests.acceptance.harness import Gate, Process, World, definition, die, step, succeed
+from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
+    UNARY,
+    Gate,
+    Process,
+    World,
+    definition,
+    die,
+    refuse,
+    step,
+    succeed,
+)
 
 
 async def test_a_killed_process_goes_on_at_the_same_address(tmp_path: Path) -> None:
@@ -38,3 +49,12 @@ async def test_a_participant_that_broke_down_comes_back_at_the_same_address(worl
     saga = await world.settled("s")
     assert saga.status is SagaStatus.COMPLETED
     assert world.ledger.effects_ever("s", "one") == 1
+
+
+@OVER_BOTH_LINKS
+async def test_the_worker_gets_its_calls_over_the_link_that_is_asked_for(world: World, link: str) -> None:
+    world.worker.on("two", refuse())
+    saga = await world.run(definition("linked", "one", "two"))
+    assert saga.status is SagaStatus.COMPENSATED
+    assert world.ledger.names() == ["one", "two", "undo one"]
+    assert world.worker.calls_in_sessions == (0 if link == UNARY else 3)

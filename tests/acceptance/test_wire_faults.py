@@ -8,6 +8,7 @@ import pytest
 from amends import EventKind, SagaStatus, StepStatus
 from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 from tests.acceptance.harness import (
+    OVER_BOTH_LINKS,
     Answer,
     World,
     definition,
@@ -67,6 +68,7 @@ async def test_an_unclear_answer_is_unknown_and_never_a_success(world: World, wh
     assert EventKind.STEP_SUCCEEDED not in [each.kind for each in await world.journal()]
 
 
+@OVER_BOTH_LINKS
 @pytest.mark.parametrize("what", [what for what in FAULTS if what != "broken down"])
 async def test_an_unclear_answer_is_asked_for_again_with_the_same_key(world: World, what: str) -> None:
     fault, _ = FAULTS[what]
@@ -114,6 +116,7 @@ async def test_a_message_above_the_limit_is_undone_and_not_asked_for_again(world
     assert error.code == "RESOURCE_EXHAUSTED"
 
 
+@OVER_BOTH_LINKS
 async def test_payloads_of_just_the_limit_go_all_the_way_there_and_back(world: World) -> None:
     text = "x" * (MIB - 2)  # its quotes are part of the payload
     world.worker.on("one", succeed(text))
@@ -143,6 +146,7 @@ async def test_texts_without_end_are_cut(world: World) -> None:
     assert saga.message.ByteSize() < 200_000
 
 
+@OVER_BOTH_LINKS
 async def test_an_error_with_unfit_data_is_a_refusal_all_the_same(world: World) -> None:
     error = payload_pb2.Error(code="NO", message="m" * 10_000, data=payload_pb2.Payload(json="{"))
     said = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR, error=error)
