@@ -74,18 +74,28 @@ def checked_kind(handler: Handler, *, is_async: bool) -> Handler:
 
 
 def input_and_output(function: Callable[..., object]) -> tuple[type[object], type[object]]:
-    """The types of the first argument and of the result, from the annotations.
+    """The types of the first argument and of the result, from the annotations, with what `Annotated` says of them.
 
     :raises TypeError: one is missing, or names what is not to be found in the function's module.
     """
     first = next(iter(inspect.signature(function).parameters))
-    hints = _hints(function, first, "return")
+    hints, bare = _hints(function, first, "return", extras=True), _hints(function, first, "return")
     if first not in hints or "return" not in hints:
         raise TypeError(f"{_name(function)} must say the types of its argument {first!r} and of its result")
-    return hints[first], hints["return"]
+    kind, result = (hints[name] if _is_hashable(hints[name]) else bare[name] for name in (first, "return"))
+    return kind, result
 
 
-def _hints(function: Callable[..., object], *names: str) -> dict[str, type[object]]:
+def _is_hashable(hint: object) -> bool:
+    """Whether a type can be kept in mind with what `Annotated` adds; constraints of msgspec can."""
+    try:
+        hash(hint)
+    except TypeError:
+        return False
+    return True
+
+
+def _hints(function: Callable[..., object], *names: str, extras: bool = False) -> dict[str, type[object]]:
     # The annotations of an object that can be called are those of its `__call__`.
     annotated = function if inspect.isroutine(function) else type(function).__call__
     # Of the other arguments nobody needs to know the types: they may be names that only a type checker sees.
@@ -93,7 +103,7 @@ def _hints(function: Callable[..., object], *names: str) -> dict[str, type[objec
     annotations = inspect.get_annotations(annotated)
     stand_in.__annotations__ = {name: annotations[name] for name in names if name in annotations}
     try:
-        return typing.get_type_hints(stand_in)
+        return typing.get_type_hints(stand_in, include_extras=extras)
     except NameError as error:
         raise TypeError(
             f"{_name(function)}: {error}; the types of a handler must be names of its module, not of a function in it"

@@ -55,7 +55,11 @@ class Ending:
         """The saga when it has settled; None if that has to be asked for."""
         waiter: asyncio.Future[saga_pb2.Saga | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        return await waiter
+        try:
+            return await waiter
+        finally:
+            if waiter in self._waiters:  # whoever waited has given up; the saga may go on for days
+                self._waiters.remove(waiter)
 
     def resolve(self, saga: saga_pb2.Saga | None) -> None:
         self.saga, self.lost = saga, saga is None
@@ -66,12 +70,12 @@ class Ending:
 
 
 class _Start:
-    """A start on its way. `acknowledged` is done once it is answered."""
+    """A start on its way. `acknowledged` is done once it is answered. `request` is None once it was written."""
 
     __slots__ = ("acknowledged", "ending", "request")
 
     def __init__(self, request: orchestrator_pb2.StartSagaRequest) -> None:
-        self.request = request
+        self.request: orchestrator_pb2.StartSagaRequest | None = request
         self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ending = Ending()
 
@@ -216,6 +220,7 @@ class _Session:
             if start is not None and not start.acknowledged.done():  # else nobody waits for it any more
                 each = message.starts.add(id=start_id, start=start.request)
                 each.start.wait = True
+                start.request = None  # the saga may go on for days, and nobody reads its input here any more
                 size += each.ByteSize()
                 self._start_credits -= 1
             else:

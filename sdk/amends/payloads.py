@@ -99,7 +99,8 @@ def encode_as(value: object, type: object) -> payload_pb2.Payload:
 
 def json_schema(type: object) -> str:
     """The JSON Schema of a type; empty if there is none, as for protobuf messages and opaque bytes."""
-    if type is Opaque or is_message(type):
+    bare, _ = _without_none(type)
+    if bare is Opaque or is_message(bare):
         return ""
     try:
         schema = msgspec.json.schema(type, schema_hook=schema_of_foreign)
@@ -110,11 +111,11 @@ def json_schema(type: object) -> str:
 
 @lru_cache(_CACHED_TYPES_MAX)
 def _decoder(kind: Hashable) -> Decoder:
-    needed = _without_none(kind)
+    needed, may_be_none = _without_none(kind)
     decoder = _decoder_of_needed(needed)
     if decoder is None:
         return _json_decoder(kind)
-    return decoder if needed is kind else _or_none(decoder)
+    return _or_none(decoder) if may_be_none else decoder
 
 
 def _decoder_of_needed(kind: object) -> Decoder | None:
@@ -138,12 +139,14 @@ def _or_none(decoder: Decoder) -> Decoder:
     return lambda payload: None if _is_null(payload) else decoder(payload)
 
 
-def _without_none(kind: object) -> object:
-    """`X` of `X | None`; any other type as it is."""
+def _without_none(kind: object) -> tuple[object, bool]:
+    """`X` of `X | None`, and whether it was there; any other type as it is. What `Annotated` adds is left out."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return _without_none(typing.get_args(kind)[0])
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
-        return kind
+        return kind, False
     needed = [argument for argument in typing.get_args(kind) if argument is not types.NoneType]
-    return needed[0] if len(needed) == 1 else kind
+    return (_without_none(needed[0])[0], True) if len(needed) == 1 else (kind, False)
 
 
 def _is_null(payload: payload_pb2.Payload) -> bool:

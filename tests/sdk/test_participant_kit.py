@@ -8,12 +8,13 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import cast
+from typing import Annotated, cast
 
 import grpc
+import msgspec
 import pytest
 
 from amends.call import Call
@@ -462,6 +463,34 @@ def test_types_inside_a_function_are_explained() -> None:
 
     with pytest.raises(TypeError, match="names of its module"):
         Participant("other").action(handler)
+
+
+def test_what_is_said_of_a_type_is_kept() -> None:
+    small = annotated(some)
+    assert json.loads(small.input_schema) == {"type": "integer", "minimum": 1}
+    assert json.loads(small.output_schema) == {"type": "string", "maxLength": 3}
+    assert json.loads(annotated(odd).input_schema) == {"type": "integer"}
+
+
+async def test_an_input_that_is_not_as_it_is_said_to_be_does_not_reach_the_handler() -> None:
+    counted = Participant("counted")
+    action = counted.action(some)
+    reply = await action.execute(participant_pb2.ExecuteRequest(input=payload_pb2.Payload(json="0")))
+    assert (reply.status, ">= 1" in reply.error.message) == (saga_pb2.REPLY_STATUS_ERROR, True)
+
+
+def annotated(function: Callable[..., object]) -> participant_pb2.ActionDescription:
+    other = Participant("annotated")
+    other.action(function)
+    return other.describe().actions[0]
+
+
+def some(count: Annotated[int, msgspec.Meta(ge=1)]) -> Annotated[str, msgspec.Meta(max_length=3)]:
+    return "x" * count
+
+
+def odd(count: Annotated[int, {"not": "hashable"}]) -> str:
+    return "x" * count
 
 
 async def test_a_refusal_holds_whatever_its_texts_are_made_of(stub: Stub) -> None:

@@ -169,3 +169,19 @@ async def test_a_client_that_is_closed_with_its_first_start_ends_it(orchestrator
     async with asyncio.timeout(WAIT_S):
         with pytest.raises(AmendsError, match="closed"):
             await starting
+
+
+async def test_a_saga_that_goes_on_costs_the_client_neither_its_input_nor_those_who_gave_up(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    orchestrator.on_session(serve_all)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        saga = await client.start("x", "much data")
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(saga.result(), 0.01)
+        session = client._connection.starts._session
+        assert session is not None
+        [start] = session._open.values()
+        assert start.request is None
+        assert start.ending._waiters == []
