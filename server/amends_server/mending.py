@@ -29,7 +29,7 @@ class Mender:
         *,
         resume: Callable[[ActiveSaga, int, State], None],
         rewake: Callable[[ActiveSaga], Awaitable[None]],
-        halt: Callable[[SagaKey, Exception], None],
+        halt: Callable[[SagaKey, Exception], object],
     ) -> None:
         self._reader = reader
         self._resume = resume

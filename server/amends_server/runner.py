@@ -255,14 +255,14 @@ class Runner:
         try:
             act()
         except Exception as bug:
-            self._halt(saga.key, bug)
-            saga.distrust(SagaHalted(saga.key.namespace, saga.key.saga_id, type(bug).__name__))
+            saga.distrust(self._halt(saga.key, bug))
         self._rest(saga)
 
-    def _halt(self, key: SagaKey, bug: Exception) -> None:
+    def _halt(self, key: SagaKey, bug: Exception) -> SagaHalted:
         self.halts.add(key, bug)
         self._active.pop(key, None)
         self._hub.publish(key, None)  # so that nobody waits for it any longer
+        return SagaHalted(key.namespace, key.saga_id, type(bug).__name__)
 
     # Rest and wake
 
@@ -334,11 +334,11 @@ class Runner:
         except StoreError:
             raise
         except Exception as bug:
-            self._halt(key, bug)
-            raise SagaHalted(key.namespace, key.saga_id, type(bug).__name__) from bug
-        saga = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
+            raise self._halt(key, bug) from bug
+        if self.domain.epoch_of(key) != epoch:  # meanwhile another one may have owned it, and gone on with it
+            return await self._activate(key)
+        saga = self._active[key] = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
         saga.durable = state
-        self._active[key] = saga
         lost = row.head.epoch != epoch and not state.final
         self._guard(saga, partial(self._decide, saga, Recover()) if lost else partial(self._send_owed, saga, state))
         return saga

@@ -189,11 +189,10 @@ class Teller:
         )
         stream = way.stub.WatchSaga(request, timeout=WATCH_S)
         try:
-            final = False
             async for response in stream:
-                self._diary.note("seen", known.order.id, sequence=response.event.sequence)
                 final = response.status in FINAL
-            if not final:
+                self._diary.note("seen", known.order.id, sequence=response.event.sequence, final=final)
+            if not known.saw_the_end:
                 self._complain(known.order, "a stream ended well before the saga did")
             self._diary.note("watch_ended", known.order.id)
         except grpc.aio.AioRpcError as error:

@@ -35,6 +35,7 @@ class Known:
     watched: bool = False
     watch_ended: bool = False
     seen: list[int] = field(default_factory=list[int])
+    saw_the_end: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -83,6 +84,7 @@ class Diary:
                 known.ends.append(str(more["status"]))
             case "seen":
                 known.seen.append(int(str(more["sequence"])))
+                known.saw_the_end = bool(more["final"])
             case "watch_ended":
                 known.watch_ended = True
             case _:

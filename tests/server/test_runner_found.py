@@ -1,4 +1,4 @@
-"""What the simulation found in the runner, each as the shortest way there."""
+"""What the simulation and the chaos found in the runner, each as the shortest way there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from amends_server.engine.commands import Cancel, Rejected
+from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
 from tests.server.house import HandClock, House, MoodyStore, step
 
@@ -38,3 +39,32 @@ async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(
         await cancel
     assert await house.status() == "COMPLETED"
     await house.until(lambda: house.runner.active_count == 0)
+
+
+async def test_i26_a_saga_that_was_read_while_another_one_owned_it_is_read_again(house: House) -> None:
+    class Passing(Sole):
+        """Owned in epoch 2, then by somebody else, then in epoch 4."""
+
+        epoch = 2
+
+        def epoch_of(self, key: SagaKey) -> int:
+            return self.epoch
+
+    async def own() -> Passing:
+        return ownership
+
+    async def get_saga(key: SagaKey) -> object:
+        row = await read(key)
+        ownership.epoch = 4
+        return row
+
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    ownership, read = Passing(2), house.store.get_saga
+    house.store.own, house.store.get_saga = own, get_saga  # type: ignore[method-assign, assignment]
+    heir = await House(house.store, house.clock).open()
+    await heir.runner.wake(ONE)
+    await heir.until(lambda: heir.journal.pending == 0)
+    assert (await read(ONE)).head.epoch == 4
+    await heir.close()

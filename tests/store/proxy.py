@@ -16,6 +16,7 @@ class Proxy:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._pass_on: bool | None = None
+        self._late: asyncio.Event | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
         self.url = ""
@@ -40,9 +41,12 @@ class Proxy:
                 writer.close()
             await asyncio.gather(*proxy._tasks)
 
-    def break_at_commit(self, *, pass_on: bool) -> None:
-        """Break the next connection that commits, after the server got the request or before."""
-        self._pass_on, self.broke = pass_on, False
+    def break_at_commit(self, *, pass_on: bool, late: asyncio.Event | None = None) -> None:
+        """Break the next connection that commits, after the server got the request or before.
+
+        With `late` the server gets it once that is set, long after the client has seen its connection break.
+        """
+        self._pass_on, self._late, self.broke = pass_on, late, False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -53,19 +57,24 @@ class Proxy:
         answers = asyncio.create_task(_copy(server_reader, writer))
         try:
             while block := await reader.read(BLOCK_BYTES):
-                breaking = self._pass_on is not None and b"COMMIT;" in block
-                if breaking:
+                if self._pass_on is not None and b"COMMIT;" in block:
                     answers.cancel()  # before the request: no answer may slip through
-                if not breaking or self._pass_on:
-                    server_writer.write(block)
-                    await server_writer.drain()
-                if breaking:
-                    self._pass_on, self.broke = None, True
+                    await self._break(block if self._pass_on else b"", writer, server_writer)
                     break
+                server_writer.write(block)
+                await server_writer.drain()
         finally:
             answers.cancel()
             writer.close()
             server_writer.close()
+
+    async def _break(self, request: bytes, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self._pass_on, self.broke = None, True
+        if self._late is not None:
+            client.close()
+            await self._late.wait()
+        server.write(request)
+        await server.drain()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

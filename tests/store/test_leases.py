@@ -148,5 +148,64 @@ async def test_a_busy_event_loop_starves_no_lease(url: str, replicas: list[Repli
     assert second.owned == set()  # there is nothing to steal
 
 
+async def test_i28_what_was_not_renewed_in_time_is_gained_again_in_the_same_epoch(
+    url: str, replicas: list[Replica]
+) -> None:
+    """Sagas were let go of meanwhile, and somebody has to look after them."""
+    first = replicas[0]
+    await first.start()
+    await first.until(lambda: len(first.gained) == 1)
+    holding = await asyncpg.connect(url)
+    async with holding.transaction():
+        await holding.fetch("select id from partition for update")
+        async with asyncio.timeout(WAIT_S):
+            while first.owned:  # noqa: ASYNC110 - that a lease is over nobody tells
+                await asyncio.sleep(0.05)
+    await holding.close()
+    await first.until(lambda: len(first.gained) == 2)
+    assert first.gained[1] == set(range(64))
+    assert first.epoch(5) == 1
+
+
+async def test_a_transaction_of_a_dead_replica_that_hangs_keeps_nobody_from_what_it_has(
+    url: str, replicas: list[Replica], database: Database
+) -> None:
+    first = replicas[0]
+    await first.start()
+    await first.until(lambda: len(first.owned) == 64)
+    database.sql("update partition set owner = 'dead', epoch = 2, expires = clock_timestamp() where id = 7",
+                 schema_of(url))  # fmt: skip
+    holding = await asyncpg.connect(url)
+    async with holding.transaction():
+        await holding.fetch("select id from partition where id = 7 for share")
+        await first.until(lambda: len(first.owned) == 63)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 3 * LEASE_S:
+            assert len(first.owned) == 63
+            await asyncio.sleep(0.05)
+    await holding.close()
+    await first.until(lambda: len(first.owned) == 64)
+    assert first.epoch(7) == 3
+
+
+@pytest.mark.parametrize("bug", [asyncpg.InternalClientError("it got what it did not expect"), KeyError("a bug")])
+async def test_an_error_that_nobody_expects_ends_no_ownership(
+    replicas: list[Replica], bug: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, turn = replicas[0], Leases._turn
+    turns = 0
+
+    async def fail_once(self: Leases, db: asyncpg.Connection[asyncpg.Record]) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise bug
+        await turn(self, db)
+
+    monkeypatch.setattr(Leases, "_turn", fail_once)
+    await first.start()
+    await first.until(lambda: len(first.owned) == 64)
+
+
 async def _die(db: asyncpg.Connection[asyncpg.Record]) -> None:
     db.terminate()

@@ -177,6 +177,50 @@ async def test_i31_a_connection_that_breaks_during_commit(database: Database, co
     await direct.close()
 
 
+async def test_i31_what_a_commit_that_comes_late_has_written_is_not_overlooked(database: Database) -> None:
+    """The server gets the COMMIT when its client has given the connection up and looks what became of it."""
+    url = database.new_url()
+    async with Proxy.before(url) as proxy:
+        store = PostgresStore(proxy.url)
+        await store.open()
+        await define(store)
+        await take(store)
+        late = asyncio.Event()
+        proxy.break_at_commit(pass_on=True, late=late)
+        with pytest.raises(Unavailable):
+            await store.commit([start(key())])
+        reading = asyncio.create_task(store.get_saga(key()))
+        await database.locked()
+        late.set()
+        assert (await reading).head.sequence == 1
+        await store.close()
+
+
+async def test_a_transaction_of_a_process_that_hangs_keeps_others_waiting_no_longer_than_a_lease(
+    database: Database,
+) -> None:
+    url = database.new_url()
+    hanging, other = PostgresStore(url, lease_s=1.0), PostgresStore(url)
+    await hanging.open()
+    await other.open()
+
+    async def hang(db: Db) -> None:
+        await db.fetch("select id from partition for share")
+        entered.set()
+        await go_on.wait()
+
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    stopped = asyncio.create_task(hanging._connections.commit(hang))
+    await entered.wait()
+    async with asyncio.timeout(WAIT_S):
+        assert await take(other) == 1
+    go_on.set()
+    with pytest.raises(Unavailable):
+        await stopped
+    await hanging.close()
+    await other.close()
+
+
 async def test_connections_that_the_server_ends_are_made_anew(
     database: Database, postgres_store: PostgresStore
 ) -> None:

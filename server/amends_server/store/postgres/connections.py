@@ -49,8 +49,10 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """The connections of one store. See PostgresStore for what is run on them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, transaction_s: float) -> None:
+        """In `transaction_s` a transaction of which nothing is heard any more is broken off: it holds locks."""
         self._url = url
+        self._transaction_s = transaction_s
         self.place = place_of(url)
         self._writer: Pool | None = None
         self._others: Pool | None = None
@@ -126,6 +128,7 @@ class Connections:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             connection_class=_Connection,
+            server_settings={"idle_in_transaction_session_timeout": str(round(self._transaction_s * 1_000))},
             init=_prepare,
         )
 

@@ -95,6 +95,10 @@ class Leases:
                 log.warning("leases_not_renewed", store=place_of(self._url), error=str(error) or type(error).__name__)
                 if db is not None:
                     db.terminate()
+            except Exception:  # whatever it is, a thread that ends would end this process's ownership for good
+                log.exception("leases_failed", store=place_of(self._url))
+                if db is not None:
+                    db.terminate()
             self._tell_begun()
             self._stop.wait(self._pause_s)
         if db is not None and not db.is_closed():
@@ -113,18 +117,29 @@ class Leases:
             self._left = frozenset()
         epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self._id, lease_s=self._lease_s)}
         replicas = [row["id"] for row in await fetch(db, "live_replicas")]
-        share = _share(self._count, replicas, self._id)
-        if len(epochs) < share:
+        share, until = _share(self._count, replicas, self._id), asked + self._lease_s
+        self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self._id)}
+        self._keep_share(epochs, share, until)
+        if (
+            len(epochs) < share
+        ):  # last of all: a transaction of the old owner that hangs holds this up, and nothing else
             for row in await fetch(db, "claim", owner=self._id, lease_s=self._lease_s, limit=share - len(epochs)):
                 epochs[row["id"]] = row["epoch"]
-        self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self._id)}
+            self._keep_share(epochs, share, until)
+
+    def _keep_share(self, epochs: Mapping[int, int], share: int, until: float) -> None:
+        """Own as many of these partitions as are this process's to have, until then on its own clock."""
         self._leaving = frozenset(sorted(epochs)[share:])
-        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in self._leaving}, asked + self._lease_s))
+        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in self._leaving}, until))
 
     def _hold(self, held: _Held) -> None:
-        """Take what is owned from now on, and have the event loop told if that has changed."""
+        """Take what is owned from now on, and have the event loop told if that has changed.
+
+        What was not renewed in time counts as gained, though its epoch is the same: sagas were let go of meanwhile.
+        """
         before, self._held = self._held, held
-        gained = {id for id, epoch in held.epochs.items() if before.epochs.get(id) != epoch}
+        sure = before.epochs if time.monotonic() < before.until else {}
+        gained = {id for id, epoch in held.epochs.items() if sure.get(id) != epoch}
         if gained or before.epochs.keys() != held.epochs.keys():
             lost = before.epochs.keys() - held.epochs.keys()
             log.info("partitions", owned=len(held.epochs), gained=len(gained), lost=len(lost))

@@ -83,6 +83,11 @@ async def commit(appends: Sequence[Append], partitions: int, db: Db) -> list[Sto
     return outcomes
 
 
+async def settle(partition: int, db: Db) -> None:
+    """Wait for every transaction that writes sagas of the partition, and for the standby that has to have them."""
+    await fetch(db, "settle", partition=partition)
+
+
 def _judge(append: Append, found: _Found, batch: Batch) -> StoreError | None:
     if found.owner_epoch and append.head.epoch != found.owner_epoch:  # 0: nobody has owned it yet
         return Stale(f"Another orchestrator owns saga {append.key.saga_id!r} now, in epoch {found.owner_epoch}.")

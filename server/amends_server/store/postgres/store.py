@@ -8,6 +8,7 @@ from functools import partial
 
 from amends_server.engine.policy import Time
 from amends_server.store.migration import load_migrations
+from amends_server.store.partition import partition_of
 from amends_server.store.postgres import registry, sagas
 from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.leases import Leases
@@ -39,9 +40,11 @@ class PostgresStore:
 
     def __init__(self, url: str, lease_s: float = LEASE_S) -> None:
         self._url = url
-        self._connections = Connections(url)
+        # Whoever is stopped inside a transaction must not keep others from its partitions when its lease is over.
+        self._connections = Connections(url, transaction_s=lease_s)
         self._lease_s = lease_s
         self._partitions = 0
+        self._doubts: dict[int, object] = {}
 
     async def open(self) -> None:
         await self._connections.open()
@@ -70,9 +73,22 @@ class PostgresStore:
         return await self._connections.write(keep)
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
-        return await self._connections.commit(partial(sagas.commit, appends, self._partitions))
+        try:
+            return await self._connections.commit(partial(sagas.commit, appends, self._partitions))
+        except BaseException:
+            self._doubts |= dict.fromkeys((partition_of(append.key, self._partitions) for append in appends), object())
+            raise
+
+    async def _settle(self, partition: int) -> None:
+        """Wait until a commit that failed is over: though nobody hears of it any more, it may still become durable."""
+        doubt = self._doubts.get(partition)
+        if doubt is not None:
+            await self._connections.write(partial(sagas.settle, partition))
+            if self._doubts.get(partition) is doubt:  # and no other commit failed meanwhile
+                del self._doubts[partition]
 
     async def get_saga(self, key: SagaKey) -> StoredSaga:
+        await self._settle(partition_of(key, self._partitions))
         return await self._connections.read(partial(sagas.get_saga, key))
 
     async def read_records(self, key: SagaKey, after_sequence: int, limit: int) -> list[Record]:

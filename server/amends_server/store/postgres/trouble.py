@@ -8,7 +8,7 @@ import asyncpg
 
 from amends_server.store.protocol import Unavailable
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """All that asyncpg raises for what is not a bug of ours."""
 
 TRANSIENT = (
