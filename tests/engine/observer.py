@@ -199,7 +199,8 @@ class Observer:
         assert self.back is None, f"I3: {event!r} after {self.back!r}"
         assert not self.paused, f"{event!r} while paused"
         assert seen.attempts == 0, f"{event!r} of a step that was called"
-        assert not seen.delayed, f"{event!r} of a step that waits"
+        assert not seen.delayed or isinstance(event, StepSkipped), f"{event!r} of a step that waits"
+        assert seen.due is None or event.time >= seen.due, f"{event!r} before its delay"
         before = [self.steps[self.graph.nodes[i].step.id] for i in self.graph.node(event.step).before]
         assert all(b.done or b.skipped for b in before), f"I7: {event!r} before its predecessors are done"
         if isinstance(event, StepSkipped):

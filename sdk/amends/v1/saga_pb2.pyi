@@ -779,7 +779,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def step_delayed(self) -> Global___StepDelayed:
-        """A step is ready, and waits as long as its definition says."""
+        """A step is ready, and waits as long as its definition says, or for its turn to have its input made."""
 
     @_builtins.property
     def attempt_withdrawn(self) -> Global___AttemptWithdrawn:

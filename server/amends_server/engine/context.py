@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
-from amends_server.engine.making import Making
+from amends_server.engine.making import Making, TooMuch
 from amends_server.engine.path import Path, Root, Values
 from amends_server.engine.payload import Error, Json, Payload
 from amends_server.engine.state import State
@@ -32,7 +32,10 @@ def values_of(state: State, making: Making, error: Error | None = None) -> Value
 
 
 def missing_of(paths: Iterable[Path], state: State, making: Making) -> list[str]:
-    """Return those paths that lead to no value: nowhere, to null, or into data that cannot be read."""
+    """Return those paths that lead to no value: nowhere, to null, or into data that cannot be read.
+
+    :raises TooMuch: if this decision has read enough.
+    """
     values = values_of(state, making)
     return [path.text for path in paths if not _leads_to_value(path, values)]
 
@@ -42,6 +45,8 @@ def _leads_to_value(path: Path, values: Values) -> bool:
         return values.whole(path.root) is not None
     try:
         return values.at(path) is not None
+    except TooMuch:
+        raise
     except TemplateError:
         return False
 

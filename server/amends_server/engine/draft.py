@@ -5,7 +5,8 @@ What is ready or due is dispatched, the saga ends, or it is stuck. The rules beh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from amends_server.engine.context import fill, making_of, missing_of, values_of
 from amends_server.engine.definition import Kind, OnCompensationFailure
@@ -34,7 +35,7 @@ from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
 from amends_server.engine.history import takes_late_replies
 from amends_server.engine.jsonvalue import TemplateError
-from amends_server.engine.making import TooMuch
+from amends_server.engine.making import Making, TooMuch
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus
@@ -42,6 +43,9 @@ from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepSta
 TOOK_TOO_LONG = Error("DEADLINE_EXCEEDED", "The deadline of the step passed while its participant was at work.")
 
 TURNED_BACK = Error("SAGA_TURNED_BACK", "The saga turned back while the next attempt was waited for.")
+
+
+T = TypeVar("T")
 
 
 class Draft:
@@ -163,28 +167,60 @@ class Draft:
         """Skip those that are not wanted, which makes others ready, and put off those with a delay; return the rest."""
         nodes = self.state.graph.nodes
         now: dict[int, Node] = {}
+        told = False
         for node in ready:  # grows while it is read
             if self.state.going_back:
                 break
             if node.index in now or not self._ready(node):
                 continue
-            step = self.state.steps[node.index]
-            fresh = step.status is StepStatus.PENDING
-            if fresh and step.active:  # its delay is over
-                now[node.index] = node
-            elif self._skips(node):
+            delayed, delay_us = self.state.steps[node.index].active, node.step.delay_us
+            try:
+                skipped = self._skips(node, others=told)  # also after its delay, which may have begun untold
+            except TooMuch:
+                self._put_off(node, delay_us or 0)
+                continue
+            told = True
+            if skipped:
                 ready.extend(nodes[i] for i in node.after)
-            elif fresh and node.step.delay_us is not None:
-                self.add(StepDelayed(self.now, node.step.id, self.now + node.step.delay_us))
+            elif delay_us is not None and not delayed:
+                self._put_off(node, delay_us)
             else:
                 now[node.index] = node
         return list(now.values())
 
-    def _skips(self, node: Node) -> bool:
-        """Settle a step that is not to be run now: its condition is false, or cannot be told."""
+    def _put_off(self, node: Node, delay_us: int = 0) -> None:
+        """Have a step that is ready begin later; without delay, in the next decision, which is made at once."""
+        if not self.state.going_back and not self.state.steps[node.index].active:
+            self.add(StepDelayed(self.now, node.step.id, self.now + delay_us))
+
+    def _make(self, make: Callable[[Making], T], *, others: bool) -> T:
+        """Make something, if this decision may make so much. `others`: it has made something else, or will soon again.
+
+        :raises TooMuch: if another decision may.
+        :raises TemplateError: if none can.
+        """
         try:
-            if node.when is None or node.when.holds(values_of(self.state, self.making)):
+            return make(self.making)
+        except TooMuch:
+            if others:
+                raise
+        self.making = making_of(self.state)  # what else was made in this decision shall not be to its harm
+        try:
+            return make(self.making)
+        except TooMuch as problem:
+            raise TemplateError(str(problem)) from None
+
+    def _skips(self, node: Node, *, others: bool) -> bool:
+        """Settle a step that is not to be run: its condition is false, or cannot be told.
+
+        :raises TooMuch: if another decision can tell it.
+        """
+        when = node.when
+        try:
+            if when is None or self._make(lambda making: when.holds(values_of(self.state, making)), others=others):
                 return False
+        except TooMuch:
+            raise
         except TemplateError as problem:
             message = f"The condition of step `{node.step.id}` cannot be told. {problem}"
             self._refuse(node, Error("CONDITION_INVALID", message))
@@ -193,21 +229,35 @@ class Draft:
         return True
 
     def _dispatch_all(self, nodes: list[Node]) -> None:
-        """Record the intent to send first attempts, of none if one turns the saga back."""
-        inputs = [(node, self._input(node)) for node in nodes]
+        """Record the intent to send first attempts, of none if one turns the saga back.
+
+        The inputs of some may be left to the next decision; at least one is made in each.
+        """
+        inputs: list[tuple[Node, Payload | Error | None]] = []
+        for node in nodes:
+            try:
+                inputs.append((node, self._input(node, others=bool(inputs))))
+            except TooMuch:
+                self._put_off(node)
         if not self.state.going_back:
             for node, frozen in inputs:
                 if not isinstance(frozen, Error):
                     self._dispatch(node, frozen)
 
-    def _input(self, node: Node) -> Payload | Error | None:
-        """Make a step's input; None where it is the saga's. If it cannot be made, the step has failed."""
-        missing = missing_of(node.requires, self.state, self.making) if node.requires else ()
-        if missing:
-            message = f"Step `{node.step.id}` needs what is not there: {', '.join(missing)}."
-            return self._refuse(node, Error("REQUIREMENT_MISSING", message))
+    def _input(self, node: Node, *, others: bool) -> Payload | Error | None:
+        """Make a step's input; None where it is the saga's. If it cannot be made, the step has failed.
+
+        :raises TooMuch: if another decision can make it.
+        """
+        made, requires = node.input, node.requires
         try:
-            return fill(node.input, self.state, making=self.making) if node.input else None
+            missing = self._make(lambda m: missing_of(requires, self.state, m), others=others) if requires else ()
+            if missing:
+                message = f"Step `{node.step.id}` needs what is not there: {', '.join(missing)}."
+                return self._refuse(node, Error("REQUIREMENT_MISSING", message))
+            return self._make(lambda m: fill(made, self.state, making=m), others=others) if made else None
+        except TooMuch:
+            raise
         except TemplateError as problem:
             message = f"The input of step `{node.step.id}` cannot be made. {problem}"
             return self._refuse(node, Error("INPUT_INVALID", message))
@@ -228,10 +278,11 @@ class Draft:
         attempt = call.attempts + 1
         try:
             made = node.arguments if attempt == 1 else None
-            frozen = fill(made, self.state, making=self.making) if made else None
+            others = self.state.active > 0
+            frozen = self._make(lambda m: fill(made, self.state, making=m), others=others) if made else None
+        except TooMuch:  # its turn comes when one of those that are active has ended
+            return
         except TemplateError as problem:
-            if isinstance(problem, TooMuch) and self.state.active:  # its turn comes when one of those has ended
-                return
             error = Error(
                 "ARGUMENTS_INVALID", f"The arguments of the compensation of `{node.step.id}` cannot be made. {problem}"
             )
@@ -274,7 +325,7 @@ class Draft:
             return
         for node in self.state.graph.nodes:
             step = self.state.steps[node.index]
-            if step.action.due_time is not None and step.action.due_time <= self.now:
+            if step.action.attempts and step.action.due_time is not None and step.action.due_time <= self.now:
                 self._dispatch(node)
             elif step.compensation.due_time is not None and step.compensation.due_time <= self.now:
                 self._dispatch_compensation(node)
@@ -282,7 +333,8 @@ class Draft:
     def _complete(self) -> None:
         template = self.state.graph.output
         try:
-            self.add(SagaCompleted(self.now, fill(template, self.state, making=self.making) if template else None))
+            output = self._make(lambda m: fill(template, self.state, making=m), others=False) if template else None
+            self.add(SagaCompleted(self.now, output))
         except TemplateError as problem:
             self._fail_output(Error("OUTPUT_INVALID", f"The output of the saga cannot be made. {problem}"))
 

@@ -90,7 +90,7 @@ class StepSkipped:
 
 @dataclass(frozen=True, slots=True)
 class StepDelayed:
-    """A step is ready, and waits until `due_time` as its definition says."""
+    """A step is ready, and waits until `due_time`: as its definition says, or for its turn to have its input made."""
 
     time: Time
     step: str

@@ -8,7 +8,9 @@ from amends_server.engine.payload import Json
 AT_ONCE_BYTES_MAX = 32 << 20
 """Read and made by the templates of one decision, all together: everybody waits for it, about a second at the most.
 
-Two payloads of the largest size fit in any case, one to be read and one to be made.
+Two payloads of the largest size fit in any case, one to be read and one to be made. What is too much for a decision is
+left to the next one. Each gets on with something, and may begin to count anew for it: for a condition, an input, and
+the output of the saga.
 """
 
 
@@ -65,7 +67,7 @@ class Making:
 
     def _check(self) -> None:
         if self._spent > 2 * self.payload_bytes_max:
-            raise TooMuch("Too much data would be read and made at once: have fewer steps begin together.")
+            raise TooMuch("It takes more data at once than may be read and made: pass on less, or references to it.")
 
 
 def _size(value: JsonValue, enough: int) -> int:
