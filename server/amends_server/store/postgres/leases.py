@@ -138,7 +138,7 @@ class Leases:
         What was not renewed in time counts as gained, though its epoch is the same: sagas were let go of meanwhile.
         """
         before, self._held = self._held, held
-        sure = before.epochs if time.monotonic() < before.until else {}
+        sure: Mapping[int, int] = before.epochs if time.monotonic() < before.until else {}
         gained = {id for id, epoch in held.epochs.items() if sure.get(id) != epoch}
         if gained or before.epochs.keys() != held.epochs.keys():
             lost = before.epochs.keys() - held.epochs.keys()
