@@ -55,7 +55,9 @@ def amends(*arguments: str, server: str = "", stdin: str = "", cwd: Path | None 
 
 def in_process(*arguments: str) -> Ended:
     """Run a command that asks nothing of an orchestrator inside of this process, which is faster."""
-    done = CliRunner().invoke(app, list(arguments), env={"AMENDS_SERVER": "127.0.0.1:1", "COLUMNS": "200"})
+    done = CliRunner().invoke(
+        app, list(arguments), prog_name="amends", env={"AMENDS_SERVER": "127.0.0.1:1", "COLUMNS": "200"}
+    )
     return Ended(done.exit_code, done.stdout, done.stderr)
 
 

@@ -17,7 +17,7 @@ def start_jammed(server: str, saga_id: str, gate: Path) -> None:
     given = ["--id", saga_id, "--input", json.dumps({"path": str(gate)})]
     started = amends("start", "jammed", *given, "--wait", server=server)
     assert started.code == 4
-    assert f"amends retry {saga_id} --reason TEXT" in started.out
+    assert re.search(rf"  the cause is mended +amends retry {shlex.quote(saga_id)}\n", started.out)
     assert f"{saga_id} is STUCK and not COMPLETED: see `amends show {saga_id}`" in started.err
 
 
@@ -81,6 +81,12 @@ def test_stuck_shows_what_blocks_and_commands_that_repair(server: str, tmp_path:
         "amends resolve --as compensated 'blocked;back' hold",
         "amends resolve --as skipped 'blocked;back' hold",
         "amends fail 'blocked;back'",
+    ]
+    one = amends("show", "blocked;back", server=server)
+    assert [line.strip() for line in one.out.splitlines()[-6:]] == [
+        "It needs an operator:",
+        *(command.strip() for command in commands),
+        shown.out.splitlines()[-1],
     ]
     gate.touch()
     assert pasted(commands[0], server) == 0
@@ -164,6 +170,9 @@ def test_a_step_of_many_sagas_is_settled(server: str, tmp_path: Path) -> None:
         (["resolve", "saga", "--as", "skipped", "--reason", "x"], "either SAGA STEP, or STEP --where"),
         (["resolve", "s", "t", "--as", "skipped", "--where", "status=STUCK", "--reason", "x"], "either SAGA STEP"),
         (["resolve", "s", "t", "--as", "skipped", "--dry-run", "--reason", "x"], "need --where"),
+        (["retry", "--where", "label=a", "--reason", "x"], "write --where label=KEY=VALUE"),
+        (["retry", "--where", "older-than=99999999d", "--reason", "x"], "it must be 36500d or less"),
+        (["retry", "--where", "status=STUCK", "--limit", "99999999999"], "'--limit'"),
         (["fail", "--where", "older-than=long", "--reason", "x"], "--where older-than cannot be `long`"),
         (["fail", "--where", "older-than=1h", "--where", "older-than=2h", "--reason", "x"], "given twice"),
         (["cancel", "--where", "status=RUNNING", "--wait", "--reason", "x"], "--wait is for one saga"),

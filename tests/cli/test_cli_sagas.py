@@ -46,7 +46,7 @@ def test_start_takes_a_file_and_input_from_elsewhere(server: str, definitions: P
 
 def test_a_wait_and_an_error_tell_the_id_that_was_made_up(server: str) -> None:
     waited = amends("start", "pay", "--input", PAID, "--wait", "-o", "json", server=server)
-    assert waited.err == f"amends: waiting for {waited.json['saga']['sagaId']}\n"
+    assert json.loads(waited.err) == {"waiting_for": waited.json["saga"]["sagaId"]}
     unreached = amends("start", "pay", "--input", PAID, server="127.0.0.1:1")
     assert unreached.code == 3
     assert re.search(r"not known: do it again with --id [0-9a-f]{32}", unreached.err)

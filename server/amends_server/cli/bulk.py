@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, assert_never
 import typer
 
 from amends_server.cli.exits import CommandError, usage_error
-from amends_server.cli.options import Form, need_reason
+from amends_server.cli.options import COUNT_MAX, Form, need_reason
 from amends_server.cli.output import print_line, print_message
 
 if TYPE_CHECKING:
@@ -29,20 +29,24 @@ DONE: dict[Verb, str] = {
 }
 
 SagaOrNone = Annotated[
-    str, typer.Argument(metavar="[SAGA]", help="The id of a saga, if there is no --where.", show_default=False)
+    str, typer.Argument(metavar="SAGA", help="The id of a saga; leave it out with --where.", show_default=False)
 ]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
         metavar="NAME=VALUE",
-        help="Instead of SAGA: all sagas with status=STATUS, definition=NAME[@VERSION], label=KEY=VALUE, "
-        "newer-than=AGE, older-than=AGE, running-longer-than=AGE. All that are given must match.",
+        help="Instead of SAGA: all sagas with status=STATUS, definition=NAME, definition=NAME@VERSION, "
+        "label=KEY=VALUE, newer-than=AGE, older-than=AGE or running-longer-than=AGE, AGE as in 90s, 2h or 7d. May be "
+        "repeated; all that are given must match, of several statuses one.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --where: count, and change nothing.")]
 Limit = Annotated[
-    int, typer.Option("--limit", min=0, help="With --where: change as many at the most; 0 is the orchestrator's limit.")
+    int,
+    typer.Option(
+        "--limit", min=0, max=COUNT_MAX, help="With --where: change as many at the most; 0 is the orchestrator's limit."
+    ),
 ]
 
 

@@ -11,10 +11,12 @@ from amends_server.cli import completion, definitions, listing, participants, re
 from amends_server.cli.bench import bench
 from amends_server.cli.demo_command import demo
 from amends_server.cli.exits import EXIT_CODES
+from amends_server.cli.group import Commands
 from amends_server.cli.health import health
 from amends_server.cli.serving import SETTINGS, serve
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -8,7 +8,6 @@ import typer
 
 from amends_server.cli.exits import EXIT_CODES, run, usage_error
 from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, SagaId, Server, read_json
-from amends_server.cli.output import print_message
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -49,7 +48,7 @@ def complete(
         from amends.v1 import orchestrator_pb2 as pb
         from amends.v1 import saga_pb2
         from amends_server.cli.connect import connected
-        from amends_server.cli.saga_view import print_saga
+        from amends_server.cli.showing import print_answer
 
         _check_usage(output, refuse, break_off, message)
         request = pb.CompleteStepRequest(namespace=namespace, saga_id=saga_id, step=step, token=token)
@@ -62,10 +61,7 @@ def complete(
             request.reply.output.json = text
         async with connected(server, namespace) as connection:
             response = await connection.once(connection.orchestrator.CompleteStep, request)
-        if form is Form.JSON:
-            print_message(response)
-        else:
-            print_saga(response.saga)
+            await print_answer(connection, response, response.saga, server, form)
 
     run(completed(), server)
 

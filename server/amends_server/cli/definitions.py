@@ -207,7 +207,8 @@ def graph(
 
         is_file = definition.endswith((".yaml", ".yml", ".json"))
         message = read_definition(Path(definition)) if is_file else await _fetch(definition, server, namespace)
-        print_line(_draw(_layers(message, definition), form))
+        for line in _draw(_layers(message, definition), form).splitlines():
+            print_line(line)
 
     run(drawn(), server)
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
+
+from amends_server.cli.escapes import visible
+from amends_server.cli.output import json_text
 
 if TYPE_CHECKING:
     from amends.errors import RpcError
@@ -36,7 +41,7 @@ class Exit(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or input; 3 no orchestrator answers; "
-    "4 the saga that was waited for did not end as it was meant to."
+    "4 the saga that was waited for did not end as it was meant to; 130 interrupted."
 )
 
 _COMMANDS = {
@@ -55,12 +60,44 @@ _COMMANDS = {
 _METHOD = re.compile(rf"\b({'|'.join(_COMMANDS)})\b")
 
 
+errors_as_json: ContextVar[bool] = ContextVar("errors_as_json", default=False)
+"""Whether whoever gave the command reads JSON."""
+
+_BETWEEN = re.compile(r"(?:: |; |\. )(?=[^`]*(?:`[^`]*`[^`]*)*$)")
+"""What stands between what is wrong and what to do next, outside of what is quoted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What the orchestrator says of an error, for programs: gRPC's status, its reason, and what it is about."""
+
+    status: str = ""
+    reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    violations: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
 class CommandError(Exception):
     """A command cannot go on. The text is for people; `code` is what the process exits with."""
 
-    def __init__(self, text: str, code: Exit = Exit.REFUSED) -> None:
+    def __init__(self, text: str, code: Exit = Exit.REFUSED, refusal: Refusal | None = None) -> None:
         super().__init__(text)
         self.code = code
+        self.refusal = refusal or Refusal()
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        """For `-o json`. `message` is the whole text, and `next` what of it says what to do."""
+        text, refusal = str(self), self.refusal
+        between = _BETWEEN.search(text)
+        return {
+            "code": refusal.status or self.code.name,
+            "reason": refusal.reason or self.code.name,
+            "message": text,
+            "next": text[between.end() :] if between else text,
+            "metadata": dict(refusal.metadata),
+            "violations": [{"field": name, "description": said} for name, said in refusal.violations.items()],
+        }
 
 
 def usage_error(text: str) -> CommandError:
@@ -70,9 +107,17 @@ def usage_error(text: str) -> CommandError:
 
 def fail(error: CommandError) -> NoReturn:
     """Say what went wrong on standard error, and end the command."""
-    for line in str(error).splitlines():
-        print(f"amends: {line}", file=sys.stderr)
+    if errors_as_json.get():
+        print(json_text({"error": error.as_json}), file=sys.stderr)
+    else:
+        for line in str(error).splitlines():
+            print(f"amends: {visible(line)}", file=sys.stderr)
     raise typer.Exit(error.code)
+
+
+def note(document: Mapping[str, str], text: str) -> None:
+    """Say on standard error what is good to know while the command goes on."""
+    print(json_text(dict(document)) if errors_as_json.get() else f"amends: {visible(text)}", file=sys.stderr)
 
 
 def run(work: Coroutine[Any, Any, T], server: str = "") -> T:
@@ -95,7 +140,7 @@ def _explained(error: RpcError, server: str) -> CommandError:
     explained = _explained_alone(error, server)
     if error.saga_id and explained.code is Exit.UNREACHABLE:
         again = f"Whether the saga was started is not known: do it again with --id {error.saga_id}, which is harmless."
-        return CommandError(f"{explained}\n{again}", explained.code)
+        return CommandError(f"{explained}\n{again}", explained.code, explained.refusal)
     return explained
 
 
@@ -108,15 +153,18 @@ def _explained_alone(error: RpcError, server: str) -> CommandError:
             f"No orchestrator answers at {server}: start one with `amends serve`, or say where it listens with "
             "--server HOST:PORT or AMENDS_SERVER.",
             Exit.UNREACHABLE,
+            Refusal(status=error.code.name),
         )
     if isinstance(error, DeadlineExceeded):
         text = f"The orchestrator at {server} did not answer in time: see `amends health`, then look and try again."
-        return CommandError(text, Exit.UNREACHABLE)
+        return CommandError(text, Exit.UNREACHABLE, Refusal(status=error.code.name))
+    violations = {each.field: with_commands(each.description) for each in error.violations}
+    refusal = Refusal(status=error.code.name, reason=error.reason, metadata=error.metadata, violations=violations)
     if error.violations:
-        return CommandError(
-            "\n".join(f"{_field(each.field)}{with_commands(each.description)}" for each in error.violations)
-        )
-    return CommandError(with_commands(str(error)))
+        text = "\n".join(f"{_field(each.field)}{with_commands(each.description)}" for each in error.violations)
+    else:
+        text = with_commands(str(error))
+    return CommandError(text, Exit.REFUSED, refusal)
 
 
 def _field(field: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,9 +33,16 @@ def add_commands(app: typer.Typer) -> None:
 def list_(
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", metavar="STATUS", help="In this status, for example STUCK. May be repeated."),
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="In this status: PENDING, RUNNING, COMPLETED, COMPENSATING, COMPENSATED, STUCK or FAILED. May be "
+            "repeated; of several one must match.",
+        ),
     ] = None,
-    definition: Annotated[str, typer.Option("--definition", metavar="NAME[@VERSION]", help="Of this definition.")] = "",
+    definition: Annotated[
+        str, typer.Option("--definition", metavar="NAME", help="Of this definition, NAME or NAME@VERSION.")
+    ] = "",
     label: Labels = None,
     newer_than: Annotated[
         str | None, typer.Option("--newer-than", metavar="AGE", help="Started less than this ago: 90s, 2h, 7d.")
@@ -78,7 +84,9 @@ def list_(
 
 
 def stuck(
-    definition: Annotated[str, typer.Option("--definition", metavar="NAME[@VERSION]", help="Of this definition.")] = "",
+    definition: Annotated[
+        str, typer.Option("--definition", metavar="NAME", help="Of this definition, NAME or NAME@VERSION.")
+    ] = "",
     label: Labels = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")] = LIMIT,
     server: Server = ADDRESS,
@@ -89,7 +97,7 @@ def stuck(
 
     async def shown() -> None:
         from amends_server.cli.connect import connected
-        from amends_server.cli.stuck import complete_stuck, print_stuck, read_kinds
+        from amends_server.cli.stuck import complete_stuck, options_for, print_stuck, read_kinds
         from amends_server.cli.where import make_filter
 
         where = make_filter(status=["STUCK"], definition=definition, label=label or ())
@@ -105,15 +113,6 @@ def stuck(
             print_line(f"There are more than these {limit}: narrow the filter, or raise --limit.")
 
     run(shown(), server)
-
-
-def options_for(server: str, namespace: str) -> list[str]:
-    """What a command needs besides, to be typed where this one was."""
-    elsewhere = server != os.environ.get("AMENDS_SERVER", ADDRESS)
-    return [
-        *(["--server", server] if elsewhere else []),
-        *(["--namespace", namespace] if namespace != NAMESPACE else []),
-    ]
 
 
 async def gather(

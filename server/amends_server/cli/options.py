@@ -19,6 +19,12 @@ ADDRESS = "127.0.0.1:7242"
 
 NAMESPACE = "default"
 
+COUNT_MAX = 1_000_000
+"""Of anything that is counted on the command line: far above what the orchestrator does at a time."""
+
+DURATION_S_MAX = 36_500 * 86_400
+"""What the orchestrator takes."""
+
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -35,16 +41,17 @@ Server = Annotated[
 ]
 Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="The namespace of sagas and definitions.")]
 Output = Annotated[
-    Form, typer.Option("--format", "-o", help="json: the orchestrator's answer as one JSON document on stdout.")
+    Form,
+    typer.Option(
+        "--format", "-o", help="json: the orchestrator's answer as a JSON document on stdout, and errors so on stderr."
+    ),
 ]
 SagaId = Annotated[str, typer.Argument(metavar="SAGA", help="The id of a saga.", show_default=False)]
 Reason = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="Why; kept in the saga's journal. Asked for if it is missing."),
 ]
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. May be given several times.")
-]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label. May be repeated.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Answer when the saga has ended, or needs an operator.")]
 
 
@@ -57,13 +64,13 @@ def need_reason(reason: str | None) -> str:
     return str(reason)
 
 
-def read_labels(labels: Iterable[str] | None) -> dict[str, str]:
+def read_labels(labels: Iterable[str] | None, option: str = "--label ") -> dict[str, str]:
     """Labels by their keys."""
     read: dict[str, str] = {}
     for label in labels or ():
         key, equals, value = label.partition("=")
         if not key or not equals:
-            raise usage_error(f"`{label}` is no label: write --label KEY=VALUE.")
+            raise usage_error(f"`{label}` is no label: write {option}KEY=VALUE.")
         if key in read:
             raise usage_error(f"The label `{key}` is given twice: leave one of them out.")
         read[key] = value
@@ -77,7 +84,10 @@ def read_duration(text: str | None, option: str) -> float | None:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise usage_error(f"{option} cannot be `{text}`: write a number and ms, s, m, h or d, for example 90s or 2h.")
-    return float(match[1]) * _UNITS_S[match[2]]
+    duration_s = float(match[1]) * _UNITS_S[match[2]]
+    if duration_s > DURATION_S_MAX:
+        raise usage_error(f"{option} cannot be `{text}`: it must be 36500d or less, which are 100 years.")
+    return duration_s
 
 
 def read_json(text: str | None, option: str) -> str | None:

@@ -12,12 +12,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from amends_server.cli.escapes import Escaping, visible
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
 WIDE = 160
 """Columns where there is no terminal: wide enough that no line of a usual table is cut for `grep`."""
+
+_C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 STYLES = {
     "PENDING": "dim",
@@ -39,7 +43,10 @@ STYLES = {
 def make_console() -> Console:
     """Where people read: standard output, at its own width if it is a terminal."""
     console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE, color_system=None)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE, color_system=None)
+    console.push_render_hook(Escaping())
+    return console
 
 
 def as_json(message: Message) -> dict[str, object]:
@@ -51,8 +58,13 @@ def as_json(message: Message) -> dict[str, object]:
 
 def print_json(document: object, *, indent: int | None = 2) -> None:
     """Write a JSON document to standard output."""
-    sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(document, indent=indent) + "\n")
     sys.stdout.flush()
+
+
+def json_text(document: object, *, indent: int | None = None) -> str:
+    """A JSON document as a text that steers no terminal: JSON itself escapes only half of the control characters."""
+    return json.dumps(document, indent=indent, ensure_ascii=False).translate(_C1)
 
 
 def print_message(message: Message) -> None:
@@ -70,8 +82,13 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]], noth
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(cell_of(cell) for cell in row))
     emit(console, table)
+
+
+def cell_of(text: str | Text) -> Text:
+    """What stands in a table: escaped before it is laid out, which goes by line ends and drops some characters."""
+    return Text(visible(text)) if isinstance(text, str) else text
 
 
 def emit(console: Console, shown: RenderableType) -> None:
@@ -87,8 +104,8 @@ def emit(console: Console, shown: RenderableType) -> None:
 
 
 def print_line(text: str) -> None:
-    """Write a line to standard output as it is."""
-    print(text, flush=True)
+    """Write a line to standard output."""
+    print(visible(text), flush=True)
 
 
 def status_text(status: str) -> Text:

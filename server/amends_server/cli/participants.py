@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from amends_server.cli.exits import EXIT_CODES, run
-from amends_server.cli.options import ADDRESS, Form, Output, Server
+from amends_server.cli.options import ADDRESS, COUNT_MAX, Form, Output, Server
 from amends_server.cli.output import print_line, print_message, print_table, time_text
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What definitions call it.", show_default=False)]
@@ -60,7 +60,10 @@ def add(
     name: Name,
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where it listens.", show_default=False)],
     concurrency_max: Annotated[
-        int, typer.Option("--concurrency-max", min=0, help="How many calls it takes at a time; 0: server's default.")
+        int,
+        typer.Option(
+            "--concurrency-max", min=0, max=COUNT_MAX, help="How many calls it takes at a time; 0: server's default."
+        ),
     ] = 0,
     server: Server = ADDRESS,
     form: Output = Form.TEXT,

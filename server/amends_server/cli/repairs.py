@@ -107,7 +107,7 @@ def _steer(
 async def _steer_one(verb: Verb, saga_id: str, reason: str | None, server: str, namespace: str, form: Form) -> None:
     from amends.v1 import operator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.saga_view import print_changed
+    from amends_server.cli.showing import print_answer
 
     about = {"namespace": namespace, "saga_id": saga_id, "reason": need_reason(reason)}
     async with connected(server, namespace) as connection:
@@ -115,15 +115,15 @@ async def _steer_one(verb: Verb, saga_id: str, reason: str | None, server: str, 
         match verb:
             case "retry":
                 retried = await connection.once(operator.RetrySaga, pb.RetrySagaRequest(**about))
-                print_changed(retried, retried.saga, form)
+                await print_answer(connection, retried, retried.saga, server, form)
             case "fail":
                 failed = await connection.once(operator.FailSaga, pb.FailSagaRequest(**about))
-                print_changed(failed, failed.saga, form)
+                await print_answer(connection, failed, failed.saga, server, form)
             case "pause":
                 paused = await connection.once(operator.PauseSaga, pb.PauseSagaRequest(**about))
-                print_changed(paused, paused.saga, form)
+                await print_answer(connection, paused, paused.saga, server, form)
             case "resume":
                 resumed = await connection.once(operator.ResumeSaga, pb.ResumeSagaRequest(**about))
-                print_changed(resumed, resumed.saga, form)
+                await print_answer(connection, resumed, resumed.saga, server, form)
             case _:
                 assert_never(verb)

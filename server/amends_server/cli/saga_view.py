@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import json
 
-from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from amends.errors import PayloadError
 from amends.v1 import payload_pb2, saga_pb2
-from amends.views import Data, Problem, SagaStatus, SagaView, StepStatus, StepView
-from amends_server.cli.options import Form
-from amends_server.cli.output import emit, make_console, print_message, seconds_text, status_text, time_text
+from amends.views import Data, Problem, SagaView, StepStatus, StepView
+from amends_server.cli.output import cell_of, emit, seconds_text, status_text, time_text
 
 PAYLOAD_CHARACTERS_MAX = 300
 """Of a payload in a text; `-o json` has it all."""
 
 
-def print_saga(saga: saga_pb2.Saga, console: Console | None = None) -> None:
-    """Write a saga to standard output."""
-    console = console or make_console()
+def draw_saga(saga: saga_pb2.Saga, console: Console) -> None:
+    """Write a saga to a console."""
     view = SagaView.of(saga)
     emit(console, _head(view))
     emit(console, _steps(view))
-    if view.status is SagaStatus.STUCK and view.stuck is not None:
-        settled = "compensated" if view.stuck.compensating else "succeeded"
-        resolve = f"amends resolve {view.id} {next(iter(view.stuck.steps), 'STEP')} --as {settled} --reason TEXT"
-        console.print(
-            f"It needs an operator. Mend the cause, then: amends retry {view.id} --reason TEXT\n"
-            f"Or settle by hand what blocks it: {resolve}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def print_changed(response: Message, saga: saga_pb2.Saga, form: Form) -> None:
-    """Write the answer to a command that has changed a saga."""
-    if form is Form.JSON:
-        print_message(response)
-    else:
-        print_saga(saga)
 
 
 def payload_text(payload: payload_pb2.Payload) -> str:
@@ -79,7 +59,7 @@ def _head(view: SagaView) -> Table:
     ]
     for name, value in rows:
         if value:
-            head.add_row(Text(name, style="dim"), Text(value) if isinstance(value, str) else value)
+            head.add_row(Text(name, style="dim"), cell_of(value))
     return head
 
 
@@ -96,12 +76,12 @@ def _steps(view: SagaView) -> Table:
         table.add_column(head, overflow="fold")
     for step in view.steps:
         table.add_row(
-            Text(step.id),
-            Text(f"{step.participant}.{step.action}"),
+            cell_of(step.id),
+            cell_of(f"{step.participant}.{step.action}"),
             status_text(step.status),
             attempts_text(step.attempts, step.compensation_attempts),
             _took(step),
-            Text(_errors(step)),
+            cell_of(_errors(step)),
         )
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amends_server.cli.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
-from amends_server.cli.exits import EXIT_CODES, CommandError, Exit, run, usage_error
+from amends_server.cli.exits import EXIT_CODES, CommandError, Exit, note, run, usage_error
 from amends_server.cli.options import (
     ADDRESS,
     NAMESPACE,
@@ -24,10 +23,14 @@ from amends_server.cli.options import (
     read_json,
     read_labels,
 )
-from amends_server.cli.output import print_line, print_message
+from amends_server.cli.output import print_line
 
 if TYPE_CHECKING:
     from amends.v1 import orchestrator_pb2, saga_pb2
+
+
+SEQUENCE_MAX = (1 << 63) - 1
+"""What the orchestrator counts with."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -75,6 +78,8 @@ async def _start(
     from amends_server.cli.connect import connected
     from amends_server.cli.files import read_definition
     from amends_server.cli.references import read_reference
+    from amends_server.cli.showing import print_answer
+    from amends_server.cli.stuck import options_for
 
     if saga_id == "":
         raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
@@ -93,24 +98,23 @@ async def _start(
             response = await connection.once(connection.orchestrator.StartSaga, request)
         if wait:
             if saga_id is None:  # or nobody could ask for it once the wait is broken off
-                print(f"amends: waiting for {known_id}", file=sys.stderr)
+                note({"waiting_for": known_id}, f"waiting for {known_id}")
             response.saga.CopyFrom(await _settled(server, namespace, known_id))
-    _print_started(response, form, wait)
+        if wait or form is Form.JSON:
+            await print_answer(connection, response, response.saga, server, form)
+        else:
+            _print_started(response, options_for(server, namespace))
+    if wait:
+        need_status(response.saga, "COMPLETED")
 
 
-def _print_started(response: orchestrator_pb2.StartSagaResponse, form: Form, wait: bool) -> None:
-    from amends_server.cli.saga_view import print_saga
+def _print_started(response: orchestrator_pb2.StartSagaResponse, options: list[str]) -> None:
+    from amends_server.cli.stuck import command_line
 
     saga = response.saga
-    if form is Form.JSON:
-        print_message(response)
-    elif wait:
-        print_saga(saga)
-    else:
-        what = "started" if response.created else "was started before"
-        print_line(f"{saga.saga_id} {what} ({saga.definition}@{saga.definition_version}): amends watch {saga.saga_id}")
-    if wait:
-        need_status(saga, "COMPLETED")
+    what = "started" if response.created else "was started before"
+    watch = command_line(["watch", *options], saga.saga_id)
+    print_line(f"{saga.saga_id} {what} ({saga.definition}@{saga.definition_version}): {watch}")
 
 
 def show(saga_id: SagaId, server: Server = ADDRESS, namespace: Namespace = NAMESPACE, form: Output = Form.TEXT) -> None:
@@ -121,21 +125,21 @@ def show(saga_id: SagaId, server: Server = ADDRESS, namespace: Namespace = NAMES
 async def _show(saga_id: str, server: str, namespace: str, form: Form) -> None:
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.saga_view import print_saga
+    from amends_server.cli.showing import print_answer
 
     async with connected(server, namespace) as connection:
         request = pb.GetSagaRequest(namespace=namespace, saga_id=saga_id)
         response = await connection.once(connection.orchestrator.GetSaga, request)
-    if form is Form.JSON:
-        print_message(response)
-    else:
-        print_saga(response.saga)
+        await print_answer(connection, response, response.saga, server, form)
 
 
 def watch(
     saga_id: SagaId,
     after: Annotated[
-        int, typer.Option("--after", metavar="SEQUENCE", min=0, help="Begin behind this event; needs -o json.")
+        int,
+        typer.Option(
+            "--after", metavar="SEQUENCE", min=0, max=SEQUENCE_MAX, help="Begin behind this event; needs -o json."
+        ),
     ] = 0,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
@@ -185,7 +189,7 @@ def cancel(
     async def cancelled() -> None:
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
-        from amends_server.cli.saga_view import print_saga
+        from amends_server.cli.showing import print_answer
 
         if (many := read_many(saga_id, where, dry_run, limit)) is not None:
             if wait:
@@ -195,12 +199,9 @@ def cancel(
         request = pb.CancelSagaRequest(namespace=namespace, saga_id=saga_id, reason=reason)
         async with connected(server, namespace) as connection:
             response = await connection.once(connection.orchestrator.CancelSaga, request)
-        if wait:
-            response.saga.CopyFrom(await _settled(server, namespace, saga_id))
-        if form is Form.JSON:
-            print_message(response)
-        else:
-            print_saga(response.saga)
+            if wait:
+                response.saga.CopyFrom(await _settled(server, namespace, saga_id))
+            await print_answer(connection, response, response.saga, server, form)
         if wait:
             need_status(response.saga, "COMPENSATED")
 

@@ -17,7 +17,8 @@ from amends.events import Event, EventKind
 from amends.saga import SagaHandle
 from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, StepStatus
-from amends_server.cli.output import STYLES, as_json, emit, make_console, print_json, status_text
+from amends_server.cli.escapes import visible
+from amends_server.cli.output import STYLES, as_json, cell_of, emit, make_console, print_json, status_text
 from amends_server.cli.saga_view import attempts_text
 
 STEP_STATUS_AFTER = {
@@ -121,7 +122,7 @@ class Screen:
             table.add_column(head, min_width=width, overflow="fold")
         for step, row in self._rows.items():
             table.add_row(
-                Text(step), row.way_text(), attempts_text(row.attempts, row.compensation_attempts), Text(row.error)
+                Text(step), row.way_text(), attempts_text(row.attempts, row.compensation_attempts), cell_of(row.error)
             )
         return table
 
@@ -168,7 +169,7 @@ def event_line(event: Event) -> Text:
         (f"  {event.time:%H:%M:%S.%f}"[:-3], "dim"),
         f"  {event.sequence:>3}  {event.step or event.status:<14}  ",
         (f"{what:<20}", style),
-        f"  {attempt:<9}  {event.error or _note(event)}",
+        f"  {attempt:<9}  {visible(str(event.error or _note(event)))}",
     )
     return line
 

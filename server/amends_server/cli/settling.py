@@ -37,14 +37,6 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def resolve(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[SAGA] STEP",
-            help="The ids of the saga and of the step; with --where only STEP.",
-            show_default=False,
-        ),
-    ],
     as_: Annotated[
         Resolution,
         typer.Option(
@@ -52,6 +44,10 @@ def resolve(
             help="skipped: go on without it; succeeded: it has its effect; compensated: it has no effect any more.",
         ),
     ],
+    first: Annotated[
+        str, typer.Argument(metavar="SAGA", help="The id of a saga; leave it out with --where.", show_default=False)
+    ] = "",
+    second: Annotated[str, typer.Argument(metavar="STEP", help="The id of the step.", show_default=False)] = "",
     output: Annotated[
         str | None,
         typer.Option("--output", metavar="JSON", help="The step's output, with --as succeeded; @FILE, or - for stdin."),
@@ -70,7 +66,7 @@ def resolve(
     """
 
     async def resolved() -> None:
-        saga_id, step = _read_names(names, where)
+        saga_id, step = _read_names(first, second, where)
         if (many := read_many(saga_id, where, dry_run, limit)) is not None:
             await _resolve_many(step, as_, output, many, reason, server, namespace, form)
         else:
@@ -79,13 +75,13 @@ def resolve(
     run(resolved(), server)
 
 
-def _read_names(names: Sequence[str], where: Sequence[str] | None) -> tuple[str, str]:
+def _read_names(first: str, second: str, where: Sequence[str] | None) -> tuple[str, str]:
     """The ids of the saga, empty if there is none, and of the step."""
-    if len(names) != (1 if where else 2):
+    if not first or bool(second) == bool(where):
         raise usage_error(
             "Say which step of which sagas: either SAGA STEP, or STEP --where NAME=VALUE for all that match."
         )
-    return ("", names[0]) if where else (names[0], names[1])
+    return ("", first) if where else (first, second)
 
 
 async def _resolve_one(
@@ -101,7 +97,7 @@ async def _resolve_one(
     from amends.v1 import operator_pb2 as pb
     from amends.v1 import saga_pb2
     from amends_server.cli.connect import connected
-    from amends_server.cli.saga_view import print_changed
+    from amends_server.cli.showing import print_answer
 
     request = pb.ResolveStepRequest(namespace=namespace, saga_id=saga_id, step=step, reason=need_reason(reason))
     request.resolution = saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{as_.name}")
@@ -109,7 +105,7 @@ async def _resolve_one(
         request.output.json = text
     async with connected(server, namespace) as connection:
         response = await connection.once(connection.operator.ResolveStep, request)
-    print_changed(response, response.saga, form)
+        await print_answer(connection, response, response.saga, server, form)
 
 
 async def _resolve_many(

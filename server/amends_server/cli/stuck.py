@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -10,8 +11,12 @@ from rich.console import Console
 from amends.connection import Connection
 from amends.v1 import definition_pb2, orchestrator_pb2, saga_pb2
 from amends.views import SagaView, StepView, StuckView
+from amends_server.cli.escapes import visible
+from amends_server.cli.options import ADDRESS, NAMESPACE
 from amends_server.cli.output import make_console, print_line, time_text
 from amends_server.cli.saga_view import problem_text
+
+LOOK_FIRST = "Look first what really happened. At a terminal each command asks for the reason; else: --reason TEXT."
 
 Kinds = Mapping[str, Mapping[str, definition_pb2.StepKind.ValueType]]
 """The kinds of steps by their ids, by the digests of their definitions."""
@@ -43,22 +48,48 @@ def print_stuck(sagas: Iterable[saga_pb2.Saga], kinds: Kinds, options: Sequence[
         some = True
         _print_saga(SagaView.of(saga), kinds.get(saga.definition_digest, {}), options, console)
     if some:
-        print_line(
-            "Look first what really happened. At a terminal each command asks for the reason; else: --reason TEXT."
-        )
+        print_line(LOOK_FIRST)
     else:
         console.print("No saga is stuck.", style="dim")
 
 
-def repairs(
+def print_repairs(saga: saga_pb2.Saga, kinds: Kinds, options: Sequence[str], console: Console) -> None:
+    """Write the commands that repair a saga, if it is stuck."""
+    view = SagaView.of(saga)
+    if view.stuck is not None:
+        console.print("It needs an operator:")
+        for line in _repairs(view.id, view.stuck, kinds.get(saga.definition_digest, {}), options):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(LOOK_FIRST)
+
+
+def options_for(server: str, namespace: str) -> list[str]:
+    """What a command needs besides, to be typed where this one was."""
+    elsewhere = server != os.environ.get("AMENDS_SERVER", ADDRESS)
+    return [
+        *(["--server", server] if elsewhere else []),
+        *(["--namespace", namespace] if namespace != NAMESPACE else []),
+    ]
+
+
+def _repairs(
+    saga_id: str, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
+) -> list[str]:
+    """Lines that say when to give which command."""
+    found = list(_commands(saga_id, stuck, kinds, options))
+    width = max(len(when) for when, _ in found)
+    return [f"{when:{width}}  {command}" for when, command in found]
+
+
+def _commands(
     saga_id: str, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield when to give a command, and the command for a shell."""
-    yield "the cause is mended", _command(["retry", *options], saga_id)
+    yield "the cause is mended", command_line(["retry", *options], saga_id)
     for step in stuck.steps:
         for words, resolution in _resolutions(stuck, kinds.get(step)):
-            yield f"{step} {words}", _command(["resolve", "--as", resolution, *options], saga_id, step)
-    yield "nothing helps", _command(["fail", *options], saga_id)
+            yield f"{step} {words}", command_line(["resolve", "--as", resolution, *options], saga_id, step)
+    yield "nothing helps", command_line(["fail", *options], saga_id)
 
 
 def _resolutions(stuck: StuckView, kind: definition_pb2.StepKind.ValueType | None) -> Iterator[tuple[str, str]]:
@@ -72,8 +103,8 @@ def _resolutions(stuck: StuckView, kind: definition_pb2.StepKind.ValueType | Non
         yield "had no effect, and the saga is to turn back", "compensated"
 
 
-def _command(words: Sequence[str], *names: str) -> str:
-    """For a shell; names come last, since one may begin with a dash."""
+def command_line(words: Sequence[str], *names: str) -> str:
+    """A command for a shell; names come last, since one may begin with a dash."""
     dashes = ["--"] if any(name.startswith("-") for name in names) else []
     return shlex.join(["amends", *words, *dashes, *names])
 
@@ -85,7 +116,7 @@ def _print_saga(
     console: Console,
 ) -> None:
     def show(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, soft_wrap=True)
+        console.print(visible(text), style=style, markup=False, soft_wrap=True)
 
     stuck = saga.stuck
     if stuck is None:  # it went on while it was asked for
@@ -99,10 +130,8 @@ def _print_saga(
         show(f"  turned back by {saga.cause}")
     for name in stuck.steps:
         show(f"  {_step(name, next((step for step in saga.steps if step.id == name), None), stuck)}")
-    found = list(repairs(saga.id, stuck, kinds, options))
-    width = max(len(when) for when, _ in found)
-    for when, command in found:
-        show(f"    {when:{width}}  {command}")
+    for line in _repairs(saga.id, stuck, kinds, options):
+        show(f"    {line}")
     show("")
 
 

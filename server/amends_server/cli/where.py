@@ -40,7 +40,7 @@ def make_filter(
         statuses=read_statuses(status),
         definition=name,
         definition_version=version,
-        labels=read_labels(label),
+        labels=read_labels(label, f"{option}label{'=' if option.endswith(' ') else ' '}"),
         created_after=_ago(newer_than, f"{option}newer-than"),
         created_before=_ago(older_than, f"{option}older-than"),
     )
