@@ -21,8 +21,8 @@ ENGINE_MAY_IMPORT = (
         "graphlib",
     ),
     *("hashlib", "heapq", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing", "zlib"),
-    # The engine's libraries for expressions and schemas, which compute and do nothing else.
-    *("cel_expr_python", "jsonschema_rs"),
+    # The libraries for JSON, expressions and schemas, which compute and do nothing else.
+    *("msgspec", "cel_expr_python", "jsonschema_rs"),
 )
 # A part may be a module or a package; one that does not exist yet breaks no rule.
 MAY_IMPORT_OF_OURS = {

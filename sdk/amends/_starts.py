@@ -252,7 +252,7 @@ class _Session:
             start.fail(_error(outcome))
         elif not start.acknowledged.done():
             start.acknowledged.set_result(None)
-        elif outcome.saga.steps:  # only an acknowledgement has none: one that nobody waited for any more
+        elif outcome.saga.HasField("create_time"):  # else it is an acknowledgement that nobody waited for any more
             del self._open[outcome.id]
             start.ending.resolve(outcome.saga)
 

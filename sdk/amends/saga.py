@@ -62,7 +62,10 @@ class SagaHandle(Generic[Out]):
         :raises NotFound: if there is none of that id.
         :raises Unavailable: if the orchestrator is gone for longer than the client retries.
         """
-        return SagaView.of(await self._settled())
+        saga = await self._settled()
+        return (
+            SagaView.of(saga) if saga.steps else await self.status()
+        )  # what a session reports may be the output alone
 
     async def result(self) -> Out:
         """What the saga resulted in, once it has ended.

@@ -141,13 +141,13 @@ class ActiveSaga:
 
     def settle(self, owed: OwedCall, verdict: Verdict) -> Settle:
         """Return the command that records how a call of this saga ended."""
-        return Settle(self.graph.nodes[owed.index].step.id, owed.compensation, owed.attempt, verdict)
+        return Settle(self.graph.nodes[owed.node].step.id, owed.compensation, owed.attempt, verdict)
 
     def still_open(self, settles: list[Settle]) -> list[Settle]:
         """Return those of the outcomes that are waited for."""
         assert self.state is not None, "a saga that was read again"
         steps = self.graph.nodes
-        waited = {(steps[o.index].step.id, o.compensation, o.attempt) for o in self.due(self.state).calls}
+        waited = {(steps[o.node].step.id, o.compensation, o.attempt) for o in self.due(self.state).calls}
         return [settle for settle in settles if (settle.step, settle.compensation, settle.attempt) in waited]
 
     def arm(self, delay_s: float, ring: Callable[[], None]) -> None:

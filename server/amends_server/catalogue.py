@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from amends_server.convert.definition import definition_from_body
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX
+from amends_server.engine.value import dataclass
 from amends_server.store.protocol import Store, StoredDefinition
 
 KEPT_BYTES_MAX = 2 << 20

@@ -6,14 +6,19 @@ from google.protobuf.message import DecodeError
 
 from amends.v1 import saga_pb2
 from amends_server.convert.event import event_from_wire, event_to_wire, kind_of
-from amends_server.engine.events import Event
+from amends_server.engine.events import Event, SagaStarted
 from amends_server.errors import CorruptRecord
 from amends_server.store.protocol import Record, SagaKey
 
 
 def encode(event: Event, sequence: int) -> Record:
     """Return the record of an event. The namespace and id of a start are the saga's key and not repeated in it."""
-    return Record(sequence, kind_of(event), event_to_wire(event, sequence).SerializeToString(deterministic=True))
+    message = event_to_wire(event, sequence)
+    # Only a start holds a map, the labels, whose order has to be settled.
+    body = (
+        message.SerializeToString(deterministic=True) if isinstance(event, SagaStarted) else message.SerializeToString()
+    )
+    return Record(sequence, kind_of(event), body)
 
 
 def decode(key: SagaKey, record: Record) -> Event:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.codec import decode
 from amends_server.engine.evolve import fold
 from amends_server.engine.state import State
+from amends_server.engine.value import dataclass
 from amends_server.errors import SagaHalted
 from amends_server.store.protocol import Birth, NotFound, Record, SagaKey, Store, StoredSaga
 

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
+from typing import TypeVarTuple
 
 import structlog
 
@@ -38,6 +40,8 @@ from amends_server.tokens import Tokens
 from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
+Args = TypeVarTuple("Args")
+
 Send = Callable[[str, CallOrder, Origin, Told, Wanted], None]
 """Sends an attempt to the participant of that name, if it is still wanted then, and calls back, later."""
 
@@ -59,8 +63,7 @@ class Runner:
         active_max: int,
         tokens: Tokens | None = None,
     ) -> None:
-        self._journal = journal
-        self._reader = reader
+        self._journal, self._reader = journal, reader
         self._send = send
         self._hub = hub
         self._clock = clock
@@ -71,8 +74,7 @@ class Runner:
         self.halts = HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
         self._holding = False
-        self._settled = asyncio.Event()
-        self._dropped = asyncio.Event()
+        self._settled, self._dropped = asyncio.Event(), asyncio.Event()
         self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
     @property
@@ -218,21 +220,18 @@ class Runner:
             return
         saga.advance(state)
         self._hub.publish(saga.key, state)
-        self._guard(saga, partial(self._send_owed, saga, state))
+        self._guard(saga, self._send_owed, saga, state)
 
     def _send_owed(self, saga: ActiveSaga, durable: State) -> None:
         """Send the calls whose intent is durable by now, but for those that are out or were answered already."""
         for owed in saga.unsent(durable):
-            self._send_one(saga, durable, owed)
-
-    def _send_one(self, saga: ActiveSaga, durable: State, owed: OwedCall) -> None:
-        if saga.state is not None and saga.state.going_back and not owed.compensation:
-            self._decide(saga, saga.settle(owed, NotSent(NOT_SENT)))  # the turning back may be durable by now
-            return
-        saga.calls.add(owed)
-        order = order_call(durable, owed)
-        told, wanted = partial(self._told, saga, owed), partial(self._wants, saga, owed)
-        self._send(order.node.step.participant, order, saga.origin, told, wanted)
+            if saga.state is not None and saga.state.going_back and not owed.compensation:
+                self._decide(saga, saga.settle(owed, NotSent(NOT_SENT)))  # the turning back may be durable by now
+                continue
+            saga.calls.add(owed)
+            order = order_call(durable, owed)
+            told, wanted = partial(self._told, saga, owed), partial(self._wants, saga, owed)
+            self._send(order.node.step.participant, order, saga.origin, told, wanted)
 
     def _wants(self, saga: ActiveSaga, owed: OwedCall) -> bool:
         """Tell whether a call is still to be sent. No action is once the saga has turned back (I3)."""
@@ -248,12 +247,12 @@ class Runner:
             saga.unrecorded.append(settle)
             self._note_settled(saga)
         else:
-            self._guard(saga, partial(self._decide, saga, settle))
+            self._guard(saga, self._decide, saga, settle)
 
-    def _guard(self, saga: ActiveSaga, act: Callable[[], object]) -> None:
+    def _guard(self, saga: ActiveSaga, act: Callable[[*Args], object], *args: *Args) -> None:
         """Do something with a saga so that a bug stops it and no other (I34)."""
         try:
-            act()
+            act(*args)
         except Exception as bug:
             saga.distrust(self._halt(saga.key, bug))
         self._rest(saga)
@@ -274,18 +273,16 @@ class Runner:
         if saga.state is None or self._active.get(saga.key) is not saga:
             return
         due_time = saga.due(saga.state).next_time
-        delay_us = None if due_time is None else max(0, due_time - self._clock.now())
         saga.disarm()
-        if delay_us is not None and delay_us <= self._keep_us and not self._holding:
-            saga.arm(delay_us / SECOND_US, partial(self._ring, saga))
+        if due_time is None and saga.calls:  # an answer leads on
+            return
+        keep_s = KEEP_CROWDED_S if 2 * self.active_count >= self._active_max else KEEP_S
+        delay_s = inf if due_time is None else max(0, due_time - self._clock.now()) / SECOND_US
+        if delay_s <= keep_s and not self._holding:
+            saga.arm(delay_s, partial(self._ring, saga))
         elif saga.idle and saga.key not in self._pins:
             del self._active[saga.key]
             self._dropped.set()
-
-    @property
-    def _keep_us(self) -> int:
-        crowded = 2 * self.active_count >= self._active_max
-        return (KEEP_CROWDED_S if crowded else KEEP_S) * SECOND_US
 
     def _note_settled(self, saga: ActiveSaga) -> None:
         if not saga.calls and not saga.appending:
@@ -297,7 +294,7 @@ class Runner:
 
     def _wake(self, saga: ActiveSaga) -> None:
         if saga.state is not None and not self._holding:
-            self._guard(saga, partial(self._decide, saga, Wake()))
+            self._guard(saga, self._decide, saga, Wake())
 
     # Load and mend
 
@@ -340,7 +337,10 @@ class Runner:
         saga = self._active[key] = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
         saga.durable = state
         lost = row.head.epoch != epoch and not state.final
-        self._guard(saga, partial(self._decide, saga, Recover()) if lost else partial(self._send_owed, saga, state))
+        if lost:
+            self._guard(saga, self._decide, saga, Recover())
+        else:
+            self._guard(saga, self._send_owed, saga, state)
         return saga
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
@@ -389,9 +389,9 @@ class Runner:
         self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
         if epoch != saga.origin.epoch:  # nothing of ours was recorded yet: what is open was sent by the last owner
-            self._guard(saga, partial(self._decide, saga, Recover()))
+            self._guard(saga, self._decide, saga, Recover())
         else:
-            self._guard(saga, partial(self._go_on, saga, state, unrecorded))
+            self._guard(saga, self._go_on, saga, state, unrecorded)
 
     def _go_on(self, saga: ActiveSaga, state: State, unrecorded: list[Settle]) -> None:
         """Record outcomes that are not in the journal yet; what is open besides was never sent, and is sent now."""

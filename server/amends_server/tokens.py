@@ -6,8 +6,7 @@ that this store's orchestrator made it. The time tells the saga from a later one
 
 from __future__ import annotations
 
-import base64
-import binascii
+import hashlib
 import hmac
 
 from amends_server.engine.policy import Time
@@ -28,17 +27,17 @@ class Tokens:
     def issue(self, key: str, start: Time, attempt: int) -> str:
         """Return the token of an attempt of the call with that key, of the saga that was started at that time."""
         number = attempt.to_bytes(_ATTEMPT_BYTES, "big")
-        return base64.urlsafe_b64encode(number + self._proof(key, start, number)).decode()
+        return (number + self._proof(key, start, number)).hex()
 
     def attempt_of(self, key: str, start: Time, token: str) -> int | None:
         """Return the attempt of that call in that saga that a token was made for; None if it was made for no such."""
         try:
-            data = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+            data = bytes.fromhex(token)
+        except ValueError:
             return None
         number, proof = data[:_ATTEMPT_BYTES], data[_ATTEMPT_BYTES:]
         return int.from_bytes(number, "big") if hmac.compare_digest(proof, self._proof(key, start, number)) else None
 
     def _proof(self, key: str, start: Time, number: bytes) -> bytes:
         about = number + start.to_bytes(_TIME_BYTES, "big", signed=True) + key.encode()
-        return hmac.digest(self._secret, about, "sha256")[:_PROOF_BYTES]
+        return hashlib.blake2b(about, key=self._secret, digest_size=_PROOF_BYTES).digest()

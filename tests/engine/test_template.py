@@ -176,16 +176,16 @@ def test_json_may_not_nest_too_deep(levels: int, opening: str, closing: str) -> 
 
 def test_a_number_that_json_cannot_hold_is_refused_with_the_template() -> None:
     """Python reads 1e999 as infinity: without this the definition would be sound and no saga of it could run."""
-    with pytest.raises(TemplateError, match="number"):
+    with pytest.raises(TemplateError, match="Number"):
         parse_template('{"a":[1e999]}')
-    with pytest.raises(TemplateError, match="number"):
+    with pytest.raises(TemplateError, match="Number"):
         fill('"${input.x}"', Json('{"x":-1e999}'))
 
 
 def test_half_a_character_is_refused() -> None:
     """A lone surrogate is no Unicode text: it could be neither stored nor sent."""
     for text in ('"\\ud800"', '{"\\uDFFF":1}', '"\\ude00\\ud83d"'):
-        with pytest.raises(TemplateError, match="surrogate"):
+        with pytest.raises(TemplateError, match="not valid JSON"):
             parse_json(text)
     assert parse_json('"\\ud83d\\ude00 \\\\ud800"') == "😀 \\ud800"
 

@@ -320,7 +320,7 @@ class World:
     def _check_due(self) -> None:
         owed, observer = due(self.state), self.observer
         ids = [node.step.id for node in self.graph.nodes]
-        assert {(ids[c.index], c.compensation, c.attempt) for c in owed.calls} == observer.open_calls(), (
+        assert {(ids[c.node], c.compensation, c.attempt) for c in owed.calls} == observer.open_calls(), (
             "I10: owed calls"
         )
         assert owed.next_time == observer.next_time(), f"I23: due at {owed.next_time}, not {observer.next_time()}"

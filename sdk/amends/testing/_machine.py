@@ -150,7 +150,7 @@ class Machine:
 
     def step_of(self, owed: OwedCall) -> str:
         """Return the id of the step that a call belongs to."""
-        return self._graph.nodes[owed.index].step.id
+        return self._graph.nodes[owed.node].step.id
 
     def settled(self, owed: OwedCall, verdict: Verdict) -> Settle:
         """Return the command that records the outcome of a call."""

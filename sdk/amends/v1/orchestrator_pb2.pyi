@@ -1012,7 +1012,8 @@ class SessionOutcome(_message.Message):
     @_builtins.property
     def saga(self) -> _saga_pb2.Saga:
         """The saga, once the start is acknowledged: its name, status and sequence. With `wait`, a second outcome follows
-        when it has ended or is STUCK, with the whole saga; ABORTED instead of it means that GetSaga has to be asked.
+        when it has ended or is STUCK, with the whole saga, which has a create_time; of a COMPLETED saga whose output says
+        what all its steps returned, input and steps are left out. ABORTED instead of it means that GetSaga has to be asked.
         """
 
     def __init__(

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never, cast
-
-import msgspec
+from typing import assert_never
 
 from amends.v1 import payload_pb2 as pb
-from amends_server.engine.jsonvalue import DEPTH_MAX
+from amends_server.engine.jsonvalue import TemplateError, parse_json
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService, payload_size_bytes
 from amends_server.errors import BadField, PayloadTooLarge
-
-_decode_json = msgspec.json.Decoder().decode
-"""Builds the value, because that alone finds what the engine could not take: half surrogates, numbers out of range."""
 
 
 def read_payload(message: pb.Payload, field: str, size_bytes_max: int) -> Payload | None:
@@ -44,14 +39,9 @@ def check_json(text: str, field: str) -> None:
     :raises BadField: if it is not.
     """
     try:
-        value: object = _decode_json(text)
-    except msgspec.MsgspecError as error:
-        raise BadField(field, f"This is not valid JSON (RFC 8259): {error}. Send a JSON text.") from None
-    except RecursionError:
-        raise BadField(field, _TOO_DEEP) from None
-    # Each level takes a bracket, so few brackets are proof enough.
-    if text.count("[") + text.count("{") > DEPTH_MAX and _depth_exceeds(value, DEPTH_MAX):
-        raise BadField(field, _TOO_DEEP)
+        parse_json(text)
+    except TemplateError as problem:
+        raise BadField(field, f"{problem} Send a JSON text, or opaque bytes.") from None
 
 
 def payload_from_wire(message: pb.Payload) -> Payload | None:
@@ -106,18 +96,3 @@ def related_services_from_wire(messages: Iterable[pb.RelatedService]) -> tuple[R
 def related_services_to_wire(services: Iterable[RelatedService]) -> list[pb.RelatedService]:
     """Return messages for related services."""
     return [pb.RelatedService(name=service.name, reference=service.reference) for service in services]
-
-
-def _depth_exceeds(value: object, levels: int) -> bool:
-    """Tell whether a JSON value nests deeper than `levels`, going down no further than that."""
-    items: Iterable[object]
-    if isinstance(value, dict):
-        items = cast("dict[str, object]", value).values()
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-    else:
-        return False
-    return levels == 0 or any(_depth_exceeds(item, levels - 1) for item in items)
-
-
-_TOO_DEEP = f"JSON may nest {DEPTH_MAX} levels deep at the most: flatten the data, or send it as opaque bytes."

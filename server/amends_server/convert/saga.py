@@ -36,6 +36,24 @@ def saga_to_wire(state: State, definition_version: int, to: pb.Saga | None = Non
     return message
 
 
+def result_to_wire(state: State, definition_version: int, to: pb.Saga) -> None:
+    """Write what a client that waited for the end needs: of a completed saga the output, if that holds everything."""
+    if state.status is not SagaStatus.COMPLETED or not _tells_all(state):
+        saga_to_wire(state, definition_version, to)
+        return
+    _set_head(to, state, definition_version)
+    output = saga_output(state)
+    if output is not None:
+        set_payload(to.output, output)
+
+
+def _tells_all(state: State) -> bool:
+    """Tell whether a completed saga's output leaves nothing out that its steps returned."""
+    if state.graph.output is not None:
+        return state.output is not None
+    return all(step.output is None or isinstance(step.output, Json) for step in state.steps)
+
+
 def stored_saga_to_wire(stored: StoredSaga) -> pb.Saga:
     """Return the view of a saga in lists, without steps and data."""
     key, birth, head = stored.key, stored.birth, stored.head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from amends_server.engine.commands import (
@@ -40,6 +39,7 @@ from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import StepState, StepStatus
+from amends_server.engine.value import replace
 
 CALL_IN_FLIGHT = "CALL_IN_FLIGHT"
 """Why an outcome that is brought has to wait a little."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Error, Payload, RelatedService
+from amends_server.engine.value import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Where schemas tell the types of fields, operators are checked against them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from dataclasses import replace as copy
 
 from amends_server.engine.definition import Definition, ErrorRule, Step
@@ -16,6 +16,7 @@ from amends_server.engine.path import Root, parse_path, step_of
 from amends_server.engine.problem import Problem, error
 from amends_server.engine.schema import Schema, parse_schema
 from amends_server.engine.template import parse_template
+from amends_server.engine.value import dataclass
 
 NAMED_MAX = 10
 """How many fields are named that a schema has: a finding goes into an answer's trailers, which hold little."""

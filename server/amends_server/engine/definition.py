@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 
 from amends_server.engine.policy import TIMEOUT_US, Retry
+from amends_server.engine.value import dataclass
 
 
 class Kind(Enum):

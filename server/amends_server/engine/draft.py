@@ -51,14 +51,14 @@ T = TypeVar("T")
 class Draft:
     """A decision in the making: the events so far, and the state that they lead to."""
 
-    __slots__ = ("_halted", "_hold", "events", "making", "now", "state")
+    __slots__ = ("_halted", "_hold", "_making", "events", "now", "state")
 
     def __init__(self, state: State, now: Time, *, hold: bool = False) -> None:
         self.events: list[Event] = []
         self.state = state
         self.now = now
         self._hold = hold
-        self.making = making_of(state)
+        self._making: Making | None = None
         self._halted = False  # within one walk back: a compensation has failed, so that no further one is begun
 
     @property
@@ -70,6 +70,13 @@ class Draft:
         """Record a reply that came too late, once: participants may say the same again and again."""
         if (step, attempt, compensation, reply) not in self.state.late and takes_late_replies(self.state):
             self.add(LateReplyRecorded(self.now, step, attempt, compensation, reply))
+
+    @property
+    def making(self) -> Making:
+        """What the templates of this decision share."""
+        if self._making is None:
+            self._making = making_of(self.state)
+        return self._making
 
     def add(self, event: Event) -> None:
         """Take one more event and fold it."""
@@ -88,7 +95,7 @@ class Draft:
         """Do what follows; going forward, only `candidates` can have become ready."""
         if self.state.final or self.state.status is SagaStatus.STUCK:
             return
-        if self.state.undone:
+        if self.state.started.deadline is not None and self.state.undone:
             self._meet_deadline()  # nobody may have woken the saga yet, and nothing is dispatched after it
         if self.state.going_back:
             self.go_back()

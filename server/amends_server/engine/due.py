@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from amends_server.engine.context import step_input
@@ -12,13 +11,13 @@ from amends_server.engine.key import call_key
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import CallState, SagaStatus, State
+from amends_server.engine.value import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class OwedCall:
+class OwedCall(NamedTuple):
     """An attempt whose intent is recorded and whose outcome is not."""
 
-    index: int
+    node: int
     compensation: bool
     attempt: int
 
@@ -53,37 +52,42 @@ class CallOrder:
 
 def due(state: State) -> Due:
     """Return what is owed."""
-    if state.active == 0:
-        return Due((), _next_of_saga(state))
-    calls: list[OwedCall] = []
-    times: list[Time] = []
-    for i, step in enumerate(state.steps):
-        if step.active:
-            for compensation, call in ((False, step.action), (True, step.compensation)):
-                if call.open:
-                    calls.append(OwedCall(i, compensation, call.attempts))
-                if call.due_time is not None and not state.paused:
-                    times.append(call.due_time)
-            if step.action.waiting and (limit := _wait_limit(state, i)) is not None:
-                times.append(limit)
     next_time = _next_of_saga(state)
-    if next_time is not None:
-        times.append(next_time)
+    if state.active == 0:
+        return Due((), next_time)
+    calls: list[OwedCall] = []
+    times: list[Time] = [] if next_time is None else [next_time]
+    for i, step in enumerate(state.steps):
+        if not step.active:
+            continue
+        action, undo = step.action, step.compensation
+        if action.open:
+            calls.append(OwedCall(i, False, action.attempts))
+        if undo.open:
+            calls.append(OwedCall(i, True, undo.attempts))
+        if action.due_time is not None and not state.paused:
+            times.append(action.due_time)
+        if undo.due_time is not None and not state.paused:
+            times.append(undo.due_time)
+        if action.waiting and (limit := _wait_limit(state, i)) is not None:
+            times.append(limit)
     return Due(tuple(calls), min(times, default=None))
 
 
 def order_call(state: State, owed: OwedCall) -> CallOrder:
     """Return the contents of a call that is owed."""
-    node, step, started = state.graph.nodes[owed.index], state.steps[owed.index], state.started
+    node, step, started = state.graph.nodes[owed.node], state.steps[owed.node], state.started
     execute_key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
-    compensation_key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)
+    key = execute_key
+    if owed.compensation:
+        key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)
     return CallOrder(
         node=node,
         compensation=owed.compensation,
         attempt=owed.attempt,
-        key=compensation_key if owed.compensation else execute_key,
+        key=key,
         execute_key=execute_key,
-        input=step_input(state, owed.index),
+        input=step_input(state, owed.node),
         output=step.output,
         arguments=step.arguments,
         saga_input=started.input,
@@ -110,7 +114,10 @@ def _wait_limit(state: State, index: int) -> Time | None:
 
 def _next_of_saga(state: State) -> Time | None:
     """Return the next time that matters to the saga as a whole."""
-    deadline, start_time = _deadline(state), state.started.start_time
+    started = state.started
+    if started.deadline is None and started.start_time is None:
+        return None
+    deadline, start_time = _deadline(state), started.start_time
     if start_time is None or state.paused or state.status is not SagaStatus.PENDING:
         return deadline
     return start_time if deadline is None else min(start_time, deadline)

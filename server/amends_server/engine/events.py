@@ -5,11 +5,12 @@ Every event carries its time, so that folding needs no clock. Its sequence is it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from amends_server.engine.payload import Error, Payload, RelatedService
 from amends_server.engine.policy import Time
+from amends_server.engine.value import dataclass
 
 
 class Resolution(Enum):

@@ -90,8 +90,8 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
-from amends_server.engine.replace import replace
 from amends_server.engine.state import BLOCKED, DONE, CallState, SagaStatus, State, StepState, StepStatus, StuckState
+from amends_server.engine.value import replace
 
 
 def begin(graph: Graph, event: SagaStarted) -> State:

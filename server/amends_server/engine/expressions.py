@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isfinite, prod
 
 from cel_expr_python import cel
 
 from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
 from amends_server.engine.path import ROOT_LENGTHS, SAGA_FIELDS, STEP_FIELDS, Root, Values
+from amends_server.engine.value import dataclass
 
 LENGTH_MAX = 2_000
 """Characters of an expression: more is a program, which belongs into a step."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from amends_server.engine.jsonvalue import JsonValue, TemplateError
 from amends_server.engine.making import Making
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Json, Payload
+from amends_server.engine.value import dataclass
 
 Root = tuple[str, ...]
 """What a path begins with: (`input`,), (`steps`, id, field), (`saga`, field) or (`error`,)."""

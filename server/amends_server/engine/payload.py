@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from amends_server.engine.value import dataclass
 
 PAYLOAD_BYTES_MAX = 1 << 20
 """Of one payload, by default: sagas carry references and small records; four of these fit into one message."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from enum import Enum
+
+from amends_server.engine.value import dataclass
 
 Time = int
 """Microseconds since the Unix epoch, UTC."""

@@ -7,7 +7,6 @@ that does not fit never quotes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn, cast
 
 import jsonschema_rs
@@ -15,6 +14,7 @@ import jsonschema_rs
 from amends_server.engine.expressions import Type
 from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.payload import Json, Payload
+from amends_server.engine.value import dataclass
 
 _MASK = "The value"
 _TYPES = {"integer": Type.INT, "string": Type.STRING, "boolean": Type.BOOL}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from amends_server.engine.events import (
@@ -18,6 +17,7 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error, Payload, RelatedService
 from amends_server.engine.policy import Time
+from amends_server.engine.value import dataclass
 
 
 class SagaStatus(Enum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isinf
 from typing import cast
 
@@ -17,6 +16,7 @@ from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.making import Making
 from amends_server.engine.path import Lookup, Path, Values, looks_like_path, parse_path
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Payload
+from amends_server.engine.value import dataclass
 
 _MARK = "${"
 _ESCAPED = "$${"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -18,8 +17,9 @@ from google.rpc import status_pb2
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
-from amends_server.convert.saga import saga_to_wire
+from amends_server.convert.saga import result_to_wire
 from amends_server.engine.state import State
+from amends_server.engine.value import dataclass
 from amends_server.errors import NotWaitedFor, Overloaded, ShuttingDown
 from amends_server.hub import Hub, Settled
 from amends_server.reader import View
@@ -220,7 +220,7 @@ def _write(to: pb.SessionOutcome, outcome: _Outcome) -> int:
     if isinstance(what, status_pb2.Status):
         _write_refusal(to, what)
     elif outcome.whole:
-        saga_to_wire(what.state, what.birth.definition_version, to.saga)
+        result_to_wire(what.state, what.birth.definition_version, to.saga)
         if to.ByteSize() > OUTCOME_BYTES_MAX:
             to.ClearField("saga")
             _write_refusal(to, _not_waited_for(what.key))

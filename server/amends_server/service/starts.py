@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Entry
@@ -13,6 +12,7 @@ from amends_server.engine.events import SagaStarted
 from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.payload import Json, Message, Opaque, Payload
 from amends_server.engine.policy import Time
+from amends_server.engine.value import dataclass
 from amends_server.errors import BadField
 from amends_server.service.fields import TIMES, read_duration, read_key, read_labels, read_time
 from amends_server.store.protocol import Birth, SagaKey
@@ -126,16 +126,13 @@ def _fingerprint(
     payload: Payload | None, labels: dict[str, str], deadline_us: int | None, start_time: Time | None
 ) -> bytes:
     """Return 16 bytes that are equal for equal content. Lengths stand before texts, so nothing can be shifted."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for part in (
-        *_parts(payload),
-        str(deadline_us).encode(),
-        *(p.encode() for kv in sorted(labels.items()) for p in kv),
-        *([] if start_time is None else [b"start", str(start_time).encode(), b""]),  # labels come in twos
-    ):
-        hashed.update(len(part).to_bytes(4, "big"))
-        hashed.update(part)
-    return hashed.digest()
+    parts = [*_parts(payload), str(deadline_us).encode()]
+    if labels:
+        parts += [p.encode() for kv in sorted(labels.items()) for p in kv]
+    if start_time is not None:
+        parts += [b"start", str(start_time).encode(), b""]  # labels come in twos
+    content = b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _parts(payload: Payload | None) -> tuple[bytes, bytes, bytes]:

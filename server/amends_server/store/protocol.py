@@ -7,11 +7,12 @@ as bytes that the store never reads. All writes to sagas go through `commit`, a 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL, SagaStatus
+from amends_server.engine.value import dataclass
 
 if TYPE_CHECKING:
     from amends_server.store.leases import Ownership
@@ -127,10 +128,10 @@ class Append:
     birth: Birth | None = None
 
     def __post_init__(self) -> None:
-        first = self.records[0].sequence
+        first, last = self.records[0].sequence, self.records[-1].sequence
         assert (first == 1) == (self.birth is not None), "a saga is born with its first record"
-        assert all(record.sequence == first + place for place, record in enumerate(self.records)), "no holes"
-        assert self.head.sequence == self.records[-1].sequence, "the head is as of the last record"
+        assert last - first + 1 == len(self.records), "no holes"
+        assert self.head.sequence == last, "the head is as of the last record"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

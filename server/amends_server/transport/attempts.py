@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import structlog
 
@@ -11,6 +11,7 @@ from amends_server.engine.commands import NotSent, Unknown, Verdict
 from amends_server.engine.due import CallOrder
 from amends_server.engine.payload import Error, payload_size_bytes
 from amends_server.engine.policy import Time
+from amends_server.engine.value import dataclass
 from amends_server.transport.requests import Origin
 
 Told = Callable[[Verdict], None]

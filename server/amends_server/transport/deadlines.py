@@ -1,54 +1,65 @@
-"""When calls in flight are over: a few timers for any number of calls.
+"""When calls in flight are over: one timer for any number of calls.
 
-Most calls are answered long before their time is up, so a timer for each would be set and cancelled for nothing. Calls
-whose time is up within the same few milliseconds share one.
+Most calls are answered long before their time is up, so a timer for each would be set and cancelled for nothing. Here a
+call that is answered leaves its entry behind; entries are thrown out when they are the larger part.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 
-GRAIN_US = 5_000
-"""Calls may be over this much late, never early: far less than anybody's timeout."""
+LEFT_BEHIND_MIN = 1_000
+"""Entries of calls that are over, before it is worth a look at all of them."""
 
 
 class Deadlines:
-    """Calls `expire` with each id that is still here when its time has come."""
+    """Calls `expire` with each id that is still here when its time has come, never before."""
 
     def __init__(self, expire: Callable[[int], None]) -> None:
         self._expire = expire
-        self._ids: dict[int, set[int]] = {}
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._entries: list[tuple[float, int]] = []
+        self._open: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, call_id: int, delay_us: int) -> int:
-        """Take an id that is over after `delay_us`; return what `remove` needs."""
-        loop = asyncio.get_running_loop()
-        place = int(loop.time() * 1e6 + delay_us) // GRAIN_US + 1
-        ids = self._ids.get(place)
-        if ids is None:
-            ids = self._ids[place] = set()
-            self._timers[place] = loop.call_at(place * GRAIN_US / 1e6, self._ring, place)
-        ids.add(call_id)
-        return place
+    def add(self, call_id: int, delay_us: int) -> None:
+        """Take an id that is over after `delay_us`."""
+        when = asyncio.get_running_loop().time() + delay_us / 1e6
+        heappush(self._entries, (when, call_id))
+        self._open.add(call_id)
+        if self._timer is None or when < self._timer.when():
+            self._set_timer(when)
 
-    def remove(self, call_id: int, place: int) -> None:
+    def remove(self, call_id: int) -> None:
         """Let go of an id. Harmless when it is over."""
-        ids = self._ids.get(place)
-        if ids is not None:
-            ids.discard(call_id)
-            if not ids:
-                del self._ids[place]
-                self._timers.pop(place).cancel()
+        self._open.discard(call_id)
+        if len(self._entries) > 2 * len(self._open) + LEFT_BEHIND_MIN:
+            self._entries = [entry for entry in self._entries if entry[1] in self._open]
+            heapify(self._entries)
 
     def clear(self) -> None:
         """Let go of all."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._ids.clear()
-        self._timers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._entries.clear()
+        self._open.clear()
 
-    def _ring(self, place: int) -> None:
-        del self._timers[place]
-        for call_id in self._ids.pop(place):
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now, over = asyncio.get_running_loop().time(), list[int]()
+        while self._entries and (self._entries[0][0] <= now or self._entries[0][1] not in self._open):
+            _, call_id = heappop(self._entries)
+            if call_id in self._open:
+                self._open.discard(call_id)
+                over.append(call_id)
+        if self._entries:
+            self._set_timer(self._entries[0][0])
+        for call_id in over:
             self._expire(call_id)

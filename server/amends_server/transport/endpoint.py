@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from amends_server.engine.value import dataclass
 
 OVERHEAD_BYTES = 64 * 1024
 """What a message may hold beside payloads: names, labels, keys, and the texts of the cause."""

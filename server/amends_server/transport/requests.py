@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from amends.v1 import participant_pb2
 from amends_server.convert.cause import set_cause
 from amends_server.convert.payload import set_payload
@@ -11,6 +9,7 @@ from amends_server.convert.times import set_time
 from amends_server.engine.due import CallOrder
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import Time
+from amends_server.engine.value import dataclass
 from amends_server.tokens import Tokens
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -21,6 +20,7 @@ import structlog
 from amends.v1 import participant_pb2, participant_pb2_grpc
 from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.payload import Error
+from amends_server.engine.value import dataclass
 from amends_server.transport.attempts import Attempt, LateCall
 from amends_server.transport.deadlines import Deadlines
 from amends_server.transport.late import LateCalls
@@ -57,14 +57,6 @@ class Source(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
-    """A call without a result. `place` is its place among the deadlines."""
-
-    attempt: Attempt
-    place: int
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a session ended. `begun`: the participant had answered. `fruitful`: another one may get further."""
@@ -95,7 +87,7 @@ class Session:
         self._over = over
         self._ended = ended
         self._tell_late = late
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Attempt] = {}
         self._late = LateCalls()
         self._deadlines = Deadlines(self._expire)
         self._last_id = 0
@@ -210,7 +202,8 @@ class Session:
             write_execute(call.execute, attempt.order, attempt.origin, attempt.expire_time)
         self._last_id += 1
         call.id = self._last_id
-        self._open[call.id] = _Open(attempt, self._deadlines.add(call.id, attempt.timeout_us))
+        self._open[self._last_id] = attempt
+        self._deadlines.add(self._last_id, attempt.timeout_us)
         self._call_credits -= 1
 
     # In
@@ -225,15 +218,16 @@ class Session:
         self._wake.set()
 
     def _take_result(self, result: participant_pb2.SessionResult) -> None:
-        entry = self._open.pop(result.id, None)
-        if entry is not None:
-            self._deadlines.remove(result.id, entry.place)
+        call_id = result.id
+        attempt = self._open.pop(call_id, None)
+        if attempt is not None:
+            self._deadlines.remove(call_id)
             try:
-                verdict = self._verdict(result, compensation=entry.attempt.order.compensation)
+                verdict = self._verdict(result, compensation=attempt.order.compensation)
             except Exception as bug:
-                verdict = entry.attempt.broken(bug)
-            self._over(entry.attempt, verdict)
-        elif (late := self._late.pop(result.id)) is not None:
+                verdict = attempt.broken(bug)
+            self._over(attempt, verdict)
+        elif (late := self._late.pop(call_id)) is not None:
             self._tell_late(late, self._verdict(result, compensation=late.compensation))
         else:
             log.warning("result_unknown", participant=self._participant)
@@ -245,7 +239,7 @@ class Session:
         return verdict_of_status(self._participant, code, result.status_message, compensation=compensation)
 
     def _expire(self, call_id: int) -> None:
-        attempt = self._open.pop(call_id).attempt
+        attempt = self._open.pop(call_id)
         self._late.add(call_id, attempt.late(), asyncio.get_running_loop().time())
         code, compensation = grpc.StatusCode.DEADLINE_EXCEEDED, attempt.order.compensation
         self._over(attempt, verdict_of_status(self._participant, code, "", compensation=compensation))
@@ -253,8 +247,8 @@ class Session:
 
     def _end(self, code: grpc.StatusCode, details: str) -> None:
         self._deadlines.clear()
-        entries, self._open = self._open, {}
+        attempts, self._open = self._open, {}
         self._ended(self, Ending(code, details, self._begun, self._fruitful))
         text = f"{self._participant} gave no reply: the session ended ({code.name}{': ' if details else ''}{details})"
-        for entry in entries.values():
-            self._over(entry.attempt, Unknown(Error("UNAVAILABLE", text[:500], self._participant)))
+        for attempt in attempts.values():
+            self._over(attempt, Unknown(Error("UNAVAILABLE", text[:500], self._participant)))

@@ -95,6 +95,8 @@ def _succeeded(participant: str, reply: saga_pb2.Reply, size_bytes_max: int) -> 
 
 def _related_services(reply: saga_pb2.Reply) -> tuple[RelatedService, ...]:
     """Return the services that a reply names, as many and as long as are kept."""
+    if not reply.related_services:
+        return ()
     given = related_services_from_wire(reply.related_services[:RELATED_SERVICES_MAX])
     return tuple(RelatedService(_short(service.name), _short(service.reference)) for service in given)
 
