@@ -211,7 +211,7 @@ class Draft:
         except TooMuch:
             if others:
                 raise
-        self.making = making_of(self.state)  # what else was made in this decision shall not be to its harm
+        self._making = making_of(self.state)  # what else was made in this decision shall not be to its harm
         try:
             return make(self.making)
         except TooMuch as problem:
