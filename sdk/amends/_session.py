@@ -78,7 +78,10 @@ class Session:
             task.add_done_callback(partial(self._done, call.id))
 
     def _refuse(self, call: participant_pb2.SessionCall, code: grpc.StatusCode, message: str) -> None:
-        self._results.append(refused(call.id, code, message))
+        """Tell of a call that its handler was not and will not be run for it."""
+        result = refused(call.id, code, message)
+        result.not_taken = True
+        self._results.append(result)
 
     async def _do(self, call: participant_pb2.SessionCall) -> None:
         self._results.append(await self._answer(call))

@@ -93,7 +93,38 @@ async def test_more_calls_than_were_allowed_are_refused_and_not_kept(stream: Str
     await stream.write(request(call(CALLS_MAX, "echo")))
     (refused,) = await results(stream, 1)
     assert (refused.id, refused.status_code) == (CALLS_MAX, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert refused.not_taken
     assert running == CALLS_MAX
+
+
+async def test_a_participant_that_ends_says_of_further_calls_that_it_does_not_begin_them() -> None:
+    released, begun = asyncio.Event(), asyncio.Event()
+    ending = Participant("ending")
+
+    @ending.action(name="wait")
+    async def wait(request: str) -> str:
+        begun.set()
+        await released.wait()
+        return request
+
+    server, servicer = grpc.aio.server(), Servicer(ending)
+    participant_pb2_grpc.add_ParticipantServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        opened = participant_pb2_grpc.ParticipantServiceStub(channel).Session()
+        await opened.write(request(call(1, "wait"), result_credits=10))
+        await asyncio.wait_for(begun.wait(), WAIT_S)
+        servicer.drain()
+        await opened.write(request(call(2, "wait")))
+        (declined,) = await results(opened, 1)
+        unavailable = grpc.StatusCode.UNAVAILABLE.value[0]
+        assert (declined.id, declined.status_code, declined.not_taken) == (2, unavailable, True)
+        released.set()
+        (done,) = await results(opened, 1)
+        assert (done.id, done.reply.status, done.not_taken) == (1, saga_pb2.REPLY_STATUS_SUCCESS, False)
+        assert await asyncio.wait_for(opened.read(), WAIT_S) is grpc.aio.EOF
+    await server.stop(None)
 
 
 async def test_handlers_end_with_the_stream(stream: Stream) -> None:

@@ -15,10 +15,15 @@ from amends.v1 import payload_pb2, saga_pb2
 SERVICE = pb.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 WAIT_S = 10.0
 Context = grpc.aio.ServicerContext[Any, Any]
+Answers = asyncio.Queue[pb.SessionResponse | grpc.StatusCode | None]
+"""What is to be said in a session; None and statuses end it."""
 
 
 class RawParticipant:
-    """Takes calls of sessions into `calls`. `credits`: how many it says at first that it takes; below 0, nothing."""
+    """Takes calls of sessions into `calls`, and says in the session that was opened last what is in `answers`.
+
+    `credits`: how many it says at first that it takes; below 0, nothing.
+    """
 
     def __init__(self, call_credits: int = 100) -> None:
         self.address = "127.0.0.1:0"
@@ -26,7 +31,7 @@ class RawParticipant:
         self.calls: asyncio.Queue[pb.SessionCall] = asyncio.Queue()
         self.opened = 0
         self.result_credits = 0
-        self._out: asyncio.Queue[pb.SessionResponse | grpc.StatusCode | None] = asyncio.Queue()
+        self.answers: Answers = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -51,28 +56,35 @@ class RawParticipant:
         reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=payload_pb2.Payload(json="1"))
         results = [pb.SessionResult(id=call.id, reply=reply) for call in calls]
         given = len(calls) if call_credits is None else call_credits
-        self._out.put_nowait(pb.SessionResponse(results=results, call_credits=given))
+        self.answers.put_nowait(pb.SessionResponse(results=results, call_credits=given))
 
     def refuse(self, call: pb.SessionCall, code: grpc.StatusCode, message: str) -> None:
         """Answer a call with a status."""
         result = pb.SessionResult(id=call.id, status_code=code.value[0], status_message=message)
-        self._out.put_nowait(pb.SessionResponse(results=[result], call_credits=1))
+        self.answers.put_nowait(pb.SessionResponse(results=[result], call_credits=1))
+
+    def decline(self, *calls: pb.SessionCall) -> None:
+        """Say in one message that calls were not begun."""
+        code = grpc.StatusCode.UNAVAILABLE.value[0]
+        results = [pb.SessionResult(id=call.id, status_code=code, not_taken=True) for call in calls]
+        self.answers.put_nowait(pb.SessionResponse(results=results, call_credits=len(calls)))
 
     def give(self, call_credits: int) -> None:
-        self._out.put_nowait(pb.SessionResponse(call_credits=call_credits))
+        self.answers.put_nowait(pb.SessionResponse(call_credits=call_credits))
 
     def end(self, code: grpc.StatusCode | None = None) -> None:
         """End the stream, with OK or another status."""
-        self._out.put_nowait(code)
+        self.answers.put_nowait(code)
 
     async def _session(self, requests: Any, context: Context) -> None:
         self.opened += 1
-        self._out = asyncio.Queue()
+        self.answers = asyncio.Queue()
+        out = self.answers
         reader = asyncio.create_task(self._read(context))
         try:
             if self.credits >= 0:
                 await context.write(pb.SessionResponse(call_credits=self.credits))
-            while isinstance(response := await self._out.get(), pb.SessionResponse):
+            while isinstance(response := await out.get(), pb.SessionResponse):
                 await context.write(response)
             if response is not None:
                 await context.abort(response, "scripted")

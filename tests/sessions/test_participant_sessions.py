@@ -14,7 +14,7 @@ import pytest
 
 from amends import Client, Participant, Retry, Saga, SagaHandle
 from amends.serve import serving
-from amends.v1 import participant_pb2, participant_pb2_grpc
+from amends.v1 import participant_pb2, participant_pb2_grpc, payload_pb2, saga_pb2
 from amends_server.app import Server
 from amends_server.bench.nodes import UnaryServicer
 from tests.sessions.raw import WAIT_S, RawParticipant, raw
@@ -89,6 +89,47 @@ async def test_calls_that_were_not_sent_when_the_stream_ended_keep_their_attempt
         assert [call.execute.call.attempt for call in rest] == [1, 1]
         worker.succeed(*rest)
         await all_end(sagas)
+
+
+async def test_a_call_that_was_not_begun_is_made_over_another_session_as_the_same_attempt(
+    client: Client, worker: RawParticipant
+) -> None:
+    sagas = [await start(client, f"s{i}", attempts=1) for i in range(3)]
+    calls = [await worker.call() for _ in sagas]
+    worker.decline(*calls)
+    again = [await worker.call() for _ in sagas]
+    assert {(c.execute.call.saga_id, c.execute.call.attempt) for c in again} == {(saga.id, 1) for saga in sagas}
+    worker.succeed(*again)
+    await all_end(sagas)
+    assert worker.opened == 2
+    assert [event.kind async for event in sagas[0].watch()].count("step_dispatched") == 1
+
+
+async def test_calls_in_flight_beside_one_that_was_not_begun_keep_their_session(client: Client) -> None:
+    async with raw() as worker:
+        await client.put_participant("worker", worker.address)
+        kept = await start(client, "kept", attempts=1)
+        await worker.call()
+        answers = worker.answers
+        declined = await start(client, "declined", attempts=1)
+        worker.decline(await worker.call())
+        worker.succeed(await worker.call())  # over the second session
+        await all_end([declined])
+        assert worker.opened == 2
+        reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=payload_pb2.Payload(json="1"))
+        answers.put_nowait(participant_pb2.SessionResponse(results=[participant_pb2.SessionResult(id=1, reply=reply)]))
+        await all_end([kept])
+
+
+async def test_a_call_that_is_never_begun_counts_the_second_time(client: Client, worker: RawParticipant) -> None:
+    saga = await start(client, "s", attempts=1)
+    for _ in range(2):
+        worker.decline(await worker.call())
+    undo = await worker.call()
+    assert undo.compensate.call.saga_id == "s"
+    worker.succeed(undo)
+    async with asyncio.timeout(WAIT_S):
+        assert (await saga.wait()).status == "COMPENSATED"
 
 
 async def test_a_participant_that_is_gone_is_told_as_such_and_found_again(

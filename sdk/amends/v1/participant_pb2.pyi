@@ -440,12 +440,17 @@ class SessionResult(_message.Message):
     REPLY_FIELD_NUMBER: _builtins.int
     STATUS_CODE_FIELD_NUMBER: _builtins.int
     STATUS_MESSAGE_FIELD_NUMBER: _builtins.int
+    NOT_TAKEN_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The id of the call."""
     status_code: _builtins.int
     """A gRPC status code, for calls that the participant could not take; 0 is OK."""
     status_message: _builtins.str
     """What the status means here."""
+    not_taken: _builtins.bool
+    """With a status: the participant has not begun this call, nor will it, for example because it is about to end. So the
+    attempt had no effect and need not be counted: it may be made again over another session.
+    """
     @_builtins.property
     def reply(self) -> _saga_pb2.Reply:
         """The outcome; unset if `status_code` is not 0."""
@@ -457,10 +462,11 @@ class SessionResult(_message.Message):
         reply: _saga_pb2.Reply | None = ...,
         status_code: _builtins.int = ...,
         status_message: _builtins.str = ...,
+        not_taken: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reply", b"reply", "status_code", b"status_code", "status_message", b"status_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "not_taken", b"not_taken", "reply", b"reply", "status_code", b"status_code", "status_message", b"status_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,7 +41,10 @@ def always() -> bool:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """An attempt, from when it is asked for until it is over. Its time begins to run when it is sent: see `begin`."""
+    """An attempt, from when it is asked for until it is over. Its time begins to run when it is sent: see `begin`.
+
+    `returned`: a participant has had it and has not begun it. That is borne once: a second time counts.
+    """
 
     order: CallOrder
     origin: Origin
@@ -49,6 +52,7 @@ class Attempt:
     wanted: Wanted = always
     timeout_us: int = 0
     expire_time: Time = 0
+    returned: bool = False
     payload_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:

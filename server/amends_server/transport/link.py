@@ -55,19 +55,25 @@ class Link:
             lost=self._lost,
         )
         self._session: Session | None = None
+        self._left: set[Session] = set()
         self._serves_sessions = True
         self._waiting = waiting
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._looking: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._closed = self._retired = False
         self._fill()
 
     def send(self, attempt: Attempt) -> None:
         """Send an attempt as soon as it is its turn."""
         self._waiting.append(attempt)
         self._fill()
+
+    def retire(self) -> deque[Attempt]:
+        """Send nothing more; give away what was not sent."""
+        self._retired = True
+        return self.hand_over()
 
     def hand_over(self) -> deque[Attempt]:
         """Give away the attempts that were not sent."""
@@ -87,8 +93,8 @@ class Link:
         if self._looking is not None:
             self._looking.cancel()
         await self._unary.close()
-        if self._session is not None:
-            await self._session.close()
+        for session in (*self._left, *([self._session] if self._session is not None else ())):
+            await session.close()
         await self._channel.close()
 
     # What is sent, and when
@@ -165,12 +171,14 @@ class Link:
             payload_bytes_max=self._payload_bytes_max,
             source=self,
             over=self._over,
+            returned=self._take_back,
             ended=self._session_ended,
             late=self._late,
         )
 
     def _session_ended(self, session: Session, ending: Ending) -> None:
         """Find another way for what waits, or tell that there is none now."""
+        self._left.discard(session)
         if self._session is session:
             self._session = None
         log.info("session_ended", participant=self.endpoint.name, code=ending.code.name, begun=ending.begun)
@@ -184,13 +192,29 @@ class Link:
                 attempt.tell(verdict_of_status(self.endpoint.name, code, ending.details, compensation=compensation))
         self._fill()
 
+    def _take_back(self, session: Session, attempt: Attempt) -> bool:
+        """Have an attempt that the participant has not begun be sent over another session, once."""
+        if attempt.returned or self._retired or self._closed:
+            return False
+        attempt.returned = True
+        if self._session is session:  # it ends when those that it has are over
+            self._session = None
+            self._left.add(session)
+        self._waiting.appendleft(attempt)
+        self._leave_room()
+        self._fill()
+        return True
+
     def _lost(self) -> None:
         """Nobody was there: who is there next time may serve sessions."""
         self._serves_sessions = True
 
     def _over(self, attempt: Attempt, verdict: Verdict) -> None:
+        self._leave_room()
+        attempt.tell(verdict)
+        self._fill()
+
+    def _leave_room(self) -> None:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
-        attempt.tell(verdict)
-        self._fill()

@@ -97,7 +97,7 @@ class Transport:
 
     def _retire(self, link: Link) -> deque[Attempt]:
         """Let a link to an old address finish its calls in flight; return those that it did not send."""
-        waiting = link.hand_over()
+        waiting = link.retire()
         task = asyncio.create_task(link.finish(), name=f"finish link to {link.endpoint.address}")
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)

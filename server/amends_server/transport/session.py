@@ -4,7 +4,8 @@ A session is one stream, from its opening to its end. Nothing is sent before the
 says how many calls it takes: so a participant without sessions is found out before anything is lost. From then on a
 call is taken from its source when it can be written at once, and is over by its result, by its time, or by the end of
 the stream. Of calls that have no result when the stream ends, the outcome is unknown, and they are told so; whether
-they are sent again is for the engine to say. What was not taken stays in the source.
+they are sent again is for the engine to say. What was not taken stays in the source. A call that the participant says
+it has not begun, because it is about to end, goes back there, and nothing more is sent over this session.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ class Ending:
 
 
 class Session:
-    """One stream. `over` is called with each attempt and what it told, and `ended` once, at the end."""
+    """One stream. `over` is called with each attempt and what it told, and `ended` once, at the end.
+
+    `returned` is called with an attempt that the participant has not begun; False if nobody makes it anew.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Session:
         payload_bytes_max: int,
         source: Source,
         over: Callable[[Attempt, Verdict], None],
+        returned: Callable[[Session, Attempt], bool],
         ended: Callable[[Session, Ending], None],
         late: LateTold,
     ) -> None:
@@ -85,6 +90,7 @@ class Session:
         self._payload_bytes_max = payload_bytes_max
         self._source = source
         self._over = over
+        self._returned = returned
         self._ended = ended
         self._tell_late = late
         self._open: dict[int, Attempt] = {}
@@ -93,7 +99,7 @@ class Session:
         self._last_id = 0
         self._call_credits = 0
         self._result_credits_owed = RESULTS_MAX
-        self._begun = self._fruitful = self._gave_up = False
+        self._begun = self._fruitful = self._gave_up = self._leaving = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -147,7 +153,7 @@ class Session:
     async def _write(self) -> None:
         """Write until there is no use in it any more."""
         with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):  # `_read` knows why
-            while not self._stalled:
+            while not self._stalled and (self._open or not self._leaving):
                 await self._wake.wait()
                 self._wake.clear()
                 while (batch := self._batch()) is not None:
@@ -187,6 +193,8 @@ class Session:
 
     def _add_calls(self, request: participant_pb2.SessionRequest) -> None:
         room_bytes = BATCH_BYTES_MAX
+        if self._leaving:
+            return
         while self._call_credits > 0 and (attempt := self._source.take(room_bytes)) is not None:
             room_bytes -= attempt.payload_bytes
             try:
@@ -222,6 +230,9 @@ class Session:
         attempt = self._open.pop(call_id, None)
         if attempt is not None:
             self._deadlines.remove(call_id)
+            if result.not_taken and self._returned(self, attempt):
+                self._leaving = True
+                return
             try:
                 verdict = self._verdict(result, compensation=attempt.order.compensation)
             except Exception as bug:
