@@ -28,6 +28,9 @@ FORWARDED = "amends-forwarded"
 AGAIN_S = 0.1
 """Until the owner of a saga is looked up again, when it was not where it was thought to be."""
 
+LOOK_S = 0.5
+"""How often it is looked, while an owner is asked, whether it still is the owner."""
+
 _ORCHESTRATOR = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"].full_name
 _OPERATOR = operator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 
@@ -49,6 +52,10 @@ _PASSED_ON = _REPEATABLE | {
 }
 """What only a saga's owner can do. What is only read, everybody reads from the store; the bulk forms pass on what they
 do to each saga."""
+
+
+class _Moved(Exception):
+    """Somebody else owns the saga by now, or nobody."""
 
 
 class Peers(grpc.aio.ServerInterceptor):
@@ -128,13 +135,27 @@ class Peers(grpc.aio.ServerInterceptor):
             address = self._ownership.address_of(key)
             try:
                 if address:
-                    return await self._call(address, method, request, metadata)
+                    return await self._ask_at(address, method, key, request, metadata)
+            except _Moved:
+                continue
             except grpc.aio.AioRpcError as error:
                 said = _said(error)
                 if not _again(method, error, said):
                     raise _refusal(key, error, said) from error
             await asyncio.sleep(AGAIN_S)
         return None
+
+    async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata | None) -> bytes:
+        """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
+        answer = asyncio.ensure_future(self._call(address, method, request, metadata))
+        try:
+            while not answer.done():
+                await asyncio.wait([answer], timeout=LOOK_S)
+                if not answer.done() and method in _REPEATABLE and self._ownership.address_of(key) != address:
+                    raise _Moved
+            return await answer
+        finally:
+            answer.cancel()
 
     async def _call(self, address: str, method: str, request: Any, metadata: Metadata | None) -> bytes:
         channel = self._channels.get(address)

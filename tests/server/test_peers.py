@@ -1,0 +1,118 @@
+"""Calls that are passed on to another orchestrator: which one is asked, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc
+from amends_server.service.peers import LOOK_S, START, Peers
+from amends_server.store.leases import Sole
+from amends_server.store.protocol import SagaKey
+
+ONE = SagaKey("default", "one")
+WAIT_S = 10
+RESUME = "/amends.v1.OperatorService/ResumeSaga"
+
+
+class Elsewhere(Sole):
+    """Owned at another address, until it is said to be somewhere else."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.address = ""
+        self.epoch = 0
+
+    def epoch_of(self, key: SagaKey) -> int:
+        return self.epoch
+
+    def address_of(self, key: SagaKey) -> str:
+        return self.address
+
+
+class Hanging(grpc.GenericRpcHandler):
+    """Takes every call, and answers none."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        async def hang(request: bytes, context: object) -> bytes:
+            self.asked.set()
+            await asyncio.Event().wait()
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(hang)
+
+
+class Answering(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """Answers each start."""
+
+    async def StartSaga(self, request: object, context: object) -> orchestrator_pb2.StartSagaResponse:  # type: ignore[override]
+        return orchestrator_pb2.StartSagaResponse(created=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An orchestrator that asks the owner of a saga, which hangs."""
+
+    ownership: Elsewhere
+    hanging: Hanging
+    peers: Peers
+
+    async def ask(self, method: str, request: object) -> asyncio.Task[bytes | None]:
+        """Ask the owner, and return when it was asked."""
+        asking = asyncio.create_task(self.peers.ask(method, ONE, request, None))
+        await asyncio.wait_for(self.hanging.asked.wait(), WAIT_S)
+        return asking
+
+
+@pytest.fixture
+async def asked() -> AsyncIterator[Asked]:
+    ownership, hanging = Elsewhere(), Hanging()
+    async with serving(hanging) as address:
+        ownership.address = address
+        it = Asked(ownership, hanging, Peers(ownership, []))
+        yield it
+        await it.peers.close()
+
+
+@asynccontextmanager
+async def serving(handler: grpc.GenericRpcHandler | None = None) -> AsyncIterator[str]:
+    """Serve a handler, or one that answers."""
+    server = grpc.aio.server()
+    if handler is not None:
+        server.add_generic_rpc_handlers((handler,))
+    else:
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Answering(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+async def test_i37_whoever_waits_for_an_owner_that_hangs_is_answered_by_the_next_one(asked: Asked) -> None:
+    asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
+    async with serving() as address:
+        asked.ownership.address = address
+        answer = await asyncio.wait_for(asking, WAIT_S)
+    assert answer is not None
+    assert orchestrator_pb2.StartSagaResponse.FromString(answer).created
+
+
+async def test_i37_whoever_waits_for_an_owner_that_hangs_answers_itself_once_it_owns_the_saga(asked: Asked) -> None:
+    asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
+    asked.ownership.address, asked.ownership.epoch = "", 2
+    assert await asyncio.wait_for(asking, WAIT_S) is None
+
+
+async def test_a_command_that_may_have_been_carried_out_is_given_to_nobody_else(asked: Asked) -> None:
+    asking = await asked.ask(RESUME, operator_pb2.ResumeSagaRequest(saga_id="one"))
+    asked.ownership.address, asked.ownership.epoch = "", 2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asking, 3 * LOOK_S)
