@@ -10,7 +10,7 @@ import pytest
 
 import amends
 from amends import PIVOT, Call, Participant, Retry, Saga
-from amends.testing import Orchestrator, Scenario, given
+from amends.testing import Orchestrator, Scenario, check_every_failure, given
 
 
 @dataclass
@@ -120,6 +120,31 @@ def test_a_handler_passes_its_completion_on() -> None:
         given(studio.saga(), "a dog", participants=[studio.participant]).complete_step(kept, "picture")
     assert denied.value.reason == "TOKEN_INVALID"
     scenario.complete_step(kept, "picture").complete_step(studio.calls[0], "picture").completes({"paint": "picture"})
+
+
+def test_a_check_has_nobody_who_completes_a_step() -> None:
+    studio = Studio()
+    with pytest.raises(AssertionError, match="Nobody completes a step here: have paint reply, or ask to be called"):
+        check_every_failure(studio.saga(), "a cat", participants=[studio.participant], effects=lambda: 0)
+
+
+def test_a_check_asks_a_handler_again_that_is_at_work() -> None:
+    pictures: dict[str, int] = {}
+
+    def paint(request: str, call: Call) -> str:
+        pictures.setdefault(call.key, 0)
+        if call.attempt == 1:
+            call.later(poll=60)
+        pictures[call.key] = 1
+        return "a picture"
+
+    paint.__annotations__ = {"request": str, "call": Call, "return": str}
+    studio = Participant("studio")
+    saga = Saga("picture", input=str)
+    saga.step(studio.action(paint), kind=PIVOT)
+    report = check_every_failure(saga, "x", participants=[studio], effects=lambda: sum(pictures.values()))
+    assert report.ok, report
+    assert len(report.runs) == 12
 
 
 # Operators

@@ -96,8 +96,12 @@ class _Result:
     @property
     def way(self) -> tuple[str, ...]:
         """The steps that succeeded."""
+        return self.steps_that(StepStatus.SUCCEEDED)
+
+    def steps_that(self, status: StepStatus) -> tuple[str, ...]:
+        """Return the steps of a status."""
         nodes, steps = self.machine.state.graph.nodes, self.machine.state.steps
-        return tuple(n.step.id for n, s in zip(nodes, steps, strict=True) if s.status is StepStatus.SUCCEEDED)
+        return tuple(n.step.id for n, s in zip(nodes, steps, strict=True) if s.status is status)
 
     @property
     def journal(self) -> str:
@@ -117,7 +121,10 @@ class _Check:
         """Run without a fault, to see what there is to compare with."""
         result = self.run(None, 0)
         if result.status is not SagaStatus.COMPLETED:
+            waiting = result.steps_that(StepStatus.WAITING)
             hint = "Give simulated steps their outputs: ledger=Ledger(outputs={…})."
+            if waiting:
+                hint = f"Nobody completes a step here: have {', '.join(waiting)} reply, or ask to be called again."
             raise AssertionError(
                 f"With nothing going wrong the saga is {result.status}, not COMPLETED. {hint}\n{result.journal}"
             )
