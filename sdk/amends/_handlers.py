@@ -26,17 +26,13 @@ class Handler:
 
     function: Callable[..., object]
     arity: int
-
-    @property
-    def is_async(self) -> bool:
-        return _is_async(self.function)
+    is_async: bool
 
     async def run(self, pool: Executor, *arguments: object) -> object:
         """Run it: an async one here, a plain one in the pool. A plain one that has begun runs to its end."""
-        work = partial(self.function, *arguments[: self.arity])
         if self.is_async:
-            return await cast(Awaitable[object], work())
-        result = await in_thread(pool, work)
+            return await cast(Awaitable[object], self.function(*arguments[: self.arity]))
+        result = await in_thread(pool, partial(self.function, *arguments[: self.arity]))
         return await cast(Awaitable[object], result) if inspect.isawaitable(result) else result
 
 
@@ -56,7 +52,7 @@ def handler_of(function: Callable[..., object], *, arity_min: int, arity_max: in
         taken = arity_max
     if not arity_min <= taken <= arity_max:
         raise TypeError(f"{_name(function)} takes {taken} arguments; a handler here gets {arity_min} to {arity_max}")
-    return Handler(function, taken)
+    return Handler(function, taken, _is_async(function))
 
 
 def _takes_call(function: Callable[..., object], name: str) -> bool:

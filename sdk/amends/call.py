@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from amends.completions import Completion
 from amends.errors import AmendsError, InProgress
 from amends.payloads import decode
@@ -16,6 +18,9 @@ from amends.v1 import participant_pb2, payload_pb2
 from amends.views import Cause
 
 T = TypeVar("T")
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,11 @@ class Call:
         return decode(self.saga_input, type)
 
 
+def _datetime(time: Timestamp) -> dt.datetime:
+    """`time.ToDatetime(dt.UTC)` in a fraction of the time: every call has one."""
+    return _EPOCH + dt.timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+
+
 def call_of_execute(request: participant_pb2.ExecuteRequest) -> Call:
     return _call(request.call, execute_key=request.call.key)
 
@@ -119,8 +129,8 @@ def _call(
         epoch=wire.epoch,
         definition=wire.definition,
         version=wire.definition_version,
-        labels=MappingProxyType(dict(wire.labels)),
-        deadline=wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None,
+        labels=MappingProxyType(dict(wire.labels)) if wire.labels else _NO_LABELS,
+        deadline=_datetime(wire.expire_time) if wire.HasField("expire_time") else None,
         traceparent=wire.traceparent,
         cause=cause,
         arguments=arguments or payload_pb2.Payload(),

@@ -76,12 +76,15 @@ class SagaHandle(Generic[Out]):
         :raises PayloadError: if the result is not of the declared type.
         """
         saga = await self._settled()
-        if saga.status == saga_pb2.SAGA_STATUS_COMPLETED and self._output_type is not None:
-            return decode(saga.output, self._output_type)
+        if saga.status == saga_pb2.SAGA_STATUS_COMPLETED:
+            if self._output_type is not None:
+                return decode(saga.output, self._output_type)
+            if saga.HasField("output"):
+                return cast("Out", decode(saga.output, object))
         view = SagaView.of(saga)
         match view.status:
             case SagaStatus.COMPLETED:
-                return self._output(view)
+                return cast("Out", {step.id: step.output.read(object) for step in view.steps})
             case SagaStatus.COMPENSATED:
                 raise _ended(Compensated, view, f"was compensated: {view.cause}")
             case SagaStatus.STUCK:
@@ -145,13 +148,6 @@ class SagaHandle(Generic[Out]):
         except DeadlineExceeded:
             request.wait = False
             return (await self._connection.once(get, request)).saga
-
-    def _output(self, view: SagaView) -> Out:
-        if self._output_type is not None:
-            return view.output.read(self._output_type)
-        if view.output:
-            return cast("Out", view.output.read(object))
-        return cast("Out", {step.id: step.output.read(object) for step in view.steps})
 
 
 def _ended(kind: type[SagaError], view: SagaView, what: str) -> SagaError:

@@ -14,7 +14,7 @@ from itertools import chain
 
 from amends_server.store.rows import Row
 
-_ROWS_MAX = 128
+_ROWS_MAX = 512
 """Rows in one statement; a power of two. SQLite takes 32,766 values, and a row has up to 17."""
 
 
