@@ -63,9 +63,9 @@ class SagaHandle(Generic[Out]):
         :raises Unavailable: if the orchestrator is gone for longer than the client retries.
         """
         saga = await self._settled()
-        return (
-            SagaView.of(saga) if saga.steps else await self.status()
-        )  # what a session reports may be the output alone
+        if self._ending is not None and saga is self._ending.saga and not saga.steps:
+            return await self.status()  # a session may have reported the output alone
+        return SagaView.of(saga)
 
     async def result(self) -> Out:
         """What the saga resulted in, once it has ended.

@@ -326,7 +326,7 @@ def test_a_refused_step_leaves_no_trace() -> None:
     order.step(reserve, Reserve("a"))
     before = order.definition()
     with pytest.raises(DefinitionError):
-        order.step(charge, Charge(1, "a ${b}"))
+        order.step(charge, Charge(1, "a"), id="no id")
     with pytest.raises(TypeError):
         order.step(charge, Charge(1, "a"), retries=3)  # type: ignore[call-overload]
     assert order.definition() == before
