@@ -21,6 +21,9 @@ from amends_server.engine.value import dataclass
 NAMED_MAX = 10
 """How many fields are named that a schema has: a finding goes into an answer's trailers, which hold little."""
 
+SCHEMA_PATTERNS_MAX = 500
+"""Regular expressions in all schemas of a definition: each takes up to some milliseconds to compile."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
@@ -82,12 +85,20 @@ def _check_schemas(definition: Definition, schemas: dict[Root, Schema]) -> Itera
     texts: list[tuple[str, Root, str | None]] = [("input_schema", ("input",), definition.input_schema)]
     texts += [(f"steps[{i}].output_schema", ("steps", s.id, "output"), s.output_schema)
               for i, s in enumerate(definition.steps)]  # fmt: skip
+    patterns: set[str] = set()
     for at, root, text in texts:
-        if text:
-            try:
-                schemas[root] = parse_schema(text)
-            except TemplateError as problem:
-                yield error(at, "SCHEMA_INVALID", str(problem))
+        if not text:
+            continue
+        try:
+            schemas[root] = parse_schema(text)
+        except TemplateError as problem:
+            yield error(at, "SCHEMA_INVALID", str(problem))
+            continue
+        patterns |= schemas[root].bounds.patterns
+        if len(patterns) > SCHEMA_PATTERNS_MAX:
+            message = f"The schemas have more than {SCHEMA_PATTERNS_MAX} patterns together: have steps check more."
+            yield error(at, "SCHEMA_INVALID", message)
+            return
 
 
 def check_template(at: str, text: str | None, scope: Scope) -> Iterator[Problem]:

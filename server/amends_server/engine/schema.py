@@ -11,8 +11,9 @@ from typing import NoReturn, cast
 
 import jsonschema_rs
 
+from amends_server.engine.bounds import PATTERN_BYTES_MAX, Bounds, bounds_of
 from amends_server.engine.expressions import Type
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError, parse_json
 from amends_server.engine.payload import Json, Payload
 from amends_server.engine.value import dataclass
 
@@ -59,6 +60,7 @@ class Schema:
 
     tree: JsonValue
     validator: jsonschema_rs.Validator
+    bounds: Bounds
 
     def breach(self, payload: Payload | None) -> Violation | None:
         """Return the first thing that is wrong with a payload; None, which is no data, stands for null."""
@@ -67,18 +69,24 @@ class Schema:
         try:
             return self.violation(None if payload is None else payload.text)
         except TemplateError as problem:
-            return Violation("", f"it cannot be read: {str(problem).removesuffix('.')}")
+            return Violation("", f"it cannot be checked: {str(problem).removesuffix('.')}")
 
     def violation(self, text: str | None) -> Violation | None:
         """Return the first thing that is wrong with a JSON text; None, which is no data, stands for null.
 
-        :raises TemplateError: if the text is no JSON that the engine takes.
+        :raises TemplateError: if the text is no JSON that the engine takes, or it would take too long.
         """
-        value = None if text is None else parse_json(text)
+        value, length = (None, 1) if text is None else (parse_json(text), len(text))
+        self.bounds.check(value, length)
         if self.validator.is_valid(value):
             return None
-        found = next(iter(self.validator.iter_errors(value)))
-        return Violation(_path(found.instance_path), found.message)
+        if not self.bounds.explains(value, length):
+            return Violation("", "the value does not fit, and is too large to say where")
+        try:
+            self.validator.validate(value)
+        except jsonschema_rs.ValidationError as found:
+            return Violation(_path(found.instance_path), found.message)
+        raise AssertionError("what is not valid has an error")
 
     def field(self, names: Sequence[str]) -> Field:
         """Return what is known of the place that these names lead to, or of the first on the way that is no object."""
@@ -95,13 +103,13 @@ class Schema:
             fragment = self._resolve(properties[name])
         return Field(self._type(fragment) if always else None, len(names))
 
-    def _type(self, fragment: _Fragment) -> Type | None:
+    def _type(self, fragment: _Fragment, levels: int = DEPTH_MAX) -> Type | None:
         kind = fragment.get("type")
         if _COMBINED & fragment.keys() or not isinstance(kind, str):
             return None
         if kind == "array":
-            items = fragment.get("items")
-            inner = self._type(self._resolve(items)) if isinstance(items, dict) else None
+            items = fragment.get("items") if levels else None  # a list of itself has no end
+            inner = self._type(self._resolve(items), levels - 1) if isinstance(items, dict) else None
             return Type.List(inner or Type.DYN)
         return _TYPES.get(kind)
 
@@ -119,21 +127,22 @@ class Schema:
 def parse_schema(text: str) -> Schema:
     """Read a schema.
 
-    :raises TemplateError: if it is none, or refers to something outside of itself.
+    :raises TemplateError: if it is none, refers to something outside of itself, or could take too long (see `bounds`).
     """
     tree = parse_json(text)
     if not isinstance(tree, dict | bool):
         raise TemplateError("A JSON Schema is an object, or true or false.")
+    bounds = bounds_of(tree, len(text))
     try:
         validator = jsonschema_rs.validator_for(
             cast("dict[str, object] | bool", tree),
             retriever=_refuse_to_fetch,
             mask=_MASK,
-            pattern_options=jsonschema_rs.RegexOptions(),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES_MAX),
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as problem:
         raise TemplateError(f"This is no sound JSON Schema: {_first_line(problem)}.") from None
-    return Schema(tree, validator)
+    return Schema(tree, validator, bounds)
 
 
 def _refuse_to_fetch(uri: str) -> NoReturn:
