@@ -49,9 +49,10 @@ format: $(VENV)
 generate: $(GENERATOR)
 	.venv-generate/bin/python tools/generate.py
 
-# JSON=FILE writes one object a row to FILE; QUICK=1 takes the first workload only, and less than a minute.
+# JSON=FILE writes one object a row to FILE; QUICK=1 takes the first workload only, and less than a minute; GROWTH=1
+# measures with up to a million sagas instead.
 bench: $(VENV)
-	$(BIN)/amends bench $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+	$(BIN)/amends bench $(if $(QUICK),--quick) $(if $(GROWTH),--growth) $(if $(JSON),--json $(JSON))
 
 # Newest versions that pyproject.toml and tools/generate.in allow, for every platform, with hashes.
 lock: .venv-lock/.stamp

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from amends.connection import Connection, pages
 from amends.control import Control
 from amends.errors import NotFound
 from amends.filters import Where, filter_message, timestamp
+from amends.ids import new_saga_id
 from amends.participant import Participant
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
@@ -125,7 +125,7 @@ class Client(Control, Catalogue):
             raise ValueError("The id of a saga cannot be empty; without one, leave it out.")
         request = orchestrator_pb2.StartSagaRequest(
             namespace=self._namespace,
-            saga_id=uuid.uuid4().hex if id is None else id,  # so that a repeated call is harmless
+            saga_id=new_saga_id() if id is None else id,  # so that a repeated call is harmless
             input=encode(input),
             labels=labels,
             deadline=duration_message(deadline, "deadline"),

@@ -60,10 +60,10 @@ async def _templates(store: SqliteStore) -> list[Template]:
 
 
 def _copies(templates: Sequence[Template], count: int) -> Iterator[Append]:
-    """Copies that are younger than their templates, each by a little than the one before."""
-    newest = max(template.saga.birth.create_time for template in templates)
+    """Copies that are older than their templates, each younger by a little than the one before."""
+    end = min(template.saga.birth.create_time for template in templates)
     for number in range(count):
         template = templates[number % len(templates)]
         key = template.saga.key._replace(saga_id=uuid.uuid4().hex)
-        birth = replace(template.saga.birth, create_time=newest + (number + 1) * APART_US)
+        birth = replace(template.saga.birth, create_time=end - (count - number) * APART_US)
         yield Append(key=key, records=template.records, head=template.saga.head, birth=birth)

@@ -54,14 +54,14 @@ class Node:
         """End it in good order."""
         self._process.terminate()
         try:
-            self._process.wait(STOP_S)
+            self._process.communicate(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
         """End it as a crash does."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 @contextmanager

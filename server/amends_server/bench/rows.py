@@ -96,7 +96,7 @@ class Bench:
         how = (str(concurrency), str(self._seconds))
         address = self._floor.orchestrator.address
         floor, floor_cpu = self._floor.load("amends_server.bench.floor.nodes", "load", self._link, address, *how)
-        size_before = _database_bytes(self._path)
+        size_before = database_bytes(self._path)
         address = self._ours.orchestrator.address
         ours, cpu = self._ours.load("amends_server.bench.nodes", "load", self._link, address, workload.name, *how)
         return Row(
@@ -112,7 +112,7 @@ class Bench:
             floor_p50_ms=round(floor["p50_ms"], 2),
             cpu_s_per_1000=cpu,
             floor_cpu_s_per_1000=floor_cpu,
-            db_bytes_per_saga=round((_database_bytes(self._path) - size_before) / ours["sagas"]),
+            db_bytes_per_saga=round((database_bytes(self._path) - size_before) / ours["sagas"]),
             memory_peak_mb={
                 "orchestrator": round(self._ours.orchestrator.memory_peak_mb()),
                 "participant": round(self._ours.participant.memory_peak_mb()),
@@ -147,7 +147,7 @@ def measure(plan: Plan, folder: Path) -> Generator[Row, None, None]:
                     yield measuring.measure(workload, concurrency)
 
 
-def _database_bytes(path: Path) -> int:
+def database_bytes(path: Path) -> int:
     """The size of the database with what is still in its log only."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         (pages,) = db.execute("pragma page_count").fetchone()

@@ -1,17 +1,15 @@
-"""How much memory an orchestrator needs for sagas that wait for CompleteStep: `python -m … [COUNT]`.
+"""How much memory an orchestrator needs for sagas that wait for CompleteStep.
 
-The orchestrator is a process of its own; the participant and the client run here. Prints one line of figures.
+The orchestrator is a process of its own; the participant and the client run here.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sqlite3
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +17,9 @@ from amends import Call, Client, Participant, Saga
 from amends.completions import Completion
 from amends.serve import serving
 from amends_server.bench.processes import Node
+from amends_server.bench.unfinished import orchestrator
 from amends_server.bench.workloads import PAYLOAD_BYTES, Load
 
-COUNT = 10_000
 CONCURRENCY = 256
 COMPLETED = 10
 """Sagas that are completed in each half, before and after the restart."""
@@ -64,16 +62,6 @@ async def withdraw(request: Load, done: Load | None) -> None:
 
 
 saga.step(approve)
-
-
-@asynccontextmanager
-async def orchestrator(path: Path, address: str) -> AsyncGenerator[Node, None]:
-    """Run an orchestrator inside the block; the participant answers while it comes and goes."""
-    node = await asyncio.to_thread(Node, "amends_server.bench.nodes", "orchestrator", str(path), address)
-    try:
-        yield node
-    finally:
-        await asyncio.to_thread(node.stop)
 
 
 async def start_all(client: Client, count: int) -> None:
@@ -129,8 +117,9 @@ async def complete(client: Client, completions: Sequence[Completion]) -> None:
             await client.saga(saga, completion.saga_id).result()
 
 
-async def measure(count: int, path: Path) -> str:
-    """Have that many sagas wait, restart the orchestrator, and return the figures."""
+async def measure_waiting(count: int, path: Path) -> dict[str, float]:
+    """Have that many sagas wait, restart the orchestrator, and complete some before and after."""
+    answers.count, answers.completions = 0, []
     async with serving(participant) as address:
         async with orchestrator(path, address) as node, Client(node.address) as client:
             empty_mb, begun = node.memory_mb(), time.perf_counter()
@@ -146,24 +135,13 @@ async def measure(count: int, path: Path) -> str:
             await until_waiting(path, count - COMPLETED)
             await complete(client, answers.completions[COMPLETED:])
             await until_waiting(path, count - 2 * COMPLETED)
-    return (
-        f"{count:,} waiting sagas: empty {empty_mb:.0f} MB; waiting {waiting_mb:.0f} MB (peak {peak_mb:.0f} MB) "
-        f"after {took_s:.0f} s; restarted {recovered_mb:.0f} MB (peak {recovered_peak_mb:.0f} MB), "
-        f"quiet within {recovery_s:.0f} s; asked again {answers.count - asked:,}; completed {2 * COMPLETED}"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m amends_server.bench.waiting", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("count", nargs="?", type=int, default=COUNT, metavar="COUNT", help=f"sagas; {COUNT} by default")
-    options = parser.parse_args()
-    if options.count < _KEPT:
-        parser.error(f"COUNT must be {_KEPT} at least")
-    with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
-        print(asyncio.run(measure(options.count, Path(folder) / "waiting.db")))
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "empty_mb": round(empty_mb),
+        "waiting_mb": round(waiting_mb),
+        "memory_peak_mb": round(peak_mb),
+        "all_waiting_after_s": round(took_s),
+        "restarted_mb": round(recovered_mb),
+        "restarted_peak_mb": round(recovered_peak_mb),
+        "recovered_within_s": round(recovery_s),
+        "asked_again": answers.count - asked,
+    }

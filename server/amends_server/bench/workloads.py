@@ -95,7 +95,7 @@ def _ten_parallel(name: str) -> Saga[Load, dict[str, object]]:
     saga: Saga[Load, dict[str, object]] = Saga(name, input=Load)
     with saga.parallel():
         for number in range(10):
-            saga.step(reserve, id=f"step-{number}")
+            saga.step(reserve, id=f"step_{number}")
     return saga
 
 

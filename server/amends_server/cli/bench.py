@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -28,6 +29,13 @@ def bench(
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.1, help="How long each row is measured; 4, with --quick 2.5.")
     ] = None,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Instead: starts, lists, recovery, timers and waiting with many sagas.")
+    ] = False,
+    sagas: Annotated[
+        int | None,
+        typer.Option("--sagas", min=1_000, help="With --growth: in the largest file; 1,000,000."),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one JSON object a row to FILE.")
     ] = None,
@@ -35,12 +43,22 @@ def bench(
     """Measure the orchestrator on this machine beside the least that a durable saga costs there.
 
     Runs orchestrator, participant and client as processes of their own, in a temporary folder (TMPDIR says where),
-    and the floor before each row. Everything together takes about eight minutes. Needs Linux.
+    and the floor before each row. Everything together takes about eight minutes, --growth about twelve. Needs
+    Linux.
 
     Exit codes: 0 done; 1 it could not be run; 2 wrong usage.
     """
     try:
-        _measure(quick, workload, link, concurrency, seconds, json)
+        if sys.platform != "linux":
+            raise CommandError("The bench reads CPU time and memory from /proc: run it on Linux.")
+        if sagas is not None and not growth:
+            raise usage_error("--sagas: it says how large --growth is; add that.")
+        if growth and (quick or workload or link or concurrency):
+            raise usage_error("--growth: it goes with --sagas, --seconds and --json only.")
+        if growth:
+            asyncio.run(_measure_growth(sagas, seconds, json))
+        else:
+            _measure(quick, workload, link, concurrency, seconds, json)
     except CommandError as error:
         fail(error)
 
@@ -54,8 +72,6 @@ def _measure(
     from amends_server.bench.table import table_of
     from amends_server.bench.workloads import WORKLOADS
 
-    if sys.platform != "linux":
-        raise CommandError("The bench reads CPU time and memory from /proc: run it on Linux.")
     known = {each.name: each for each in WORKLOADS}
     plan = rows.Plan(
         workloads=[known[name] for name in _chosen("--workload", workload, known, 1 if quick else None)],
@@ -69,9 +85,23 @@ def _measure(
         for row in rows.measure(plan, Path(folder)):
             found.append(row)
             console.print(f"{row.workload}, {row.link}, {row.concurrency}: {row.sagas_per_s:,.0f} sagas/s", style="dim")
-            if json is not None:
-                json.write_text("".join(f"{each.to_json()}\n" for each in found), encoding="utf-8")
+            _write(json, [f"{each.to_json()}\n" for each in found])
     console.print(table_of(found))
+
+
+async def _measure_growth(sagas: int | None, seconds: float | None, json: Path | None) -> None:
+    from amends_server.bench.growth import SAGAS, SECONDS, measure_growth
+
+    found: list[str] = []
+    async for figures in measure_growth(sagas or SAGAS, seconds or SECONDS):
+        found.append(f"{figures.to_json()}\n")
+        print(figures.to_text(), flush=True)
+        _write(json, found)
+
+
+def _write(json: Path | None, lines: Iterable[str]) -> None:
+    if json is not None:
+        json.write_text("".join(lines), encoding="utf-8")
 
 
 def _chosen(option: str, name: str, known: Iterable[str], count: int | None = None) -> list[str]:

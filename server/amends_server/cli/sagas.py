@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +73,7 @@ async def _start(
     form: Form,
 ) -> None:
     from amends.connection import naming_saga
+    from amends.ids import new_saga_id
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
     from amends_server.cli.files import read_definition
@@ -83,7 +83,7 @@ async def _start(
 
     if saga_id == "":
         raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
-    known_id = saga_id or uuid.uuid4().hex  # made here, so that it is known if no answer comes
+    known_id = saga_id or new_saga_id()  # made here, so that it is known if no answer comes
     request = pb.StartSagaRequest(namespace=namespace, saga_id=known_id, labels=read_labels(label))
     if (text := read_json(input_, "--input")) is not None:
         request.input.json = text
