@@ -92,7 +92,8 @@ class Clinic:
 
     def saga(self, **options: float) -> Saga[str, dict[str, object]]:
         saga = Saga("visit", input=str, **options)
-        saga.step(self.book, retry=Retry(attempts=-1, interval=60, interval_max=60, jitter=0))
+        # as good as without end; one without becomes slower and slower
+        saga.step(self.book, retry=Retry(attempts=99_999, interval=60, interval_max=60, jitter=0))
         return saga
 
 
