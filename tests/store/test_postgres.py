@@ -189,10 +189,12 @@ async def test_i31_what_a_commit_that_comes_late_has_written_is_not_overlooked(d
         proxy.break_at_commit(pass_on=True, late=late)
         with pytest.raises(Unavailable):
             await store.commit([start(key())])
-        reading = asyncio.create_task(store.get_saga(key()))
+        readers = [asyncio.create_task(store.get_saga(key())) for _ in range(2 * connections_module.CONNECTIONS)]
         await database.locked()
+        async with asyncio.timeout(WAIT_S):
+            assert await store.list_participants() == []  # there are connections left for others
         late.set()
-        assert (await reading).head.sequence == 1
+        assert [row.head.sequence for row in await asyncio.gather(*readers)] == [1] * len(readers)
         await store.close()
 
 

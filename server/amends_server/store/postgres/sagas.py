@@ -83,9 +83,9 @@ async def commit(appends: Sequence[Append], partitions: int, db: Db) -> list[Sto
     return outcomes
 
 
-async def settle(partition: int, db: Db) -> None:
-    """Wait for every transaction that writes sagas of the partition, and for the standby that has to have them."""
-    await fetch(db, "settle", partition=partition)
+async def settle(partitions: Collection[int], db: Db) -> None:
+    """Wait for every transaction that writes sagas of these partitions, and for the standby that has to have them."""
+    await fetch(db, "settle", partitions=sorted(partitions))
 
 
 def _judge(append: Append, found: _Found, batch: Batch) -> StoreError | None:

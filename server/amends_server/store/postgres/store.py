@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -45,6 +46,7 @@ class PostgresStore:
         self._lease_s = lease_s
         self._partitions = 0
         self._doubts: dict[int, object] = {}
+        self._settling: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await self._connections.open()
@@ -81,11 +83,23 @@ class PostgresStore:
 
     async def _settle(self, partition: int) -> None:
         """Wait until a commit that failed is over: though nobody hears of it any more, it may still become durable."""
-        doubt = self._doubts.get(partition)
-        if doubt is not None:
-            await self._connections.write(partial(sagas.settle, partition))
+        while partition in self._doubts:
+            if self._settling is None:  # one for all who wait, so that they leave connections to others
+                self._settling = asyncio.ensure_future(self._settle_all())
+                self._settling.add_done_callback(self._settled)
+            await asyncio.shield(self._settling)
+
+    async def _settle_all(self) -> None:
+        doubts = dict(self._doubts)
+        await self._connections.write(partial(sagas.settle, doubts))
+        for partition, doubt in doubts.items():
             if self._doubts.get(partition) is doubt:  # and no other commit failed meanwhile
                 del self._doubts[partition]
+
+    def _settled(self, settling: asyncio.Task[None]) -> None:
+        self._settling = None
+        if not settling.cancelled():
+            settling.exception()  # whoever still waits is told, and who reads next tries again
 
     async def get_saga(self, key: SagaKey) -> StoredSaga:
         await self._settle(partition_of(key, self._partitions))

@@ -67,10 +67,12 @@ where owner = :owner and id in (select id from partition where owner = :owner or
 -- name: leave
 delete from replica where id = :id or expires < clock_timestamp() - interval '1 hour'
 
--- Waits for those who write sagas of the partition, and as a write it waits for a standby that must have what is stored.
+-- Waits for those who write sagas of these partitions, and as a write also for a standby that must have what is stored.
 
 -- name: settle
-update partition set expires = expires where id = :partition
+update partition set expires = expires where id in (
+    select id from partition where id = any(:partitions::integer[]) order by id for update
+)
 
 -- The share locks last until the transaction ends: a partition that is being written cannot change its owner, and one
 -- that has changed it shows the new epoch.
