@@ -18,11 +18,15 @@ from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
 from amends_server.engine.problem import Problem, Severity, error, warning
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
-from amends_server.store.protocol import Store, StoredParticipant
+from amends_server.store.protocol import Store, StoredParticipant, StoreError
+from amends_server.tasks import Tasks
 from amends_server.transport.attempts import Told, Wanted, always
 from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.links import Transport
 from amends_server.transport.requests import Origin
+
+ADOPT_INTERVAL_S = 1.0
+"""How long an orchestrator may call a participant at an address that was changed at another one."""
 
 DESCRIBE_TIMEOUT_S = 2.0
 """How long a participant may take to describe itself while somebody waits for a registration."""
@@ -53,23 +57,43 @@ class Participants:
         self._allows = allows
         self._known: dict[str, Registered] = {}
         self._changing = asyncio.Lock()
+        self._tasks = Tasks()
 
     async def open(self) -> None:
         """Read what is registered.
 
         :raises AddressNotAllowed: for an address of the settings that the allow-list does not have.
         """
-        for stored in await self._store.list_participants():
-            endpoint = Endpoint(stored.name, stored.address, stored.concurrency_max)
-            actions = _read_actions(stored.actions)
-            self._known[stored.name] = Registered(
-                endpoint=endpoint, actions=actions, update_time=stored.update_time, fixed=False
-            )
         for endpoint in self._fixed:
             self._check_address(endpoint.address)
             self._known[endpoint.name] = Registered(
                 endpoint=endpoint, actions=None, update_time=self._clock.now(), fixed=True
             )
+        await self.adopt()
+
+    async def close(self) -> None:
+        """Let go of attempts for participants that are still looked for; they are lost."""
+        await self._tasks.close()
+
+    async def adopt(self) -> None:
+        """Take over what other orchestrators have registered or removed at the same store."""
+        async with self._changing:
+            stored = {each.name: each for each in await self._store.list_participants()}
+            for name in [name for name, known in self._known.items() if not known.fixed and name not in stored]:
+                self._forget(name)
+            for name, each in stored.items():
+                known = self._known.get(name)
+                if known is None or (not known.fixed and known.update_time != each.update_time):
+                    self._known[name] = _read_registered(each)
+
+    async def adopt_for_ever(self) -> None:
+        """Do so again and again until cancelled."""
+        while True:
+            await asyncio.sleep(ADOPT_INTERVAL_S)
+            try:
+                await self.adopt()
+            except StoreError as error:
+                log.warning("participants_not_read", error=str(error))
 
     def send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
         """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown.
@@ -78,16 +102,32 @@ class Participants:
         """
         known = self._known.get(name)
         if known is None:
-            asyncio.get_running_loop().call_soon(told, _is_unknown(name))
-            return
+            self._tasks.hold(self._find_and_send(name, order, origin, told, wanted))
+        else:
+            self._send(known, order, origin, told, wanted)
+
+    async def _find_and_send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
+        """Send an attempt to a participant that another orchestrator may have registered just now."""
+        try:
+            await self.adopt()
+        except StoreError as error:
+            log.warning("participants_not_read", error=str(error))
+        known = self._known.get(name)
+        if known is None:
+            told(_is_unknown(name))
+        else:
+            self._send(known, order, origin, told, wanted)
+
+    def _send(self, known: Registered, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
         try:
             self._transport.send(known.endpoint, order, origin, told, wanted)
         except AddressNotAllowed as refusal:  # the list may be another than when it was registered (I45)
-            verdict = Unknown(Error("ADDRESS_NOT_ALLOWED", str(refusal), name))
+            verdict = Unknown(Error("ADDRESS_NOT_ALLOWED", str(refusal), known.endpoint.name))
             asyncio.get_running_loop().call_soon(told, verdict)
 
-    def all(self) -> list[Registered]:
+    async def all(self) -> list[Registered]:
         """Return all participants by name."""
+        await self.adopt()
         return [self._known[name] for name in sorted(self._known)]
 
     async def put(self, endpoint: Endpoint) -> Registered:
@@ -115,6 +155,7 @@ class Participants:
         :raises ParticipantNotFound: if there is none.
         :raises ParticipantFixed: if it is one of the settings.
         """
+        await self.adopt()
         async with self._changing:
             known = self._known.get(name)
             if known is None:
@@ -122,11 +163,16 @@ class Participants:
             if known.fixed:
                 raise ParticipantFixed(name)
             await self._store.delete_participant(name)
-            del self._known[name]
-            self._transport.forget(name, _is_unknown(name))
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._known[name]
+        self._transport.forget(name, _is_unknown(name))
 
     async def check(self, definition: Definition) -> list[Problem]:
         """Return what is wrong with a definition's participants and actions, asking those that may have changed."""
+        if any(step.participant not in self._known for step in definition.steps):
+            await self.adopt()
         wanted = {step.participant for step in definition.steps if self._lacks(step)}
         await asyncio.gather(*(self._refresh(name) for name in sorted(wanted)))
         return [problem for i, step in enumerate(definition.steps) for problem in self._check_step(f"steps[{i}]", step)]
@@ -203,6 +249,15 @@ def _advise_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDes
     if undone and step.compensation is not None and step.compensation.not_needed:
         message = f"`{step.action}` of `{step.participant}` has a compensation that will not be called: is that meant?"
         yield warning(f"{at}.compensation.not_needed", "COMPENSATION_UNUSED", message)
+
+
+def _read_registered(stored: StoredParticipant) -> Registered:
+    return Registered(
+        endpoint=Endpoint(stored.name, stored.address, stored.concurrency_max),
+        actions=_read_actions(stored.actions),
+        update_time=stored.update_time,
+        fixed=False,
+    )
 
 
 def _read_actions(stored: bytes | None) -> tuple[participant_pb2.ActionDescription, ...] | None:

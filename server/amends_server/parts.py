@@ -56,6 +56,7 @@ class Parts:
     ) -> None:
         catalogue, self._hub, self._journal = Catalogue(store, payload_bytes_max), Hub(), Journal(store)
         reader, tokens = Reader(store, catalogue), Tokens(secret)
+        self._ownership = ownership
         self._transport = transport(lambda call, verdict: self._late.take(call, verdict))
         self.participants = Participants(
             store=store, transport=self._transport, clock=clock, fixed=fixed, allows=allows
@@ -105,7 +106,10 @@ class Parts:
 
     async def run(self) -> None:
         """Recover what others left, and keep sagas going until cancelled."""
-        await self._keeper.run()
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._keeper.run(), name="keeper")
+            if self._ownership.partitions is not None:
+                loops.create_task(self.participants.adopt_for_ever(), name="participants")
 
     def hold(self) -> None:
         """Take nothing new from now on."""
@@ -125,6 +129,7 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of everything, and write what has gathered."""
+        await self.participants.close()
         await self._transport.close()
         await self._late.close()
         await self._journal.close()

@@ -12,7 +12,7 @@ import pytest
 
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
 from amends.v1 import orchestrator_pb2
-from tests.acceptance.harness import Gate, Process, Wire, World, definition, in_progress
+from tests.acceptance.harness import Gate, Process, ScriptedParticipant, Wire, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
 
 THREE = definition("three", "one", "two", "three")
@@ -159,4 +159,34 @@ async def test_e46_bulk_forms_are_for_the_sagas_of_all(
     assert (settled.changed, settled.remaining, settled.failures) == (12, 0, {})
     async with asyncio.timeout(WAIT_S):
         views = [await clients[1].saga(None, id).wait() for id in ids]
+    assert {view.status for view in views} == {SagaStatus.COMPLETED}
+
+
+async def test_e46_what_is_registered_at_one_is_known_to_all(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, _, clients = replicas
+    late = definition("late", step("one", participant="late", attempts=50))
+    first, second = (ScriptedParticipant("late", world.ledger) for _ in range(2))
+    async with AsyncExitStack() as stack:
+        for participant in (first, second):
+            await participant.start()
+            stack.push_async_callback(participant.close)
+        await clients[0].put_participant("late", first.address)
+        await clients[1].register(late)
+        await _all_complete(clients, "before")
+        await first.stop()
+        await clients[1].put_participant("late", second.address)
+        await _all_complete(clients, "after")
+        await clients[0].delete_participant("late")
+        assert [each.name async for each in clients[1].participants()] == ["worker"]
+        with pytest.raises(NotFound):
+            await clients[1].delete_participant("late")
+
+
+async def _all_complete(clients: list[Client], name: str) -> None:
+    """Run sagas of `late` that belong to the one and to the other."""
+    sagas = [await clients[number % 2].start("late", None, id=f"{name}-{number}") for number in range(8)]
+    async with asyncio.timeout(WAIT_S):
+        views = await asyncio.gather(*(saga.wait() for saga in sagas))
     assert {view.status for view in views} == {SagaStatus.COMPLETED}

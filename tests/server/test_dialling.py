@@ -195,7 +195,7 @@ async def test_a_move_that_cannot_be_stored_moves_nothing(transport: Transport) 
         store.down = True
         with pytest.raises(Unavailable):
             await participants.put(Endpoint("p", second.address, 1))
-        assert [known.endpoint.address for known in participants.all()] == [first.address]
+        assert [known.endpoint.address for known in await participants.all()] == [first.address]
 
 
 def test_of_late_calls_only_names_are_kept_so_many_and_so_long() -> None:

@@ -142,7 +142,7 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
         limit = read_page_size(request.page_size)
         place = read_token(request.page_token, request, (str,))
         after = place[0] if place else ""
-        found = [registered for registered in self._participants.all() if registered.endpoint.name > after]
+        found = [registered for registered in await self._participants.all() if registered.endpoint.name > after]
         return pb.ListParticipantsResponse(
             participants=[_participant_to_wire(registered) for registered in found[:limit]],
             next_page_token=write_token([found[limit - 1].endpoint.name], request) if len(found) > limit else "",
