@@ -11,7 +11,7 @@ from amends.errors import DefinitionError, PayloadError
 from amends.filters import timestamp
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
-from amends.testing._refusals import as_clients_see_them
+from amends.testing._refusals import as_starts_see_them
 from amends.v1 import orchestrator_pb2
 from amends_server import codec
 from amends_server.catalogue import Entry
@@ -88,7 +88,7 @@ def start_of(
         deadline=duration_message(deadline, "deadline"),
         start_time=timestamp(at),
     )
-    with as_clients_see_them():
+    with as_starts_see_them(saga_id):
         return read_start(request, saga_id, PAYLOAD_BYTES_MAX)
 
 
@@ -108,7 +108,7 @@ class Machine:
             create_time=now,
         )
         entry = Entry(stored, graph)
-        with as_clients_see_them():
+        with as_starts_see_them(start_.key.saga_id):
             start_.check_input(entry)
         self.started_as = start_
         self.notes: list[str] = []

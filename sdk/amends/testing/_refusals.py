@@ -7,12 +7,20 @@ from contextlib import contextmanager
 
 import grpc
 
+from amends.connection import naming_saga
 from amends.statuses import exception_of_status
 from amends_server.engine.commands import Rejected
 from amends_server.errors import ServiceError
 from amends_server.status import code_number, to_status
 
 _CODES = {code_number(code): code for code in grpc.StatusCode}
+
+
+@contextmanager
+def as_starts_see_them(saga_id: str) -> Generator[None]:
+    """Do the same inside the start of a saga, whose exceptions name it."""
+    with naming_saga(saga_id), as_clients_see_them():
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from amends.participant import Participant
 from amends.policies import Duration
 from amends.testing._handlers import Handlers
 from amends.testing._machine import Machine, graph_of, start_of
-from amends.testing._refusals import as_clients_see_them
+from amends.testing._refusals import as_starts_see_them
 from amends.testing._world import World
 from amends.testing.scenario import Scenario
 from amends_server.engine.graph import Graph
@@ -71,7 +71,7 @@ class Orchestrator:
         """Return the saga that this start repeats, if there is one."""
         there = next((each for each in self._world.machines if each.started_as.key == start.key), None)
         if there is not None and (there.started_as.fingerprint, there.digest) != (start.fingerprint, graph.digest):
-            with as_clients_see_them():
+            with as_starts_see_them(start.key.saga_id):
                 raise SagaAlreadyExists(start.key.namespace, start.key.saga_id)
         return there
 
