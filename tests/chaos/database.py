@@ -67,6 +67,19 @@ class Cluster:
         self.sql("select pg_reload_conf()")
         first.wait_for("select count(*) = 1 from pg_stat_replication where sync_state = 'sync'")
 
+    def stop_standby(self) -> None:
+        """End the standby: commits wait for it until it is there again."""
+        assert self._standby is not None, "there is no standby"
+        self._standby.stop()
+
+    def start_standby(self) -> None:
+        assert self._standby is not None, "there is no standby"
+        self._standby.start()
+
+    def url(self, **more: str) -> str:
+        """Return the URL of the server that takes writes."""
+        return self._primary.url(**more)
+
     def fail_over(self) -> None:
         """Lose the primary for good, and promote the standby."""
         assert self._standby is not None, "there is one standby"

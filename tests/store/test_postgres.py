@@ -375,8 +375,9 @@ async def test_a_version_that_is_too_old(database: Database, monkeypatch: pytest
         await PostgresStore(database.new_url()).open()
 
 
-async def test_commits_are_on_disk_whatever_the_database_says(database: Database) -> None:
-    store = PostgresStore(database.new_url() + "&synchronous_commit=off")
+@pytest.mark.parametrize("setting", ["off", "local"])
+async def test_commits_are_on_disk_whatever_the_database_says(database: Database, setting: str) -> None:
+    store = PostgresStore(f"{database.new_url()}&synchronous_commit={setting}")
     await store.open()
     shown = await store._connections.commit(lambda db: db.fetchval("show synchronous_commit"))
     assert shown == "on"

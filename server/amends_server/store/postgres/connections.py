@@ -142,9 +142,9 @@ class Connections:
 
 
 async def _prepare(db: Db) -> None:
-    """See that a commit is on disk when it returns, whatever the database's default is."""
+    """See that a commit is on disk when it returns, also that of a synchronous standby, whatever the default is."""
     (setting,) = await db.fetchrow("select current_setting('synchronous_commit')") or ("off",)
-    if setting == "off":
+    if setting in ("off", "local"):
         await db.execute("set synchronous_commit to on")
 
 
