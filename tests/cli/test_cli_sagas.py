@@ -52,6 +52,23 @@ def test_a_wait_and_an_error_tell_the_id_that_was_made_up(server: str) -> None:
     assert re.search(r"not known: do it again with --id [0-9a-f]{32}", unreached.err)
 
 
+def test_start_at_a_time_and_with_a_deadline(server: str, tmp_path: Path) -> None:
+    later = amends("start", "pay", "--id", "later", "--at", "2131-05-01T08:00:00+02:00", "-o", "json", server=server)
+    assert (later.json["saga"]["dueTime"], later.json["saga"]["status"]) == (
+        "2131-05-01T06:00:00Z",
+        "SAGA_STATUS_PENDING",
+    )
+    assert "next due    2131-05-01 06:00:00Z\n" in amends("show", "later", server=server).out
+    assert amends("cancel", "later", "--wait", server=server).code == 0
+    given = ["--input", json.dumps({"path": str(tmp_path / "gate")}), "--deadline", "300ms"]
+    assert amends("start", "hanging", "--id", "short", *given, server=server).code == 0
+    assert re.search(r"^deadline +2\d+", amends("show", "short", server=server).out, re.MULTILINE)
+    with program(str(AMENDS), "watch", "short", AMENDS_SERVER=server) as watching:
+        watching.lines_until("deadline")
+        (tmp_path / "gate").touch()
+        assert watching.end().code == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -63,6 +80,9 @@ def test_a_wait_and_an_error_tell_the_id_that_was_made_up(server: str) -> None:
         (["pay", "--label", "x"], "write --label KEY=VALUE"),
         (["pay", "--label", "x=1", "--label", "x=2"], "given twice"),
         (["pay@x"], "NAME@VERSION"),
+        (["pay", "--at", "tomorrow"], "--at cannot be `tomorrow`: write a date, a time and its zone"),
+        (["pay", "--at", "2031-05-01T08:00:00"], "its zone, for example 2031-05-01T08:00:00Z"),
+        (["pay", "--deadline", "soon"], "--deadline cannot be `soon`"),
         ([], "either DEFINITION, a registered one, or --file FILE"),
     ],
 )

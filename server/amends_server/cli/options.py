@@ -6,13 +6,17 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from amends_server.cli.exits import CommandError, usage_error
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 ADDRESS = "127.0.0.1:7242"
 """Where an orchestrator listens if nobody says otherwise."""
@@ -88,6 +92,25 @@ def read_duration(text: str | None, option: str) -> float | None:
     if duration_s > DURATION_S_MAX:
         raise usage_error(f"{option} cannot be `{text}`: it must be 36500d or less, which are 100 years.")
     return duration_s
+
+
+def read_time(text: str | None, option: str) -> Timestamp | None:
+    """A moment; None if there is none."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            raise ValueError("it has no time zone")
+        stamp = Timestamp()
+        stamp.FromDatetime(time)
+    except (ValueError, OverflowError):
+        raise usage_error(
+            f"{option} cannot be `{text}`: write a date, a time and its zone, for example 2031-05-01T08:00:00Z."
+        ) from None
+    return stamp
 
 
 def read_json(text: str | None, option: str) -> str | None:

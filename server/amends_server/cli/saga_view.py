@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -51,16 +52,24 @@ def _head(view: SagaView) -> Table:
         ("cause", str(view.cause) if view.cause else ""),
         ("stuck", f"{', '.join(view.stuck.steps)}: {view.stuck.error}" if view.stuck else ""),
         ("started", time_text(view.create_time)),
+        ("next due", _set_time(view.message, "due_time")),
+        ("deadline", _set_time(view.message, "deadline_time")),
         ("ended", _ended(view)),
         ("labels", " ".join(f"{key}={value}" for key, value in sorted(view.labels.items()))),
         ("namespace", "" if view.namespace == "default" else view.namespace),
         ("input", payload_text(view.input.payload)),
         ("output", payload_text(view.output.payload) if view.output else ""),
+        ("no output", str(Problem.of(view.message.output_error)) if view.message.HasField("output_error") else ""),
     ]
     for name, value in rows:
         if value:
             head.add_row(Text(name, style="dim"), cell_of(value))
     return head
+
+
+def _set_time(saga: saga_pb2.Saga, field: Literal["due_time", "deadline_time"]) -> str:
+    """When something is to happen of itself, as long as it may."""
+    return time_text(getattr(saga, field)) if saga.HasField(field) and not saga.HasField("end_time") else ""
 
 
 def _ended(view: SagaView) -> str:

@@ -19,8 +19,10 @@ from amends_server.cli.options import (
     SagaId,
     Server,
     Wait,
+    read_duration,
     read_json,
     read_labels,
+    read_time,
 )
 from amends_server.cli.output import print_line
 
@@ -52,13 +54,23 @@ def start(
         str | None, typer.Option("--id", metavar="SAGA", help="The saga's id, so that a repeated start is harmless.")
     ] = None,
     label: Labels = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Begin then and not before, for example 2031-05-01T08:00:00Z."),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline", metavar="AGE", help="Turn back if it is not done so long after its begin: 90s, 2h, 7d."
+        ),
+    ] = None,
     wait: Wait = False,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
 ) -> None:
     """Start a saga. With --wait, the exit code is 0 only if it is COMPLETED."""
-    run(_start(definition, file, input_, saga_id, label, wait, server, namespace, form), server)
+    run(_start(definition, file, input_, saga_id, label, at, deadline, wait, server, namespace, form), server)
 
 
 async def _start(
@@ -67,6 +79,8 @@ async def _start(
     input_: str | None,
     saga_id: str | None,
     label: list[str] | None,
+    at: str | None,
+    deadline: str | None,
     wait: bool,
     server: str,
     namespace: str,
@@ -84,7 +98,11 @@ async def _start(
     if saga_id == "":
         raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
     known_id = saga_id or new_saga_id()  # made here, so that it is known if no answer comes
-    request = pb.StartSagaRequest(namespace=namespace, saga_id=known_id, labels=read_labels(label))
+    request = pb.StartSagaRequest(
+        namespace=namespace, saga_id=known_id, labels=read_labels(label), start_time=read_time(at, "--at")
+    )
+    if (deadline_s := read_duration(deadline, "--deadline")) is not None:
+        request.deadline.FromMilliseconds(round(deadline_s * 1_000))
     if (text := read_json(input_, "--input")) is not None:
         request.input.json = text
     if bool(definition) == (file is not None):
