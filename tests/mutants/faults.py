@@ -317,4 +317,26 @@ MUTANTS = (
         "    moves = [(*head_columns(head), *references.stored(key))",
         "tests/power/test_power_loss.py::test_i20_i32_a_power_failure_at_any_point_loses_nothing_acknowledged",
     ),
+    # Without end
+    Mutant(
+        "attempts are repeated though the history is full (I42)",
+        SERVER + "engine/history.py",
+        "    return state.sequence >= (_back_max(state) if state.going_back else _forward_max(state))\n",
+        "    return False\n",
+        "tests/engine/test_history.py::test_a_saga_turns_back_when_its_history_is_full",
+    ),
+    Mutant(
+        "a late reply is recorded each time that it comes (I42)",
+        SERVER + "engine/draft.py",
+        "        if (step, attempt, compensation, reply) not in self.state.late and takes_late_replies(self.state):\n",
+        "        if takes_late_replies(self.state):\n",
+        "tests/engine/test_history.py::test_a_late_reply_is_recorded_once",
+    ),
+    Mutant(
+        "a step that waits for its turn is dispatched without its input (I12)",
+        SERVER + "engine/draft.py",
+        "            if step.action.attempts and step.action.due_time is not None and",
+        "            if step.action.due_time is not None and",
+        "tests/engine/test_making.py::test_i42_steps_that_would_make_too_much_at_once_wait_for_their_turn",
+    ),
 )

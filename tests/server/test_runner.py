@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from amends_server.engine import making
 from amends_server.engine.commands import Cancel, Pause, Rejected, Resolve, Resume, Succeeded, Unknown
 from amends_server.engine.commands import Retry as Retry_
 from amends_server.engine.events import Resolution
@@ -429,3 +430,21 @@ async def test_no_saga_is_started_on_the_way_out(house: House) -> None:
     house.runner.hold()
     with pytest.raises(ShuttingDown):
         await house.start(entry)
+
+
+async def test_i42_steps_that_have_to_wait_for_their_turn_get_it_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "AT_ONCE_BYTES_MAX", 3_000)
+    monkeypatch.setattr(house.catalogue, "_payload_bytes_max", 1_000)
+    entry = await house.register(*(step(f"s{i}", input_template=f'"{"x" * 900}"') for i in range(9)))
+    await house.start(entry)
+    await house.sent(9)
+    assert {name for name, _, _ in house.calls} == {f"s{i}" for i in range(9)}
+    for call in range(9):
+        house.answer(call)
+
+    async def completed() -> bool:
+        return await house.status() == "COMPLETED"
+
+    await house.until(completed)
