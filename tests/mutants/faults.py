@@ -131,8 +131,8 @@ MUTANTS = (
     Mutant(
         "the deadline is not among the times to wake at (I23)",
         SERVER + "engine/due.py",
-        "    if next_time is not None:\n        times.append(next_time)\n",
-        "",
+        "    times: list[Time] = [] if next_time is None else [next_time]\n",
+        "    times: list[Time] = []\n",
         WORLDS,
     ),
     Mutant(
@@ -225,8 +225,8 @@ MUTANTS = (
     Mutant(
         "the key of a compensation is that of its action (I11)",
         SERVER + "engine/due.py",
-        "        key=compensation_key if owed.compensation else execute_key,\n",
-        "        key=execute_key,\n",
+        "        key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)\n",
+        "        key = execute_key\n",
         CRASHES,
     ),
     Mutant(
