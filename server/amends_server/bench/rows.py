@@ -18,7 +18,7 @@ LINKS = ("session", "unary")
 CONCURRENCIES = (1, 32, 256, 1_024)
 QUICK_CONCURRENCIES = (1, 32, 256)
 SECONDS = 4.0
-QUICK_SECONDS = 2.5
+QUICK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

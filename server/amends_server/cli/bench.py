@@ -27,7 +27,7 @@ def bench(
         int | None, typer.Option("--concurrency", min=1, help="This many sagas at a time only.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.1, help="How long each row is measured; 4, with --quick 2.5.")
+        float | None, typer.Option("--seconds", min=0.1, help="How long each row is measured; 4, with --quick 2.")
     ] = None,
     growth: Annotated[
         bool, typer.Option("--growth", help="Instead: starts, lists, recovery, timers and waiting with many sagas.")
