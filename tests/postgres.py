@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ class Database:
     folder: Path
     programs: Path
     more_settings: dict[str, str] = field(default_factory=dict[str, str])
-    in_child: Callable[[], None] | None = None  # called in the server's process before it begins
+    starter: Callable[[str], Sequence[str]] | None = None  # makes a command that becomes another one, as that user
     _schemas: count[int] = field(default_factory=lambda: count(1))
     _server: subprocess.Popen[bytes] | None = None
 
@@ -56,11 +56,11 @@ class Database:
             **self.more_settings,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
+        command, user = [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *options], server_user()
+        if self.starter is not None:
+            command, user = [*self.starter(str(user.get("user", ""))), *command], {}
         with (self.folder / "log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [self.programs / "postgres", "-D", self.folder / "data", *options],
-                stdout=log, stderr=log, cwd=self.folder, preexec_fn=self.in_child, **server_user(),
-            )  # type: ignore[call-overload]  # fmt: skip
+            self._server = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **user)  # type: ignore[call-overload]
         self._await_ready(self._server)
 
     def stop(self) -> None:
@@ -122,7 +122,8 @@ def schema_of(url: str) -> str:
 
 @contextmanager
 def postgres(
-    version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16")), in_child: Callable[[], None] | None = None
+    version: int = int(os.environ.get("AMENDS_TEST_POSTGRES", "16")),
+    starter: Callable[[str], Sequence[str]] | None = None,
 ) -> Iterator[Database]:
     """Run a server as long as the block lasts; `AMENDS_TEST_POSTGRES` names another version than the usual one.
 
@@ -134,7 +135,7 @@ def postgres(
         if os.geteuid() == 0:
             os.chown(folder, ORDINARY_USER, ORDINARY_USER)
         as_server_user([programs / "initdb", "-D", folder / "data", "-U", "amends", "-A", "trust", "-N", "-E", "UTF8"])
-        database = Database(folder, programs, in_child=in_child)
+        database = Database(folder, programs, starter=starter)
         try:
             database.start()
             yield database

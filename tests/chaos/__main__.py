@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import signal
 import sys
@@ -22,7 +21,6 @@ VIOLATIONS_SHOWN = 10
 def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, _end)
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # nothing is forked here but to be replaced by another program
     mounts = _can_mount()
     first, count = (options.first, options.seeds) if options.seed is None else (options.seed, 1)
     for seed in range(first, first + count):

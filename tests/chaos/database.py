@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos.node import die_with_parent
+from tests.chaos.node import starter
 from tests.postgres import Database, as_server_user, postgres, server_user
 
 STANDBY = "standby"
@@ -61,7 +61,7 @@ class Cluster:
             folder / "data",
         ]
         as_server_user([*copy, "-R", "-X", "stream", "-c", "fast"])
-        self._standby = Database(folder, first.programs, {"wal_retrieve_retry_interval": "500ms"}, die_with_parent)
+        self._standby = Database(folder, first.programs, {"wal_retrieve_retry_interval": "500ms"}, starter)
         self._standby.start()
         self.sql("alter system set synchronous_standby_names = '*'")
         self.sql("select pg_reload_conf()")
@@ -102,7 +102,7 @@ def cluster() -> Iterator[Cluster]:
 
     :raises tests.postgres.CannotRun: if that is impossible here.
     """
-    with postgres(in_child=die_with_parent) as primary:
+    with postgres(starter=starter) as primary:
         it = Cluster(primary)
         try:
             it.add_standby()

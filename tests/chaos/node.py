@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import resource
@@ -16,15 +15,13 @@ from pathlib import Path
 from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
+CHILD = Path(__file__).with_name("child.py")
 
 START_S = 60.0
 STOP_S = 15.0
 
 _READY = re.compile(r'^ready(?: (\S+):(\d+))?|(?=.*"listening").*"address": "([^":]+):(\d+)"')
 """Of banks, of clients, and of orchestrators."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Node:
@@ -59,6 +56,7 @@ class Node:
             return
         self.wanted = True
         process = self._process = await asyncio.create_subprocess_exec(
+            *starter(),
             sys.executable,
             *self._command,
             cwd=ROOT,
@@ -67,7 +65,6 @@ class Node:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
         self._listens = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(process, self._listens))
@@ -134,7 +131,6 @@ class Node:
             listens.exception()  # a kill in its first moments is no surprise to anybody
 
 
-def die_with_parent() -> None:
-    """In a child before it begins: have it killed when its parent dies, however that comes."""
-    if sys.platform == "linux":
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def starter(user: str = "") -> list[str]:
+    """Return the beginning of a command whose program dies with this process, however that comes."""
+    return [sys.executable, str(CHILD), user]
