@@ -24,14 +24,17 @@ from amends_server.config import (
     PAGE_SIZE_MAX,
     REASON_LENGTH_MAX,
     SAGAS_ACTIVE_MAX,
+    SESSIONS_MAX,
+    WAITING_MAX,
     WATCHERS_MAX,
     Settings,
     load_settings,
 )
 from amends_server.convert.definition import diagnose
+from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX
 from amends_server.engine.commands import Rejected, Unknown
 from amends_server.engine.history import EVENTS_MAX, ROOM_BACK, ROOM_REPAIRS
-from amends_server.engine.validation import STEPS_MAX
+from amends_server.engine.validation import RULES_MAX, STEPS_MAX
 from amends_server.status import REFUSALS, to_status
 from amends_server.transport.verdicts import verdict_of_status
 from tests.sources import ROOT, parse
@@ -198,6 +201,10 @@ def test_the_limits_in_the_documents_are_those_of_the_server() -> None:
         SAGAS_ACTIVE_MAX,
     ):
         assert f"{limit:,}" in text
+    assert f"| expressions and paths of a definition | {EXPRESSIONS_MAX:,} and {PATHS_MAX:,} |" in text
+    assert f"| rules for errors of a step | {RULES_MAX} |" in text
+    assert f"| sessions with clients | {SESSIONS_MAX:,} |" in text
+    assert f"| calls that wait for a saga (`wait`, CompleteStep) | {WAITING_MAX:,} |" in text
     assert f"| watchers | {WATCHERS_MAX:,} |" in text
     assert f"| calls in flight at a participant | {CALLS_IN_FLIGHT_MAX}," in text
 

@@ -41,7 +41,7 @@ MAY_IMPORT_OF_OURS = {
             "amends.v1",
         ),
     ),
-    "server/amends_server": ("amends_server", "amends.v1"),
+    "server/amends_server": ("amends_server", "amends.v1", "amends._unreadable"),  # how any server refuses garbage
     "sdk/amends": ("amends",),
     "participants": ("participants", "amends"),
 }

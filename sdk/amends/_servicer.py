@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from amends._handlers import Handler
-from amends._session import Session, refused
+from amends._session import Refusal, Session, refused
 from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+
+_SECONDS, _NANOS = range(-62_135_596_800, 253_402_300_800), range(1_000_000_000)
+"""What a Timestamp may hold: the years 1 to 9999."""
+
+_NAME_LENGTH_MAX, _NAMED_MAX = 128, 20
+"""A status's text goes into trailers, which hold little: with more in it, the caller would not get the status."""
 
 log = logging.getLogger("amends.participant")
 
@@ -37,15 +43,6 @@ class Serving(Protocol):
     def describe(self) -> participant_pb2.DescribeResponse: ...
 
 
-class _NotTaken(Exception):
-    """A call that has no handler."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
     """ParticipantService for one participant."""
 
@@ -63,7 +60,7 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
     ) -> participant_pb2.ExecuteResponse:
         try:
             return participant_pb2.ExecuteResponse(reply=await self._execute(request))
-        except _NotTaken as reason:
+        except Refusal as reason:
             await context.abort(reason.code, reason.message)
 
     async def Compensate(
@@ -71,7 +68,7 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
     ) -> participant_pb2.CompensateResponse:
         try:
             return participant_pb2.CompensateResponse(reply=await self._compensate(request))
-        except _NotTaken as reason:
+        except Refusal as reason:
             await context.abort(reason.code, reason.message)
 
     async def Describe(
@@ -86,13 +83,15 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
         self._sessions.add(session)
         try:
             await session.run()
+        except Refusal as reason:
+            await context.abort(reason.code, reason.message)
         finally:
             self._sessions.discard(session)
 
     async def _answer(self, call: participant_pb2.SessionCall) -> participant_pb2.SessionResult:
         try:
             reply = await self._do(call)
-        except _NotTaken as reason:
+        except Refusal as reason:
             return refused(call.id, reason.code, reason.message)
         except Exception:  # handlers' exceptions are replies already, so this is a defect of ours
             log.exception("%s failed to answer a call", self._participant.name)
@@ -109,22 +108,29 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
                 raise self._not_taken(grpc.StatusCode.INVALID_ARGUMENT, "the call is of no known kind")
 
     async def _execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
-        return await self._action(request.action, request.call.key).execute(request)
+        return await self._action(request.action, request.call, request.call.key).execute(request)
 
     async def _compensate(self, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
-        action = self._action(request.action, request.call.key and request.execute_key)
+        action = self._action(request.action, request.call, request.execute_key)
         if action.undo is None:
-            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"action {request.action!r} has no compensation")
+            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"action {_short(request.action)} has no compensation")
         return await action.compensate(action.undo, request)
 
-    def _action(self, name: str, key: str) -> Served:
-        if not key:  # an empty key would be one key for all calls, and only the first would have an effect
-            raise _NotTaken(grpc.StatusCode.INVALID_ARGUMENT, "the call has no idempotency key")
+    def _action(self, name: str, call: participant_pb2.Call, execute_key: str) -> Served:
+        if not call.key or not execute_key:  # an empty one would be one key for all calls: only the first has an effect
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the call has no idempotency key")
+        if not (call.expire_time.seconds in _SECONDS and call.expire_time.nanos in _NANOS):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the call's expire_time is no time")
         action = self._participant.actions.get(name)
         if action is None:
-            known = ", ".join(sorted(self._participant.actions)) or "none"
-            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"there is no action {name!r}; known actions: {known}")
+            known = ", ".join(sorted(self._participant.actions)[:_NAMED_MAX]) or "none"
+            message = f"there is no action {_short(name)}; known actions: {known}"
+            raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, message)
         return action
 
-    def _not_taken(self, code: grpc.StatusCode, message: str) -> _NotTaken:
-        return _NotTaken(code, f"participant {self._participant.name!r}: {message}")
+    def _not_taken(self, code: grpc.StatusCode, message: str) -> Refusal:
+        return Refusal(code, f"participant {self._participant.name!r}: {message}")
+
+
+def _short(name: str) -> str:
+    return repr(name[:_NAME_LENGTH_MAX])

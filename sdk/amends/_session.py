@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from amends._unreadable import UNREADABLE_TEXT
 from amends.v1 import participant_pb2
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ Answer = Callable[[participant_pb2.SessionCall], Awaitable[participant_pb2.Sessi
 log = logging.getLogger("amends.participant")
 
 
+class Refusal(Exception):
+    """Why a stream is ended, or a call is not taken."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
 class Session:
     """One stream. `answer` does a call, and raises nothing but CancelledError."""
 
@@ -40,14 +50,20 @@ class Session:
         self._result_credits = 0
         self._call_credits_owed = CALLS_MAX
         self._ending = False
+        self._refusal: Refusal | None = None
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until the orchestrator goes, or, once `drain` was called, until all calls are answered."""
+        """Serve until the orchestrator goes, or, once `drain` was called, until all calls are answered.
+
+        :raises Refusal: if it sends what cannot be read, or far more than it was allowed to.
+        """
         reader = asyncio.create_task(self._read())
         try:
             while (response := await self._next()) is not None:
                 await self._context.write(response)
+            if self._refusal is not None:
+                raise self._refusal
         finally:  # nobody waits for what runs on, as nobody does when a single call is broken off
             for task in (reader, *self._running):
                 task.cancel()
@@ -59,17 +75,23 @@ class Session:
 
     async def _read(self) -> None:
         try:
-            while isinstance(request := await self._context.read(), participant_pb2.SessionRequest):
+            while (request := await self._context.read()) is not grpc.aio.EOF:
+                if not isinstance(request, participant_pb2.SessionRequest):
+                    raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE_TEXT)
                 self._result_credits += request.result_credits
                 for call in request.calls:
                     self._take(call)
                 self._wake.set()
+        except Refusal as refusal:
+            self._refusal = refusal
         finally:
             self.drain()
 
     def _take(self, call: participant_pb2.SessionCall) -> None:
         if self._ending:
             self._refuse(call, grpc.StatusCode.UNAVAILABLE, "the participant is about to end")
+        elif len(self._running) + len(self._results) >= 2 * CALLS_MAX:  # each refusal is kept until it is taken
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"far more than {CALLS_MAX} calls at a time")
         elif len(self._running) + len(self._results) >= CALLS_MAX:
             self._refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {CALLS_MAX} calls at a time")
         else:
@@ -98,6 +120,8 @@ class Session:
             self._wake.clear()
             response = participant_pb2.SessionResponse()
             self._add_results(response)
+            if self._refusal is not None:
+                return None
             if response.results or self._call_credits_owed >= CALLS_MAX:
                 response.call_credits, self._call_credits_owed = self._call_credits_owed, 0
                 return response

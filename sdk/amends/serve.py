@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from amends._proxies import proxy_options
 from amends._servicer import Servicer
+from amends._unreadable import UnreadableRefused, refuse_unreadable
 from amends.errors import AmendsError
 from amends.participant import Participant
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc
@@ -78,7 +79,7 @@ async def serving(
         raise ValueError(f"participant {participant.name!r} has no actions with code; there is nothing to serve")
     if orchestrator and not advertise and host in _UNREACHABLE_HOSTS:
         raise ValueError(f"{listen} is no address to call; say in `advertise` where orchestrators find the participant")
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(UnreadableRefused(refuse_unreadable),), options=_OPTIONS)
     servicer = Servicer(participant)
     health_service = await _add_services(server, servicer)
     address = _bound(server, host, port)

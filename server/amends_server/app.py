@@ -8,20 +8,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from socket import gethostname
+from typing import Any, NoReturn
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from amends._unreadable import UnreadableRefused
 from amends.v1 import operator_pb2, operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 from amends_server.addresses import is_allowed, parse_address
 from amends_server.clock import SystemClock
 from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, without_password
-from amends_server.errors import AddressNotAllowed
+from amends_server.errors import AddressNotAllowed, RequestUnreadable
 from amends_server.parts import Parts
 from amends_server.ports import who_listens
 from amends_server.service.peers import Peers
+from amends_server.status import abort
 from amends_server.store.leases import Ownership
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
@@ -74,7 +77,10 @@ class Server:
         )
         self.participants = self._parts.participants
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(interceptors=(self._peers,), options=_server_options(settings.payload_bytes_max))
+        self._grpc = grpc.aio.server(
+            interceptors=(UnreadableRefused(_refuse_unreadable), self._peers),
+            options=_server_options(settings.payload_bytes_max),
+        )
         self.address = ""
 
     async def start(self) -> None:
@@ -155,6 +161,10 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
             raise StartError(str(error)) from error
         stack.push_async_callback(server.stop)
         yield server
+
+
+async def _refuse_unreadable(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    await abort(context, RequestUnreadable())
 
 
 def _make_store(settings: Settings) -> Store:

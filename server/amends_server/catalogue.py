@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from amends_server.convert.definition import definition_from_body
+from amends_server.engine.amounts import amounts
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX
 from amends_server.engine.value import dataclass
@@ -15,13 +16,17 @@ KEPT_BYTES_MAX = 2 << 20
 thousands of a few steps; what is dropped is read again.
 """
 
+EXPRESSION_BYTES = 1_000
+"""What an expression counts for beside its text: with variables of its own it takes 0.1 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A definition as stored, and its graph."""
+    """A definition as stored, and its graph. `kept_bytes` is what it counts for in memory."""
 
     stored: StoredDefinition
     graph: Graph
+    kept_bytes: int = 0
 
 
 class Catalogue:
@@ -69,7 +74,7 @@ class Catalogue:
         """Read a definition anew when it is wanted again: the store has it no more, or as another version."""
         entry = self._kept.pop((namespace, digest), None)
         if entry is not None:
-            self._kept_bytes -= len(entry.stored.body)
+            self._kept_bytes -= entry.kept_bytes
 
     def _keep(self, stored: StoredDefinition) -> Entry:
         key = (stored.namespace, stored.digest)
@@ -77,8 +82,10 @@ class Catalogue:
         if entry is None or entry.stored.version != stored.version:  # removed and registered again
             graph = build_graph(definition_from_body(stored.body), stored.digest, self._payload_bytes_max)
             self.forget(*key)
-            entry = self._kept[key] = Entry(stored, graph)
-            self._kept_bytes += len(stored.body)
+            expressions, _ = amounts(graph.definition)
+            entry = Entry(stored, graph, len(stored.body) + EXPRESSION_BYTES * expressions)
+            self._kept[key] = entry
+            self._kept_bytes += entry.kept_bytes
             while self._kept_bytes > KEPT_BYTES_MAX and len(self._kept) > 1:
                 self.forget(*next(iter(self._kept)))
         return entry

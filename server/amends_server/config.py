@@ -69,6 +69,12 @@ CALLS_IN_FLIGHT_MAX = 256
 WATCHERS_MAX = 1_000
 """WatchSaga streams at the same time: each holds a little memory and reads the store."""
 
+SESSIONS_MAX = 1_000
+"""Sessions with clients at the same time: a process that starts sagas has one, for all that it starts."""
+
+WAITING_MAX = 10_000
+"""Calls at the same time that wait for a saga to settle or for a step to be at rest: as many as there may be sagas."""
+
 DRAIN_S = 20.0
 """How long calls in flight may end after SIGTERM, by default: less than the 30 s after which orchestrators kill."""
 

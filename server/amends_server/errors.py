@@ -30,6 +30,13 @@ class InvalidArgument(ServiceError):
         self.violations = tuple(violations)
 
 
+class RequestUnreadable(ServiceError):
+    """The bytes of a request are no message of its type."""
+
+    def __init__(self) -> None:
+        super().__init__("The request cannot be read: it is no message of this method's type. Send one that is.")
+
+
 class BadField(InvalidArgument):
     """One field of the request is wrong."""
 

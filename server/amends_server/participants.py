@@ -11,6 +11,7 @@ import structlog
 
 from amends.v1 import participant_pb2
 from amends_server.clock import Clock
+from amends_server.config import ID_LENGTH_MAX
 from amends_server.engine.commands import Unknown
 from amends_server.engine.definition import Definition, Step
 from amends_server.engine.due import CallOrder
@@ -30,6 +31,15 @@ ADOPT_INTERVAL_S = 1.0
 
 DESCRIBE_TIMEOUT_S = 2.0
 """How long a participant may take to describe itself while somebody waits for a registration."""
+
+DESCRIPTION_BYTES_MAX = 1 << 20
+"""Of all actions of a participant with their schemas: they are kept in memory, and in the store."""
+
+ACTIONS_MAX = 1_000
+"""Actions of a participant: each definition that names it looks through them."""
+
+NAMED_MAX = 12
+"""How many actions are named to who asks for one that is not there; a definition can ask two thousand times."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -209,7 +219,10 @@ class Participants:
         except AddressNotAllowed:  # nobody is asked who may not be dialled (I45)
             log.warning("participant_not_allowed", participant=endpoint.name)
             return None
-        return tuple(described.actions) if described is not None else None
+        if described is None or described.ByteSize() > DESCRIPTION_BYTES_MAX or len(described.actions) > ACTIONS_MAX:
+            log.warning("description_unfit", participant=endpoint.name)
+            return None
+        return tuple(described.actions)
 
     async def _keep(self, registered: Registered) -> None:
         if not registered.fixed:
@@ -236,7 +249,7 @@ def _is_unknown(name: str) -> Unknown:
 def _check_action(at: str, step: Step, actions: tuple[participant_pb2.ActionDescription, ...]) -> Iterator[Problem]:
     action = next((action for action in actions if action.name == step.action), None)
     if action is None:
-        names = ", ".join(f"`{action.name}`" for action in actions) or "none"
+        names = ", ".join(f"`{action.name[:ID_LENGTH_MAX]}`" for action in actions[:NAMED_MAX]) or "none"
         message = f"`{step.participant}` has no action `{step.action}`; it has {names}."
         yield error(f"{at}.action", "ACTION_UNKNOWN", message)
     elif step.owes_compensation and not action.has_compensation:

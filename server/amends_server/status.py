@@ -70,6 +70,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     InvalidDefinition: Refusal(_C.INVALID_ARGUMENT, "DEFINITION_INVALID"),
     Rejected: Refusal(_C.FAILED_PRECONDITION, "REJECTED"),
     errors.InvalidArgument: Refusal(_C.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
+    errors.RequestUnreadable: Refusal(_C.INVALID_ARGUMENT, "REQUEST_UNREADABLE"),
     errors.PayloadTooLarge: Refusal(_C.RESOURCE_EXHAUSTED, "PAYLOAD_TOO_LARGE"),
     errors.SagaNotFound: Refusal(_C.NOT_FOUND, "SAGA_NOT_FOUND"),
     errors.SagaAlreadyExists: Refusal(_C.ALREADY_EXISTS, "SAGA_ALREADY_EXISTS"),

@@ -119,6 +119,7 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     (Rejected("STEP_UNKNOWN", "No such step."), C.NOT_FOUND, "STEP_UNKNOWN"),
     (Rejected("OUTPUT_REFUSED", "No id.", "output.id"), C.INVALID_ARGUMENT, "OUTPUT_REFUSED"),
     (errors.BadField("saga_id", "Too long."), C.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
+    (errors.RequestUnreadable(), C.INVALID_ARGUMENT, "REQUEST_UNREADABLE"),
     (errors.PayloadTooLarge("input", 9, 8), C.RESOURCE_EXHAUSTED, "PAYLOAD_TOO_LARGE"),
     (errors.SagaNotFound("default", "s-1"), C.NOT_FOUND, "SAGA_NOT_FOUND"),
     (errors.SagaAlreadyExists("default", "s-1"), C.ALREADY_EXISTS, "SAGA_ALREADY_EXISTS"),

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import pytest
 
 from amends_server.engine.state import SagaStatus
 from amends_server.store import listing
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import Append, Cursor, InUse, NotFound, SagaFilter, Store, StoredParticipant
+from amends_server.store.protocol import (
+    Append,
+    Cursor,
+    InUse,
+    NotFound,
+    SagaFilter,
+    Store,
+    StoredParticipant,
+    Unwritable,
+)
 from tests.store.make import NOW, append, birth, definition, key, records, start, written
+
+T = TypeVar("T")
+
+
+async def test_a_name_that_no_row_could_have_is_no_trouble_of_the_store(store: Store) -> None:
+    with pytest.raises((NotFound, Unwritable)):
+        await store.get_definition("default", name="a\0b")
+    with pytest.raises((NotFound, Unwritable)):
+        await store.get_definition("default", digest="a\0b")
+    assert not await found_or_refused(store.list_definitions("default", "a\0b", None, 9))
+    page = await found_or_refused(store.list_sagas(SagaFilter(namespace="default", definition_name="a\0b"), None, 9))
+    assert page is None or page.sagas == []
+
+
+async def found_or_refused(found: Awaitable[T]) -> T | None:
+    try:
+        return await found
+    except Unwritable:
+        return None
 
 
 async def test_sagas_come_newest_first_then_by_id_in_pages(store: Store) -> None:

@@ -37,7 +37,7 @@ from amends_server.engine.graph import default_retry
 from amends_server.engine.plan import Plan
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
 from amends_server.engine.problem import InvalidDefinition, Problem, Severity, error
-from amends_server.engine.validation import check
+from amends_server.engine.validation import FINDINGS_MAX, STEPS_MAX, check
 from amends_server.store.protocol import StoredDefinition
 
 DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US
@@ -66,7 +66,8 @@ def diagnose(message: pb.Definition) -> tuple[Definition, list[Problem]]:
         problems += check(definition)
     if not problems:
         problems += advise(definition)
-    return definition, sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
+    problems.sort(key=lambda problem: problem.severity is not Severity.ERROR)
+    return definition, problems[:FINDINGS_MAX]
 
 
 def definition_to_wire(definition: Definition) -> pb.Definition:
@@ -136,7 +137,8 @@ def _read(message: pb.Definition, problems: list[Problem]) -> Definition:
         problems.append(_enum_unknown("on_compensation_failure", message.on_compensation_failure))
     return Definition(
         name=message.name,
-        steps=tuple(_read_step(step, f"steps[{i}]", problems) for i, step in enumerate(message.steps)),
+        # One more than there may be is enough to find that there are too many.
+        steps=tuple(_read_step(s, f"steps[{i}]", problems) for i, s in enumerate(message.steps[: STEPS_MAX + 1])),
         output_template=message.output_template or None,
         deadline_us=_read_duration(message, "deadline", "deadline", problems),
         on_compensation_failure=choice or OnCompensationFailure.HALT,

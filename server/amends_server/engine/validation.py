@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 
+from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
 from amends_server.engine.dataflow import check_dataflow
 from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.graph import ancestors, order_without_cycles, topological_order
@@ -16,6 +18,12 @@ STEPS_MAX = 2_000
 size; to start them all side by side takes 20 ms, and to fold the 8,000 events of their rollback 80 to 140 ms.
 """
 
+RULES_MAX = 100
+"""Rules for errors of one step: the first that fits decides, and nobody reads on for long."""
+
+FINDINGS_MAX = 1_000
+"""Of one definition: whoever has mended so many may ask again."""
+
 NAMED_MAX = 12
 """How many steps of a cycle are named."""
 
@@ -24,11 +32,11 @@ STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 def check(definition: Definition) -> list[Problem]:
-    """Return all findings, those on single fields before those on the order of steps."""
-    problems = [*_check_head(definition), *_check_steps(definition)]
+    """Return the findings, as many as are told, those on single fields before those on the order of steps."""
+    problems = list(islice(chain(_check_head(definition), _check_steps(definition)), FINDINGS_MAX))
     if problems:
         return problems  # the order of steps means nothing before their names are right
-    return list(_check_order(definition))
+    return list(islice(_check_order(definition), FINDINGS_MAX))
 
 
 def _check_head(definition: Definition) -> Iterator[Problem]:
@@ -41,6 +49,13 @@ def _check_head(definition: Definition) -> Iterator[Problem]:
     if len(definition.steps) > STEPS_MAX:
         yield error("steps", "STEPS_TOO_MANY", f"A saga can have {STEPS_MAX} steps at the most; split it.")
     yield from _check_positive("deadline", definition.deadline_us)
+    expressions, paths = amounts(definition)
+    if expressions > EXPRESSIONS_MAX or paths > PATHS_MAX:
+        message = (
+            f"There are {expressions} expressions and {paths} paths, and {EXPRESSIONS_MAX} and {PATHS_MAX} are the"
+            " most; have steps compute more, or split the saga."
+        )
+        yield error("steps", "EXPRESSIONS_TOO_MANY", message)
 
 
 def _check_steps(definition: Definition) -> Iterator[Problem]:
@@ -76,6 +91,8 @@ def _check_step(at: str, step: Step, known: set[str]) -> Iterator[Problem]:
 
 
 def _check_rules(at: str, step: Step) -> Iterator[Problem]:
+    if len(step.on_error) > RULES_MAX:
+        yield error(f"{at}.on_error", "RULES_TOO_MANY", f"A step can have {RULES_MAX} rules at the most; join some.")
     for j, rule in enumerate(step.on_error):
         if rule.output_template and rule.then is not OnError.CONTINUE:
             message = "Only a rule that continues gives an output: leave the template out, or continue."

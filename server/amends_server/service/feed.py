@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 from amends.v1 import orchestrator_pb2
 from amends_server.codec import decode, to_wire
-from amends_server.config import WATCHERS_MAX
+from amends_server.config import WAITING_MAX, WATCHERS_MAX
 from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
 from amends_server.engine.action import CALL_IN_FLIGHT
 from amends_server.engine.commands import Complete, Rejected
@@ -41,6 +41,7 @@ class Feed:
         self._runner = runner
         self._hub = hub
         self._streams = 0
+        self._waiting = 0
 
     async def watch(
         self, key: SagaKey, after_sequence: int
@@ -85,16 +86,18 @@ class Feed:
     async def settled(self, key: SagaKey) -> View:
         """Return a saga once it is final or STUCK.
 
+        :raises Overloaded: if as many wait as may.
         :raises ShuttingDown: if the process is about to end before that.
         :raises SagaHalted: if it will get nowhere in this process.
         """
-        while True:
-            view = await self._settled_once(key)
-            if view is not None:
-                return view
-            self._runner.halts.check(key)
-            if self._hub.closed:
-                raise ShuttingDown()
+        with self._room():
+            while True:
+                view = await self._settled_once(key)
+                if view is not None:
+                    return view
+                self._runner.halts.check(key)
+                if self._hub.closed:
+                    raise ShuttingDown()
 
     async def _settled_once(self, key: SagaKey) -> View | None:
         """Wait until the saga has settled; None if it has to be looked at again."""
@@ -119,9 +122,10 @@ class Feed:
         """Bring the outcome of a step, once no call of it is in flight.
 
         :raises Rejected: if nobody waits for it.
+        :raises Overloaded: if as many wait as may.
         :raises ShuttingDown: if the process is about to end before that.
         """
-        with self._hub.watch(key) as grown:
+        with self._room(), self._hub.watch(key) as grown:
             while True:
                 grown.clear()
                 try:
@@ -130,6 +134,16 @@ class Feed:
                     if rejected.reason != CALL_IN_FLIGHT:
                         raise
                 await self._more(key, grown)
+
+    @contextmanager
+    def _room(self) -> Generator[None]:
+        if self._waiting >= WAITING_MAX:
+            raise Overloaded("calls that wait", WAITING_MAX)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     async def _more(self, key: SagaKey, grown: asyncio.Event) -> None:
         if self._hub.closed:  # said by us, or the transport would cut the call off with a status that says nothing

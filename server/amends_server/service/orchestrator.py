@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from amends.v1 import orchestrator_pb2_grpc as pb_grpc
 from amends.v1 import saga_pb2
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.clock import Clock
+from amends_server.config import SESSIONS_MAX
 from amends_server.convert.definition import (
     definition_body,
     diagnose,
@@ -35,8 +37,10 @@ from amends_server.errors import (
     CorruptRecord,
     DefinitionInUse,
     DefinitionNotFound,
+    Overloaded,
     SagaAlreadyExists,
     SagaNotFound,
+    ServiceError,
     ShuttingDown,
 )
 from amends_server.hub import Hub
@@ -58,7 +62,7 @@ from amends_server.service.filters import read_filter
 from amends_server.service.peers import Peers
 from amends_server.service.session import Session, Starter, Told
 from amends_server.service.starts import Start, read_start
-from amends_server.status import refusals
+from amends_server.status import abort, refusals
 from amends_server.store.protocol import (
     Cursor,
     InUse,
@@ -282,6 +286,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[pb.OrchestratorServiceSessionRequest], context: Context
     ) -> None:
+        if len(self._sessions) >= SESSIONS_MAX:
+            await abort(context, Overloaded("sessions", SESSIONS_MAX))
         session = Session(
             context,
             starter=Starter.of(context),
@@ -293,6 +299,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self._sessions.add(session)
         try:
             await session.run()
+        except ServiceError as refusal:
+            await abort(context, refusal)
         finally:
             self._sessions.discard(session)
 
@@ -358,7 +366,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def _check_participants(self, definition: Definition, field: str) -> list[Problem]:
         found = await self._participants.check(definition)
         if _errors(found):
-            raise InvalidDefinition([_under(field, problem) for problem in found])
+            raise InvalidDefinition([replace(problem, field=f"{field}.{problem.field}") for problem in found])
         return found
 
     def _stored(self, namespace: str, definition: Definition) -> StoredDefinition:
@@ -388,7 +396,3 @@ def _errors(problems: list[Problem]) -> bool:
 
 def _worst_first(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
-
-
-def _under(field: str, problem: Problem) -> Problem:
-    return Problem(problem.severity, f"{field}.{problem.field}", problem.code, problem.message)

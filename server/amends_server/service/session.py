@@ -20,7 +20,7 @@ from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
 from amends_server.convert.saga import result_to_wire
 from amends_server.engine.state import State
 from amends_server.engine.value import dataclass
-from amends_server.errors import NotWaitedFor, Overloaded, ShuttingDown
+from amends_server.errors import NotWaitedFor, Overloaded, RequestUnreadable, ServiceError, ShuttingDown
 from amends_server.hub import Hub, Settled
 from amends_server.reader import View
 from amends_server.service.fields import principal, traceparent
@@ -36,6 +36,12 @@ STARTS_MAX = 1_024
 
 WAITS_MAX = 10_000
 """Ends that one session waits for: as many as there may be sagas in memory. Of the oldest, clients have to ask."""
+
+STARTS_BYTES_MAX = 32 << 20
+"""Of starts that are not acknowledged yet: no more is read from the stream until they are."""
+
+ENDS_MAX = 4_096
+"""Ends kept for a client that does not take them, as many as ours gives credits for. Of others it has to ask."""
 
 BATCH_BYTES_MAX = 1 << 20
 """Of outcomes in one message: none waits long for the bytes of others."""
@@ -89,22 +95,32 @@ class Session:
         self._hub = hub
         self._tasks = Tasks()
         self._outcomes: deque[_Outcome] = deque()
-        self._waits: OrderedDict[int, tuple[SagaKey, Settled]] = OrderedDict()
+        self._waits: OrderedDict[int, tuple[int, SagaKey, Settled]] = OrderedDict()
+        self._last_wait = 0
         self._unacknowledged = 0
+        self._unacknowledged_bytes = 0
+        self._acknowledged = asyncio.Event()
+        self._start_credits = STARTS_MAX
         self._start_credits_owed = STARTS_MAX
         self._result_credits = 0
         self._ending = False
+        self._refusal: ServiceError | None = None
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until the client goes, or, once `drain` was called, until all starts are answered."""
+        """Serve until the client goes, or, once `drain` was called, until all starts are answered.
+
+        :raises ServiceError: if the client sends what cannot be read, or far more than it was allowed to.
+        """
         reader = asyncio.create_task(self._read())
         try:
             while (response := await self._next()) is not None:
                 await self._context.write(response)
+            if self._refusal is not None:
+                raise self._refusal
         finally:
             reader.cancel()
-            for key, settled in self._waits.values():
+            for _, key, settled in self._waits.values():
                 self._hub.leave(key, settled)
             self._waits.clear()
             await self._tasks.close()
@@ -118,20 +134,35 @@ class Session:
 
     async def _read(self) -> None:
         try:
-            while isinstance(request := await self._context.read(), pb.OrchestratorServiceSessionRequest):
+            while (request := await self._context.read()) is not grpc.aio.EOF:
+                if not isinstance(request, pb.OrchestratorServiceSessionRequest):
+                    raise RequestUnreadable()
                 self._result_credits += request.result_credits
                 for start in request.starts:
                     self._take(start.id, start.start)
                 self._wake.set()
+                await self._make_room(request)
+        except ServiceError as refusal:
+            self._refusal = refusal
         finally:
             self.drain()
 
+    async def _make_room(self, request: pb.OrchestratorServiceSessionRequest) -> None:
+        """Let large starts become durable before more are read: the client waits, and memory stays bounded."""
+        self._unacknowledged_bytes += request.ByteSize()
+        while self._unacknowledged and self._unacknowledged_bytes > STARTS_BYTES_MAX:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+
     def _take(self, start_id: int, request: pb.StartSagaRequest) -> None:
+        self._start_credits -= 1
+        if self._start_credits < -STARTS_MAX:  # each refusal is kept until the client takes it
+            raise Overloaded("starts under way", STARTS_MAX)
         self._unacknowledged += 1
         try:
             if self._ending:
                 raise ShuttingDown()
-            if self._unacknowledged + len(self._outcomes) > STARTS_MAX + WAITS_MAX:
+            if self._start_credits < 0:
                 raise Overloaded("starts under way", STARTS_MAX)
             if not self._begin(request, self._starter, partial(self._told, start_id, request)):
                 self._tasks.hold(self._start_slowly(start_id, request))
@@ -157,7 +188,7 @@ class Session:
             self._acknowledge(start_id, request.wait, View(key, birth, outcome))
 
     def _acknowledge(self, start_id: int, wait: bool, view: View) -> None:
-        self._unacknowledged -= 1
+        self._answered()
         self._tell(_Outcome(start_id, view))
         if wait and (view.state.final or view.state.stuck is not None):
             self._tell(_Outcome(start_id, view, whole=True))
@@ -167,21 +198,31 @@ class Session:
             self._wait(start_id, view.key, view.birth)
 
     def _wait(self, start_id: int, key: SagaKey, birth: Birth) -> None:
+        self._last_wait += 1
+        wait = self._last_wait  # the client's ids may come twice
+
         def settled(state: State | None) -> None:
-            del self._waits[start_id]
-            self._tell(
-                _Outcome(start_id, _not_waited_for(key) if state is None else View(key, birth, state), whole=True)
-            )
+            del self._waits[wait]
+            if state is None or len(self._outcomes) >= ENDS_MAX:
+                self._tell(_Outcome(start_id, _not_waited_for(key), whole=True))
+            else:
+                self._tell(_Outcome(start_id, View(key, birth, state), whole=True))
 
         if len(self._waits) >= WAITS_MAX:
-            oldest, (its_key, its_settled) = self._waits.popitem(last=False)
+            _, (oldest, its_key, its_settled) = self._waits.popitem(last=False)
             self._hub.leave(its_key, its_settled)
             self._tell(_Outcome(oldest, _not_waited_for(its_key), whole=True))
-        self._waits[start_id] = (key, settled)
+        self._waits[wait] = (start_id, key, settled)
         self._hub.wait(key, settled)
 
-    def _refuse(self, start_id: int, request: pb.StartSagaRequest, error: Exception) -> None:
+    def _answered(self) -> None:
         self._unacknowledged -= 1
+        if not self._unacknowledged:
+            self._unacknowledged_bytes = 0
+            self._acknowledged.set()
+
+    def _refuse(self, start_id: int, request: pb.StartSagaRequest, error: Exception) -> None:
+        self._answered()
         self._tell(_Outcome(start_id, to_status(error, report("Session", request, error))))
 
     def _tell(self, outcome: _Outcome) -> None:
@@ -196,6 +237,8 @@ class Session:
             self._wake.clear()
             response = pb.OrchestratorServiceSessionResponse()
             self._add_outcomes(response)
+            if self._refusal is not None:
+                return None
             if response.outcomes or self._start_credits_owed >= STARTS_MAX:
                 response.start_credits, self._start_credits_owed = self._start_credits_owed, 0
                 return response
@@ -211,6 +254,7 @@ class Session:
             size += _write(response.outcomes.add(), outcome)
             if not outcome.whole:
                 self._start_credits_owed += 1
+                self._start_credits += 1
 
 
 def _write(to: pb.SessionOutcome, outcome: _Outcome) -> int:

@@ -37,6 +37,8 @@ RESULTS_MAX = 4_096
 OPENING_S = 5.0
 """How long a participant may take to say how many calls it takes, connecting included; after that it is not there."""
 
+_TOO_MANY = f"it sent more than {RESULTS_MAX} results that nobody waits for"
+
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 LateTold = Callable[[LateCall, Verdict], None]
@@ -99,6 +101,7 @@ class Session:
         self._last_id = 0
         self._call_credits = 0
         self._result_credits_owed = RESULTS_MAX
+        self._strangers = 0
         self._begun = self._fruitful = self._gave_up = self._leaving = False
         self._wake = asyncio.Event()
         self._wake.set()
@@ -171,7 +174,11 @@ class Session:
             while (response := await self._stream.read()) is not grpc.aio.EOF:
                 if not isinstance(response, participant_pb2.SessionResponse):  # None, when it cannot be decoded
                     return grpc.StatusCode.INTERNAL, "a response cannot be decoded"
+                if len(response.results) > RESULTS_MAX:
+                    return grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY
                 self._take(response)
+                if self._strangers > RESULTS_MAX:
+                    return grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY
         except grpc.aio.AioRpcError as error:
             return error.code(), error.details() or ""
         except grpc.aio.UsageError as error:  # the channel was closed under the stream
@@ -229,6 +236,7 @@ class Session:
         call_id = result.id
         attempt = self._open.pop(call_id, None)
         if attempt is not None:
+            self._strangers = 0
             self._deadlines.remove(call_id)
             if result.not_taken and self._returned(self, attempt):
                 self._leaving = True
@@ -241,7 +249,9 @@ class Session:
         elif (late := self._late.pop(call_id)) is not None:
             self._tell_late(late, self._verdict(result, compensation=late.compensation))
         else:
-            log.warning("result_unknown", participant=self._participant)
+            self._strangers += 1
+            if self._strangers == 1:  # more of them say nothing more
+                log.warning("result_unknown", participant=self._participant)
 
     def _verdict(self, result: participant_pb2.SessionResult, *, compensation: bool) -> Verdict:
         if result.status_code == 0:

@@ -11,7 +11,7 @@ import asyncpg
 
 from amends_server.store.postgres.statements import Db
 from amends_server.store.postgres.trouble import FAILURES, TRANSIENT, WrongServer, place_of, unavailable
-from amends_server.store.protocol import Unavailable
+from amends_server.store.protocol import Unavailable, Unwritable
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -98,7 +98,7 @@ class Connections:
     async def read(self, work: Work[T]) -> T:
         """Do the reading; each statement sees one state of the database.
 
-        :raises Unavailable: if it failed.
+        :raises Unavailable: if it failed. :raises Unwritable: if no row could hold what is looked for.
         """
         pool = _opened(self._others)
         return await self._trying(lambda: _read(pool, work))
@@ -112,6 +112,8 @@ class Connections:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 return await act()
+            except asyncpg.DataError as error:  # text with a NUL, to which PostgreSQL has no match either
+                raise Unwritable(f"The PostgreSQL database {self.place} cannot hold it: {error}.") from None
             except TRANSIENT as error:
                 if attempt == ATTEMPTS_MAX:
                     raise unavailable(self.place, error) from error
