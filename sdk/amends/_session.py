@@ -97,7 +97,14 @@ class Session:
         else:
             task = asyncio.create_task(self._do(call))
             self._running.add(task)
-            task.add_done_callback(partial(self._done, call.id))
+            task.add_done_callback(partial(self._done, call.id, self._limit(call, task)))
+
+    def _limit(self, call: participant_pb2.SessionCall, task: asyncio.Task[None]) -> asyncio.TimerHandle | None:
+        """Have a call broken off when its time is up."""
+        if not call.HasField("timeout"):
+            return None
+        timeout_s = call.timeout.seconds + call.timeout.nanos / 1e9
+        return asyncio.get_running_loop().call_later(timeout_s, task.cancel)
 
     def _refuse(self, call: participant_pb2.SessionCall, code: grpc.StatusCode, message: str) -> None:
         """Tell of a call that its handler was not and will not be run for it."""
@@ -108,10 +115,14 @@ class Session:
     async def _do(self, call: participant_pb2.SessionCall) -> None:
         self._results.append(await self._answer(call))
 
-    def _done(self, call_id: int, task: asyncio.Task[None]) -> None:
+    def _done(self, call_id: int, timer: asyncio.TimerHandle | None, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        late = timer is not None and timer.when() <= asyncio.get_running_loop().time()
+        if timer is not None:
+            timer.cancel()
         if task.cancelled() or task.exception() is not None:  # a call without result would never give its credit back
-            self._results.append(refused(call_id, grpc.StatusCode.INTERNAL, "the participant broke the call off"))
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.INTERNAL
+            self._results.append(refused(call_id, code, "the participant broke the call off"))
         self._wake.set()
 
     async def _next(self) -> participant_pb2.SessionResponse | None:

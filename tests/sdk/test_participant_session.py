@@ -77,6 +77,17 @@ async def test_results_wait_for_credits(stream: Stream) -> None:
     assert len(await results(stream, 16)) == 16
 
 
+async def test_a_call_is_broken_off_when_its_time_is_up(stream: Stream) -> None:
+    """As a single call is: a handler that nobody waits for any more must not run on beside its compensation."""
+    assert (await read(stream)).call_credits == CALLS_MAX
+    late = call(1, "hang")
+    late.timeout.FromMilliseconds(50)
+    await stream.write(request(late, call(2, "hang"), result_credits=2))
+    (result,) = await results(stream, 1)
+    assert (result.id, result.status_code) == (1, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    assert running == 1, "the other one may take as long as it likes"
+
+
 async def test_each_result_gives_a_credit_back(stream: Stream) -> None:
     given = (await read(stream)).call_credits
     await stream.write(request(*(call(i, "echo") for i in range(10)), result_credits=10))

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from amends.v1 import payload_pb2 as amends_dot_v1_dot_payload__pb2
 from amends.v1 import saga_pb2 as amends_dot_v1_dot_saga__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61mends/v1/participant.proto\x12\tamends.v1\x1a\x17\x61mends/v1/payload.proto\x1a\x14\x61mends/v1/saga.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\x04\x43\x61ll\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\x12\x12\n\ndefinition\x18\x07 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x08 \x01(\x03\x12+\n\x06labels\x18\t \x03(\x0b\x32\x1b.amends.v1.Call.LabelsEntry\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x18\n\x10\x63ompletion_token\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x0e\x45xecuteRequest\x12\x1d\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Call\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.amends.v1.Payload\"2\n\x0f\x45xecuteResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.amends.v1.Reply\"\x8e\x02\n\x11\x43ompensateRequest\x12\x1d\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Call\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x13\n\x0b\x65xecute_key\x18\x03 \x01(\t\x12!\n\x05input\x18\x04 \x01(\x0b\x32\x12.amends.v1.Payload\x12\"\n\x06output\x18\x05 \x01(\x0b\x32\x12.amends.v1.Payload\x12%\n\targuments\x18\x06 \x01(\x0b\x32\x12.amends.v1.Payload\x12&\n\nsaga_input\x18\x07 \x01(\x0b\x32\x12.amends.v1.Payload\x12\x1f\n\x05\x63\x61use\x18\x08 \x01(\x0b\x32\x10.amends.v1.Cause\"5\n\x12\x43ompensateResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.amends.v1.Reply\"\x11\n\x0f\x44\x65scribeRequest\"V\n\x10\x44\x65scribeResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12-\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1c.amends.v1.ActionDescription\"}\n\x11\x41\x63tionDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10has_compensation\x18\x02 \x01(\x08\x12\x14\n\x0cinput_schema\x18\x03 \x01(\t\x12\x15\n\routput_schema\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"O\n\x0eSessionRequest\x12%\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x16.amends.v1.SessionCall\x12\x16\n\x0eresult_credits\x18\x02 \x01(\x05\"\x83\x01\n\x0bSessionCall\x12\n\n\x02id\x18\x01 \x01(\x03\x12,\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x19.amends.v1.ExecuteRequestH\x00\x12\x32\n\ncompensate\x18\x03 \x01(\x0b\x32\x1c.amends.v1.CompensateRequestH\x00\x42\x06\n\x04kind\"R\n\x0fSessionResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.amends.v1.SessionResult\x12\x14\n\x0c\x63\x61ll_credits\x18\x02 \x01(\x05\"|\n\rSessionResult\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x1f\n\x05reply\x18\x02 \x01(\x0b\x32\x10.amends.v1.Reply\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12\x16\n\x0estatus_message\x18\x04 \x01(\t\x12\x11\n\tnot_taken\x18\x05 \x01(\x08\x32\xac\x02\n\x12ParticipantService\x12@\n\x07\x45xecute\x12\x19.amends.v1.ExecuteRequest\x1a\x1a.amends.v1.ExecuteResponse\x12I\n\nCompensate\x12\x1c.amends.v1.CompensateRequest\x1a\x1d.amends.v1.CompensateResponse\x12\x43\n\x08\x44\x65scribe\x12\x1a.amends.v1.DescribeRequest\x1a\x1b.amends.v1.DescribeResponse\x12\x44\n\x07Session\x12\x19.amends.v1.SessionRequest\x1a\x1a.amends.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61mends/v1/participant.proto\x12\tamends.v1\x1a\x17\x61mends/v1/payload.proto\x1a\x14\x61mends/v1/saga.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x02\n\x04\x43\x61ll\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\r\n\x05\x65poch\x18\x06 \x01(\x03\x12\x12\n\ndefinition\x18\x07 \x01(\t\x12\x1a\n\x12\x64\x65\x66inition_version\x18\x08 \x01(\x03\x12+\n\x06labels\x18\t \x03(\x0b\x32\x1b.amends.v1.Call.LabelsEntry\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x18\n\x10\x63ompletion_token\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x0e\x45xecuteRequest\x12\x1d\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Call\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.amends.v1.Payload\"2\n\x0f\x45xecuteResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.amends.v1.Reply\"\x8e\x02\n\x11\x43ompensateRequest\x12\x1d\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Call\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x13\n\x0b\x65xecute_key\x18\x03 \x01(\t\x12!\n\x05input\x18\x04 \x01(\x0b\x32\x12.amends.v1.Payload\x12\"\n\x06output\x18\x05 \x01(\x0b\x32\x12.amends.v1.Payload\x12%\n\targuments\x18\x06 \x01(\x0b\x32\x12.amends.v1.Payload\x12&\n\nsaga_input\x18\x07 \x01(\x0b\x32\x12.amends.v1.Payload\x12\x1f\n\x05\x63\x61use\x18\x08 \x01(\x0b\x32\x10.amends.v1.Cause\"5\n\x12\x43ompensateResponse\x12\x1f\n\x05reply\x18\x01 \x01(\x0b\x32\x10.amends.v1.Reply\"\x11\n\x0f\x44\x65scribeRequest\"V\n\x10\x44\x65scribeResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12-\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1c.amends.v1.ActionDescription\"}\n\x11\x41\x63tionDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10has_compensation\x18\x02 \x01(\x08\x12\x14\n\x0cinput_schema\x18\x03 \x01(\t\x12\x15\n\routput_schema\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"O\n\x0eSessionRequest\x12%\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x16.amends.v1.SessionCall\x12\x16\n\x0eresult_credits\x18\x02 \x01(\x05\"\xaf\x01\n\x0bSessionCall\x12\n\n\x02id\x18\x01 \x01(\x03\x12,\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x19.amends.v1.ExecuteRequestH\x00\x12\x32\n\ncompensate\x18\x03 \x01(\x0b\x32\x1c.amends.v1.CompensateRequestH\x00\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04kind\"R\n\x0fSessionResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.amends.v1.SessionResult\x12\x14\n\x0c\x63\x61ll_credits\x18\x02 \x01(\x05\"|\n\rSessionResult\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x1f\n\x05reply\x18\x02 \x01(\x0b\x32\x10.amends.v1.Reply\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12\x16\n\x0estatus_message\x18\x04 \x01(\t\x12\x11\n\tnot_taken\x18\x05 \x01(\x08\x32\xac\x02\n\x12ParticipantService\x12@\n\x07\x45xecute\x12\x19.amends.v1.ExecuteRequest\x1a\x1a.amends.v1.ExecuteResponse\x12I\n\nCompensate\x12\x1c.amends.v1.CompensateRequest\x1a\x1d.amends.v1.CompensateResponse\x12\x43\n\x08\x44\x65scribe\x12\x1a.amends.v1.DescribeRequest\x1a\x1b.amends.v1.DescribeResponse\x12\x44\n\x07Session\x12\x19.amends.v1.SessionRequest\x1a\x1a.amends.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CALL_LABELSENTRY']._loaded_options = None
   _globals['_CALL_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CALL']._serialized_start=123
-  _globals['_CALL']._serialized_end=460
-  _globals['_CALL_LABELSENTRY']._serialized_start=415
-  _globals['_CALL_LABELSENTRY']._serialized_end=460
-  _globals['_EXECUTEREQUEST']._serialized_start=462
-  _globals['_EXECUTEREQUEST']._serialized_end=560
-  _globals['_EXECUTERESPONSE']._serialized_start=562
-  _globals['_EXECUTERESPONSE']._serialized_end=612
-  _globals['_COMPENSATEREQUEST']._serialized_start=615
-  _globals['_COMPENSATEREQUEST']._serialized_end=885
-  _globals['_COMPENSATERESPONSE']._serialized_start=887
-  _globals['_COMPENSATERESPONSE']._serialized_end=940
-  _globals['_DESCRIBEREQUEST']._serialized_start=942
-  _globals['_DESCRIBEREQUEST']._serialized_end=959
-  _globals['_DESCRIBERESPONSE']._serialized_start=961
-  _globals['_DESCRIBERESPONSE']._serialized_end=1047
-  _globals['_ACTIONDESCRIPTION']._serialized_start=1049
-  _globals['_ACTIONDESCRIPTION']._serialized_end=1174
-  _globals['_SESSIONREQUEST']._serialized_start=1176
-  _globals['_SESSIONREQUEST']._serialized_end=1255
-  _globals['_SESSIONCALL']._serialized_start=1258
-  _globals['_SESSIONCALL']._serialized_end=1389
-  _globals['_SESSIONRESPONSE']._serialized_start=1391
-  _globals['_SESSIONRESPONSE']._serialized_end=1473
-  _globals['_SESSIONRESULT']._serialized_start=1475
-  _globals['_SESSIONRESULT']._serialized_end=1599
-  _globals['_PARTICIPANTSERVICE']._serialized_start=1602
-  _globals['_PARTICIPANTSERVICE']._serialized_end=1902
+  _globals['_CALL']._serialized_start=155
+  _globals['_CALL']._serialized_end=492
+  _globals['_CALL_LABELSENTRY']._serialized_start=447
+  _globals['_CALL_LABELSENTRY']._serialized_end=492
+  _globals['_EXECUTEREQUEST']._serialized_start=494
+  _globals['_EXECUTEREQUEST']._serialized_end=592
+  _globals['_EXECUTERESPONSE']._serialized_start=594
+  _globals['_EXECUTERESPONSE']._serialized_end=644
+  _globals['_COMPENSATEREQUEST']._serialized_start=647
+  _globals['_COMPENSATEREQUEST']._serialized_end=917
+  _globals['_COMPENSATERESPONSE']._serialized_start=919
+  _globals['_COMPENSATERESPONSE']._serialized_end=972
+  _globals['_DESCRIBEREQUEST']._serialized_start=974
+  _globals['_DESCRIBEREQUEST']._serialized_end=991
+  _globals['_DESCRIBERESPONSE']._serialized_start=993
+  _globals['_DESCRIBERESPONSE']._serialized_end=1079
+  _globals['_ACTIONDESCRIPTION']._serialized_start=1081
+  _globals['_ACTIONDESCRIPTION']._serialized_end=1206
+  _globals['_SESSIONREQUEST']._serialized_start=1208
+  _globals['_SESSIONREQUEST']._serialized_end=1287
+  _globals['_SESSIONCALL']._serialized_start=1290
+  _globals['_SESSIONCALL']._serialized_end=1465
+  _globals['_SESSIONRESPONSE']._serialized_start=1467
+  _globals['_SESSIONRESPONSE']._serialized_end=1549
+  _globals['_SESSIONRESULT']._serialized_start=1551
+  _globals['_SESSIONRESULT']._serialized_end=1675
+  _globals['_PARTICIPANTSERVICE']._serialized_start=1678
+  _globals['_PARTICIPANTSERVICE']._serialized_end=1978
 # @@protoc_insertion_point(module_scope)

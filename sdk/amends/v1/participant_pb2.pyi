@@ -7,6 +7,7 @@ from amends.v1 import payload_pb2 as _payload_pb2
 from amends.v1 import saga_pb2 as _saga_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -375,6 +376,7 @@ class SessionCall(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     EXECUTE_FIELD_NUMBER: _builtins.int
     COMPENSATE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Names the call within this stream."""
     @_builtins.property
@@ -385,16 +387,23 @@ class SessionCall(_message.Message):
     def compensate(self) -> Global___CompensateRequest:
         """An undoing."""
 
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the orchestrator waits for the result, from when it sends the call. Clocks differ, and a stream has no
+        deadlines of its own: a participant breaks the call off by this, as it does with a single call.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         execute: Global___ExecuteRequest | None = ...,
         compensate: Global___CompensateRequest | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compensate", b"compensate", "execute", b"execute", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compensate", b"compensate", "execute", b"execute", "kind", b"kind", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensate", b"compensate", "execute", b"execute", "id", b"id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensate", b"compensate", "execute", b"execute", "id", b"id", "kind", b"kind", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["execute", "compensate"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -19,6 +19,7 @@ import grpc
 import structlog
 
 from amends.v1 import participant_pb2, participant_pb2_grpc
+from amends_server.convert.times import set_duration
 from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.payload import Error
 from amends_server.engine.value import dataclass
@@ -215,6 +216,7 @@ class Session:
             write_compensate(call.compensate, attempt.order, attempt.origin, attempt.expire_time)
         else:
             write_execute(call.execute, attempt.order, attempt.origin, attempt.expire_time)
+        set_duration(call.timeout, attempt.timeout_us)
         self._last_id += 1
         call.id = self._last_id
         self._open[self._last_id] = attempt
