@@ -24,22 +24,36 @@ class Measured(TypedDict):
 
 
 async def drive(one: Callable[[], Awaitable[None]], concurrency: int, seconds: float) -> Measured:
-    """Run `one` again and again, `concurrency` at a time."""
+    """Run `one` again and again, `concurrency` at a time.
+
+    It goes on after that time until as many have ended as run at a time: slow ones are measured for longer.
+    """
     begun, cpu_begun = time.perf_counter() + WARM_UP_S, time.process_time()
-    ends: list[tuple[float, float]] = []
+    count = 0
+    times: list[float] = []
+    stopped: float | None = None
 
     async def worker() -> None:
-        while (start := time.perf_counter()) < begun + seconds:
+        nonlocal count, stopped
+        while True:
+            start = time.perf_counter()
             await one()
             end = time.perf_counter()
-            ends.append((end, end - start))
+            count += 1
+            if stopped is not None:
+                return
+            if end >= begun:
+                times.append(end - start)
+            if end >= begun + seconds and len(times) >= concurrency:
+                stopped = end
+                return
 
     await asyncio.gather(*(worker() for _ in range(concurrency)))
-    # What is still on its way at the end is run to its end, and counts neither as a saga nor in the time.
-    times = sorted(took for end, took in ends if begun <= end <= begun + seconds)
+    assert stopped is not None, "workers end when it is over"
+    times.sort()
     return Measured(
-        sagas=len(ends),
-        sagas_per_s=len(times) / seconds,
+        sagas=count,  # what is on its way at the end is run to its end, and counts in nothing else
+        sagas_per_s=len(times) / (stopped - begun),
         p50_ms=_quantile(times, 0.5) * 1e3,
         p99_ms=_quantile(times, 0.99) * 1e3,
         cpu_s=time.process_time() - cpu_begun,
@@ -48,4 +62,4 @@ async def drive(one: Callable[[], Awaitable[None]], concurrency: int, seconds: f
 
 
 def _quantile(times: list[float], q: float) -> float:
-    return times[min(int(len(times) * q), len(times) - 1)] if times else float("nan")
+    return times[min(int(len(times) * q), len(times) - 1)]

@@ -1,0 +1,23 @@
+"""How a load is measured: nothing of the warming up, and slow sagas for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from amends_server.bench import load
+
+
+async def test_slow_sagas_are_measured_until_each_place_had_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "WARM_UP_S", 0.0)
+    measured = await load.drive(lambda: asyncio.sleep(0.05), 8, seconds=0.001)
+    assert 8 <= measured["sagas"] <= 15
+    assert 0 < measured["sagas_per_s"] < 8 / 0.05
+    assert 50 <= measured["p50_ms"] <= measured["p99_ms"]
+
+
+async def test_what_ends_while_it_warms_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "WARM_UP_S", 0.1)
+    measured = await load.drive(lambda: asyncio.sleep(0.02), 1, seconds=0.1)
+    assert measured["sagas"] > measured["sagas_per_s"] * 0.1
