@@ -33,15 +33,20 @@ class UnreadableRefused(grpc.aio.ServerInterceptor):
 
     def __init__(self, refuse: Refuse) -> None:
         self._refuse = refuse
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        method = handler_call_details.method
+        known = self._handlers.get(method)
+        if known is None and (handler := await continuation(handler_call_details)) is not None:
+            known = self._handlers[method] = self._refusing(handler)
+        return known
+
+    def _refusing(self, handler: Any) -> Handler:
         codecs = _or_unreadable(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._checked(handler.unary_unary), *codecs)

@@ -57,6 +57,8 @@ class Domain:
 
         :raises NotOwned: if another one has it, or if nobody takes it.
         """
+        if self.owns(key):  # nearly always
+            return
         try:
             async with asyncio.timeout(TAKEOVER_S):
                 while not self.owns(key):

@@ -65,6 +65,7 @@ class Peers(grpc.aio.ServerInterceptor):
         self._ownership = ownership
         self._options = options
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -77,11 +78,15 @@ class Peers(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method not in _PASSED_ON or _was_forwarded(handler_call_details.invocation_metadata):
-            return handler
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = await continuation(handler_call_details)
+            if handler is not None and method in _PASSED_ON:
+                handler = self._handlers[method] = self._passing_on(method, handler)
+        return handler
 
+    def _passing_on(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         do: Any = handler.unary_unary
         serializer: Any = handler.response_serializer
 
@@ -96,7 +101,7 @@ class Peers(grpc.aio.ServerInterceptor):
     async def _handle(
         self, do: Callable[[Any, Context], Awaitable[Any]], method: str, request: Any, context: Context
     ) -> Any:
-        if request.saga_id:
+        if request.saga_id and not _was_forwarded(context.invocation_metadata()):
             try:
                 key = read_key(request.namespace, request.saga_id)
                 answer = await self.ask(method, key, request, context.invocation_metadata())
