@@ -173,6 +173,8 @@ def test_a_list_of_itself_has_a_type() -> None:
         }
     )
     assert schema.field(["a"]).type is not None
+    reader = compensatable("a", when="size(input.a) > 0 && input.a[0][0] == []")
+    assert check(define(reader, input_schema=json.dumps(schema.tree))) == []
 
 
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from amends_server.engine.bounds import PATTERN_BYTES_MAX, Bounds, bounds_of
 from amends_server.engine.expressions import Type
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError, parse_json
+from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.payload import Json, Payload
 from amends_server.engine.value import dataclass
 
@@ -23,6 +23,9 @@ _TYPES = {"integer": Type.INT, "string": Type.STRING, "boolean": Type.BOOL}
 
 REFERENCES_MAX = 16
 """How many references to follow from one field: more is a circle."""
+
+LISTS_MAX = 8
+"""Lists of lists whose type is told: a list of itself has no end, and CEL takes no more than 13."""
 
 _COMBINED = frozenset({"anyOf", "oneOf", "allOf", "if", "not", "$dynamicRef", "patternProperties"})
 
@@ -103,12 +106,12 @@ class Schema:
             fragment = self._resolve(properties[name])
         return Field(self._type(fragment) if always else None, len(names))
 
-    def _type(self, fragment: _Fragment, levels: int = DEPTH_MAX) -> Type | None:
+    def _type(self, fragment: _Fragment, levels: int = LISTS_MAX) -> Type | None:
         kind = fragment.get("type")
         if _COMBINED & fragment.keys() or not isinstance(kind, str):
             return None
         if kind == "array":
-            items = fragment.get("items") if levels else None  # a list of itself has no end
+            items = fragment.get("items") if levels else None
             inner = self._type(self._resolve(items), levels - 1) if isinstance(items, dict) else None
             return Type.List(inner or Type.DYN)
         return _TYPES.get(kind)
