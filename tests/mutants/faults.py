@@ -14,6 +14,8 @@ WORLDS = "tests/engine/test_properties.py::test_no_world_breaks_an_invariant"
 RUNNER = "tests/server/test_runner.py::"
 CORNERS = "tests/engine/test_corner_cases.py::"
 SAGAS = "tests/store/test_store_sagas.py::"
+RULE = "sdk/amends/barrier/_rule.py"
+CONTRACT = "tests/barrier/test_barrier_contract.py::"
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ MUTANTS = (
         SERVER + "transport/verdicts.py",
         '        return _unreadable(participant, "the response cannot be decoded")\n',
         "        return Succeeded(None)\n",
-        "tests/acceptance/test_wire_faults.py",
+        "tests/acceptance/test_wire_faults.py::test_an_unclear_answer_is_unknown_and_never_a_success",
     ),
     # Start and watch
     Mutant(
@@ -338,5 +340,61 @@ MUTANTS = (
         "            if step.action.attempts and step.action.due_time is not None and",
         "            if step.action.due_time is not None and",
         "tests/engine/test_making.py::test_i42_steps_that_would_make_too_much_at_once_wait_for_their_turn",
+    ),
+    # The barrier
+    Mutant(
+        "a compensation that comes first leaves no tombstone (I14, I15)",
+        RULE,
+        '            if await database.fetch(tx, ENTER, key=key, state="undone"):\n',
+        "            if not await database.fetch(tx, READ, key=key):\n",
+        CONTRACT + "test_i14_i15_a_compensate_that_comes_first_leaves_a_tombstone",
+        quick=True,
+    ),
+    Mutant(
+        "an execute that comes late is told that all is well (I15)",
+        RULE,
+        '        case "undone" | "undoing":\n            return _undone()\n',
+        '        case "undone" | "undoing":\n            return nothing_to_undo()\n',
+        CONTRACT + "test_i14_i15_a_compensate_that_comes_first_leaves_a_tombstone",
+    ),
+    Mutant(
+        "the key is looked for before it is written, instead of being written first (I13, I18)",
+        RULE,
+        '            if not await database.fetch(tx, ENTER, key=key, state="begun"):\n'
+        "                return await _kept(database, tx, key)\n",
+        "            if await database.fetch(tx, READ, key=key):\n"
+        "                return await _kept(database, tx, key)\n"
+        '            await database.fetch(tx, ENTER, key=key, state="begun")\n',
+        "tests/barrier/test_barrier_orders.py::test_i18_two_calls_of_a_key_in_every_order",
+    ),
+    Mutant(
+        "what a handler did before it refused stays (I16)",
+        RULE,
+        '        async with database.savepoint(tx):\n            return "succeeded", await effect(tx)\n',
+        '        return "succeeded", await effect(tx)\n',
+        CONTRACT + "test_i16_a_refusal_is_kept_and_nothing_else_of_its_handler",
+    ),
+    Mutant(
+        "a verdict is not said to be stored (I16)",
+        RULE,
+        "    reply.stored = True\n    settled",
+        "    settled",
+        CONTRACT + "test_i16_a_duplicate_gets_the_first_reply_to_the_byte_and_has_no_effect",
+    ),
+    Mutant(
+        "an intent is taken over while another attempt is at it (I13)",
+        "sdk/amends/barrier/_statements.py",
+        "WHERE key = :key AND state = :before AND held_until <= {now} RETURNING reply\n",
+        "WHERE key = :key AND state = :before RETURNING reply\n",
+        "tests/barrier/test_barrier_outside.py::test_the_same_key_many_times_at_once_is_asked_for_once",
+    ),
+    # The test kit
+    Mutant(
+        "the check of every failure takes what is left over for nothing",
+        "sdk/amends/testing/check.py",
+        "        if result.status is not SagaStatus.STUCK and result.changed == wanted:\n",
+        "        if result.status is not SagaStatus.STUCK:\n",
+        "tests/sdk/test_testing_check.py::test_handlers_that_do_not_look_at_the_key_double_their_effects",
+        quick=True,
     ),
 )

@@ -16,6 +16,7 @@ from amends_server.engine.commands import Complete, Rejected
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.evolve import begin, evolve
 from amends_server.engine.graph import Graph
+from amends_server.engine.slim import slim
 from amends_server.engine.state import State
 from amends_server.errors import EventsNotKept, Overloaded, ShuttingDown
 from amends_server.hub import Hub
@@ -24,7 +25,10 @@ from amends_server.runner import Runner
 from amends_server.store.protocol import Record, SagaKey, Store
 
 EVENTS_PAGE = 200
-"""Events read at a time: a watcher that reads slowly holds no more than these (I38)."""
+"""Events read at a time."""
+
+EVENTS_BYTES_MAX = 128 * 1024
+"""Of events that a watcher holds while it reads slowly; or one event, if that is larger (I38)."""
 
 POLL_S = 0.25
 """How often the journal of a saga is read that another orchestrator runs, for those who watch it here."""
@@ -65,16 +69,16 @@ class Feed:
     async def _follow(
         self, key: SagaKey, after_sequence: int
     ) -> AsyncGenerator[orchestrator_pb2.WatchSagaResponse, None]:
-        _, entry, current = await self._reader.read(key)
-        if after_sequence > current.sequence:
-            raise EventsNotKept(key.saga_id, after_sequence, current.sequence)
+        graph = await self._graph(key, after_sequence)
         state: State | None = None
+        limit = EVENTS_PAGE
         with self._hub.watch(key) as grown:
             while state is None or not state.final:
                 grown.clear()
-                records = await self._store.read_records(key, state.sequence if state else 0, EVENTS_PAGE)
+                records = await self._store.read_records(key, state.sequence if state else 0, limit)
+                limit = _shorten(records)
                 for record in records:
-                    state = _fold_one(entry.graph, state, key, record)
+                    state = _fold_one(graph, state, key, record)
                     if record.sequence > after_sequence:
                         yield orchestrator_pb2.WatchSagaResponse(
                             event=to_wire(key, record), status=SAGA_STATUS_TO_WIRE[state.status]
@@ -82,6 +86,13 @@ class Feed:
                 if not records:
                     self._runner.halts.check(key)
                     await self._more(key, grown)
+
+    async def _graph(self, key: SagaKey, after_sequence: int) -> Graph:
+        """Return the graph of a saga that has got so far; its state with all its data is not kept while one watches."""
+        _, entry, current = await self._reader.read(key)
+        if after_sequence > current.sequence:
+            raise EventsNotKept(key.saga_id, after_sequence, current.sequence)
+        return entry.graph
 
     async def settled(self, key: SagaKey) -> View:
         """Return a saga once it is final or STUCK.
@@ -161,8 +172,19 @@ class Feed:
 
 
 def _fold_one(graph: Graph, state: State | None, key: SagaKey, record: Record) -> State:
-    event = decode(key, record)
+    event = slim(decode(key, record))
     if state is not None:
         return evolve(state, event)
     assert isinstance(event, SagaStarted), "a journal begins with SagaStarted"
     return begin(graph, event)
+
+
+def _shorten(records: list[Record]) -> int:
+    """Let go of the records behind the first ones that fit, and return how many to read the next time."""
+    size = 0
+    for place, record in enumerate(records):
+        size += len(record.body)
+        if size > EVENTS_BYTES_MAX:
+            del records[max(1, place) :]
+            return max(1, place)
+    return EVENTS_PAGE

@@ -1,0 +1,101 @@
+"""Floods: watchers by the thousand, watchers that read nothing, and messages above all limits. Others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from amends_server.config import WATCHERS_MAX
+from tests.acceptance.harness import Process, World, definition, in_progress, step, succeed
+
+MIB = 1 << 20
+WAIT_S = 30.0
+GROWTH_MAX = 150 * MIB
+"""Far below what would be held if it were held: half a gigabyte in each of these tests, or more."""
+
+SILENT, WIDE_STEPS, WIDE_BYTES = 40, 100, 150_000
+"""Watchers that read nothing of a saga with fifteen megabytes of events."""
+
+Watch = grpc.aio.UnaryStreamCall[orchestrator_pb2.WatchSagaRequest, orchestrator_pb2.WatchSagaResponse]
+
+
+@pytest.fixture
+async def flooded(tmp_path: Path) -> AsyncIterator[World]:
+    """A world whose orchestrator has a process, and so a memory, of its own."""
+    async with World.opened(tmp_path, Process(tmp_path / "amends.db")) as world:
+        await world.client.register(definition("known", "one"))
+        yield world
+
+
+def memory_bytes(world: World) -> int:
+    """What the orchestrator has in memory now."""
+    assert isinstance(world.orchestrator, Process)
+    pages = int(Path(f"/proc/{world.orchestrator.pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+async def goes_on(world: World, saga_id: str) -> None:
+    """Run a saga of somebody else."""
+    async with asyncio.timeout(WAIT_S):
+        await (await world.client.start("known", 1, id=saga_id)).result()
+
+
+def watch(channel: grpc.aio.Channel, saga_id: str) -> Watch:
+    stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+    return stub.WatchSaga(orchestrator_pb2.WatchSagaRequest(saga_id=saga_id))
+
+
+async def channels(world: World, count: int, stack: AsyncExitStack) -> list[grpc.aio.Channel]:
+    """Connections of their own: what piles up in one holds up no other."""
+    options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+    address = world.orchestrator.address
+    return [await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options)) for _ in range(count)]
+
+
+async def test_i38_idle_watchers_cost_little_and_more_than_may_be_are_refused(flooded: World) -> None:
+    flooded.worker.on("one", in_progress(), saga="waits")
+    await flooded.client.start("known", 1, id="waits")
+    before = memory_bytes(flooded)
+    async with AsyncExitStack() as stack:
+        some = await channels(flooded, 12, stack)
+        watches = [watch(some[number % len(some)], "waits") for number in range(WATCHERS_MAX)]
+        async with asyncio.timeout(WAIT_S):
+            await asyncio.gather(*(each.read() for each in watches))
+            refused = [watch(some[0], "waits") for _ in range(50)]
+            codes = await asyncio.gather(*(each.code() for each in refused))
+        assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert memory_bytes(flooded) - before < GROWTH_MAX
+        await goes_on(flooded, "other")
+
+
+async def test_i38_watchers_that_read_nothing_make_no_memory_grow(flooded: World) -> None:
+    wide = definition("wide", *(step(f"s{number}", after=[]) for number in range(WIDE_STEPS)), output={})
+    for number in range(WIDE_STEPS):
+        flooded.worker.on(f"s{number}", succeed("x" * WIDE_BYTES))
+    await flooded.run(wide, id="wide")
+    before = memory_bytes(flooded)
+    async with AsyncExitStack() as stack:
+        silent = [watch(channel, "wide") for channel in await channels(flooded, SILENT, stack)]
+        async with asyncio.timeout(WAIT_S):
+            await asyncio.gather(*(each.read() for each in silent))
+        await goes_on(flooded, "other")
+        assert memory_bytes(flooded) - before < GROWTH_MAX
+
+
+async def test_i42_a_flood_of_messages_that_are_too_large_is_refused_and_others_go_on(flooded: World) -> None:
+    before = memory_bytes(flooded)
+    start = flooded.wire.channel.unary_unary("/amends.v1.OrchestratorService/StartSaga")
+    flood = bytes(8 * MIB)
+    for round_number in range(5):
+        calls: list[Any] = [start(flood, timeout=WAIT_S) for _ in range(20)]
+        assert set(await asyncio.gather(*(call.code() for call in calls))) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        await goes_on(flooded, f"other-{round_number}")
+    assert memory_bytes(flooded) - before < GROWTH_MAX
