@@ -13,9 +13,9 @@ serve: $(VENV)
 	$(BIN)/amends serve
 
 # Two workers: the machines this runs on have two cores, and the tests start servers of their own.
-# STORE=postgresql runs the acceptance tests over PostgreSQL.
+# STORE=postgresql runs the acceptance tests alone, over PostgreSQL: what else is about that store is in every run.
 test: $(VENV) $(GENERATOR)
-	AMENDS_TEST_STORE=$(STORE) $(BIN)/python -m pytest -n 2
+	AMENDS_TEST_STORE=$(STORE) $(BIN)/python -m pytest -n 2 $(if $(STORE),tests/acceptance)
 
 # SEEDS is how many; FIRST the first one; SEED=7 runs one and tells its story. A failing one is shrunk.
 simulate: $(VENV)

@@ -131,10 +131,14 @@ class ActiveSaga:
                 else:
                     follower(durable)
 
-    def distrust(self, error: Exception) -> None:
-        """Note that `state` is not to be built on any more, and tell those who wait."""
+    def forsake(self) -> None:
+        """Note that `state` is not to be built on any more."""
         self.disarm()
         self.state = None
+
+    def distrust(self, error: Exception) -> None:
+        """Note that `state` is not to be built on any more, and tell those who wait."""
+        self.forsake()
         waiting, self._followers = self._followers, []
         for _, follower in waiting:
             follower(error)

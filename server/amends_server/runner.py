@@ -345,7 +345,7 @@ class Runner:
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
         """Stop building on a saga of which an append failed. It is read again when the store is back."""
-        saga.distrust(error)
+        saga.distrust(NotOwned(saga.key.namespace, saga.key.saga_id) if isinstance(error, Stale) else error)
         if settle is not None:
             saga.unrecorded.append(settle)
         self._note_settled(saga)
@@ -365,8 +365,8 @@ class Runner:
         return self.domain.epoch_of(saga.key) == saga.origin.epoch
 
     def _drop(self, saga: ActiveSaga) -> None:
-        """Let go of a saga that somebody else may own now: nothing is decided on what this process has of it."""
-        saga.distrust(NotOwned(saga.key.namespace, saga.key.saga_id))
+        """Let go of a saga that somebody else may own now; what becomes of an append under way is told when it has."""
+        saga.forsake()
         del self._active[saga.key]
         self._hub.publish(saga.key, None)
         self._dropped.set()

@@ -177,7 +177,7 @@ async def test_c33_a_deadline_of_the_start_goes_before_that_of_the_definition(wo
     world.worker.on("one", UNAVAILABLE)
     waiting = definition("waiting", step("one", interval_s=60, attempts=9), deadline_s=3_600)
     await world.client.register(waiting)
-    handle = await world.client.start("waiting", None, id="s", deadline=0.1)
+    handle = await world.client.start("waiting", None, id="s", deadline=0.5)
     saga = await world.settled(handle)
     assert saga.status is SagaStatus.COMPENSATED
     assert saga.cause is not None

@@ -297,7 +297,8 @@ async def test_d44_a_backoff_goes_on_over_a_restart_and_is_not_early(killable: W
     [dispatched] = [
         e for e in await killable.journal() if e.kind == "step_dispatched" and (e.step, e.attempt) == ("two", 2)
     ]
-    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 1_000_000
+    # Late by the lease of the dead at the most, where a store has leases.
+    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 3_000_000
     assert killable.ledger.names("s") == ["one", "two", "two", "three"][:3]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from amends_server.engine.commands import Cancel, Rejected
+from amends_server.errors import NotOwned
 from amends_server.store.leases import Sole
-from amends_server.store.protocol import SagaKey
+from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
 from tests.server.house import HandClock, House, MoodyStore, step
 
 ONE = SagaKey("default", "one")
@@ -39,6 +40,35 @@ async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(
         await cancel
     assert await house.status() == "COMPLETED"
     await house.until(lambda: house.runner.active_count == 0)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_i24_not_owned_says_that_nothing_was_done(house: House, stale: bool) -> None:
+    """The saga is handed over while a command is being recorded: whoever gave it may give it again elsewhere."""
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    house.store.gate.clear()
+    cancel = asyncio.create_task(house.runner.command(ONE, Cancel("changed my mind", "me")))
+    await house.until(lambda: house.journal.pending == 1)
+    if stale:
+        house.store.commit = _refuse  # type: ignore[method-assign]
+    else:
+        house.runner.domain.epoch_of = lambda key: 9  # type: ignore[method-assign]
+        house.runner.adapt()
+        assert house.runner.active_count == 0
+        await asyncio.sleep(0)
+        assert not cancel.done(), "nobody knows yet"
+        house.store.gate.set()
+    if stale:
+        with pytest.raises(NotOwned):
+            await cancel
+    else:
+        assert (await cancel).state.going_back
+
+
+async def _refuse(appends: Sequence[Append]) -> list[StoreError | None]:
+    return [Stale("Another orchestrator owns it.") for _ in appends]
 
 
 async def test_i26_a_saga_that_was_read_while_another_one_owned_it_is_read_again(house: House) -> None:

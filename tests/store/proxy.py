@@ -17,6 +17,8 @@ class Proxy:
         self._folder = folder
         self._pass_on: bool | None = None
         self._late: asyncio.Event | None = None
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
         self.url = ""
@@ -48,6 +50,14 @@ class Proxy:
         """
         self._pass_on, self._late, self.broke = pass_on, late, False
 
+    def hang(self) -> None:
+        """Pass nothing on, and take connections all the same, as a machine does that has stopped."""
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        """Pass on what was held back, and what comes."""
+        self._flows.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -57,6 +67,7 @@ class Proxy:
         answers = asyncio.create_task(_copy(server_reader, writer))
         try:
             while block := await reader.read(BLOCK_BYTES):
+                await self._flows.wait()
                 if self._pass_on is not None and b"COMMIT;" in block:
                     answers.cancel()  # before the request: no answer may slip through
                     await self._break(block if self._pass_on else b"", writer, server_writer)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 import asyncpg
 import pytest
 
 from amends_server.store.partition import partition_of
+from amends_server.store.postgres import leases as leases_module
 from amends_server.store.postgres.leases import Leases
+from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import SagaKey, Stale
 from tests.postgres import Database, schema_of
@@ -186,6 +189,52 @@ async def test_a_transaction_of_a_dead_replica_that_hangs_keeps_nobody_from_what
     await holding.close()
     await first.until(lambda: len(first.owned) == 64)
     assert first.epoch(7) == 3
+
+
+async def test_i28_what_a_late_claim_brings_beyond_the_share_is_given_back(
+    url: str, replicas: list[Replica], database: Database
+) -> None:
+    """A claim that waited for a lock may go through when its replica has its share already."""
+    first, schema = replicas[0], schema_of(url)
+    database.sql("insert into replica values ('~', '', clock_timestamp() + interval '1 day')", schema)
+    database.sql(
+        "update partition set owner = '~', expires = clock_timestamp() + interval '1 day' where id > 31", schema
+    )
+    await first.start()
+    await first.until(lambda: len(first.owned) == 32)
+    database.sql(
+        "update partition set owner = (select owner from partition where id = 0), epoch = 9 where id = 63", schema
+    )
+    await asyncio.to_thread(database.wait_for, "select owner is null from partition where id = 63", schema)
+    assert first.owned == set(range(32))
+
+
+async def test_i28_what_is_let_go_of_while_other_partitions_are_released_is_released_too(
+    url: str, replicas: list[Replica], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop was busy, and says twice in a row what it has let go of."""
+    first, schema = replicas[0], schema_of(url)
+    releasing, go_on = threading.Event(), threading.Event()
+
+    async def slow(db: Db, *parts: str, **values: object) -> Sequence[asyncpg.Record]:
+        rows = await fetch(db, *parts, **values)
+        if parts == ("release",) and not releasing.is_set():
+            releasing.set()
+            await asyncio.to_thread(go_on.wait)
+        return rows
+
+    monkeypatch.setattr(leases_module, "fetch", slow)
+    await first.start()
+    await first.until(lambda: len(first.owned) == 64)
+    some = "insert into replica values ('{}', '', clock_timestamp() + interval '1 day')"
+    database.sql(some.format("~1"), schema)
+    await asyncio.to_thread(releasing.wait, WAIT_S)
+    first.leases._keep_share(dict.fromkeys(range(32), 1), 16, time.monotonic() + LEASE_S)  # a third one has come
+    await first.until(lambda: len(first.owned) == 16)
+    database.sql(some.format("~2") + "; " + some.format("~3"), schema)
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.to_thread(database.wait_for, "select count(*) = 48 from partition where owner is null", schema)
 
 
 @pytest.mark.parametrize("bug", [asyncpg.InternalClientError("it got what it did not expect"), KeyError("a bug")])

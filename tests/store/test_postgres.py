@@ -10,12 +10,14 @@ import asyncpg
 import pytest
 
 from amends_server.engine.state import SagaStatus
-from amends_server.store.migration import load_migrations
+from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres import connections as connections_module
 from amends_server.store.postgres import sagas
+from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
+from amends_server.store.postgres.trouble import place_of
 from amends_server.store.protocol import InUse, SagaFilter, Stale, Unavailable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
@@ -329,6 +331,75 @@ async def test_a_newer_schema(database: Database) -> None:
     database.sql("insert into migration values (99, 'future')", schema_of(url))
     with pytest.raises(Unavailable, match=r"schema 99.*newer version"):
         await store.open()
+
+
+async def test_what_was_prepared_is_prepared_anew_when_another_version_has_migrated(
+    database: Database, postgres_store: PostgresStore
+) -> None:
+    await postgres_store.check()
+    await postgres_store._connections.write(lambda db: db.execute("alter table meta alter column value type numeric"))
+    await postgres_store.check()
+
+
+async def test_a_migration_may_take_longer_than_other_statements(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database.new_url()
+    first = PostgresStore(url)
+    await first.open()
+    await first.close()
+    monkeypatch.setattr(connections_module, "COMMAND_TIMEOUT_S", 0.5)
+    slow = Migration(len(load_migrations("postgres")) + 1, "slow", "select pg_sleep(1)")
+    monkeypatch.setattr(store_module, "load_migrations", lambda store: [*load_migrations(store), slow])
+    stores = [PostgresStore(url), PostgresStore(url)]  # one of them waits for the other
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_several_hosts_of_which_one_takes_writes(database: Database) -> None:
+    parts = database.new_url().replace(f"host={database.folder}", f"host=/nowhere,{database.folder}")
+    store = PostgresStore(parts + "&target_session_attrs=primary")
+    await store.open()
+    await store.check()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://me:secret@a:1,b:2/sagas", "me@a:1,b:2/sagas"),
+        ("postgresql://me@/sagas", "me@localhost:5432/sagas"),
+        ("postgresql://[::1]/sagas?port=6", "[::1]:6/sagas"),
+        ("postgresql:///sagas?host=/run", "/run:5432/sagas"),
+    ],
+)
+def test_a_place_is_named_without_its_password(url: str, place: str) -> None:
+    assert place_of(url) == place
+
+
+async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "COMMAND_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connections_module, "CONNECT_TIMEOUT_S", 0.5)
+    async with Proxy.before(database.new_url()) as proxy:
+        store = PostgresStore(proxy.url)
+        await store.open()
+        await define(store)
+        proxy.hang()
+        async with asyncio.timeout(WAIT_S / 2):
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await store.commit([start(key())])
+                with pytest.raises(Unavailable):
+                    await store.list_participants()
+        proxy.go_on()
+        async with asyncio.timeout(WAIT_S / 2):
+            while True:
+                try:
+                    await store.commit([start(key())])
+                    break
+                except Unavailable:
+                    continue
+        await store.close()
 
 
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 10.0
 """After which a statement counts as lost. The longest takes well under a second on a healthy server."""
 
+MIGRATION_TIMEOUT_S = 3_600.0
+"""An index of a large table takes its time; so long may others wait for who makes it, too."""
+
 ATTEMPTS_MAX = 12
 """Of a transaction that others got in the way of: with the pauses between them about two seconds."""
 

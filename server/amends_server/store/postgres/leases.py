@@ -112,9 +112,9 @@ class Leases:
         """Say that this process lives, renew what it has, and move towards its share."""
         asked = time.monotonic()
         await fetch(db, "beat", id=self._id, address=self._address, lease_s=self._lease_s)
-        if self._left:  # the event loop has let go of them
-            await fetch(db, "release", owner=self._id, partitions=sorted(self._left))
-            self._left = frozenset()
+        left = self._left & self._leaving  # the event loop has let go of them, and they were not gained since
+        if left:
+            await fetch(db, "release", owner=self._id, partitions=sorted(left))
         epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self._id, lease_s=self._lease_s)}
         replicas = [row["id"] for row in await fetch(db, "live_replicas")]
         share, until = _share(self._count, replicas, self._id), asked + self._lease_s
@@ -129,10 +129,10 @@ class Leases:
 
     def _keep_share(self, epochs: Mapping[int, int], share: int, until: float) -> None:
         """Own as many of these partitions as are this process's to have, until then on its own clock."""
-        self._leaving = frozenset(sorted(epochs)[share:])
-        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in self._leaving}, until))
+        leaving = frozenset(sorted(epochs)[share:])
+        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in leaving}, until), leaving)
 
-    def _hold(self, held: _Held) -> None:
+    def _hold(self, held: _Held, leaving: frozenset[int]) -> None:
         """Take what is owned from now on, and have the event loop told if that has changed.
 
         What was not renewed in time counts as gained, though its epoch is the same: sagas were let go of meanwhile.
@@ -140,17 +140,18 @@ class Leases:
         before, self._held = self._held, held
         sure: Mapping[int, int] = before.epochs if time.monotonic() < before.until else {}
         gained = {id for id, epoch in held.epochs.items() if sure.get(id) != epoch}
-        if gained or before.epochs.keys() != held.epochs.keys():
+        # A claim that came late may add what is to be given back at once: then nothing of what is owned has changed.
+        if gained or before.epochs.keys() != held.epochs.keys() or not leaving <= self._leaving:
             lost = before.epochs.keys() - held.epochs.keys()
             log.info("partitions", owned=len(held.epochs), gained=len(gained), lost=len(lost))
-            self._tell(gained)
+            self._tell(gained, leaving)
+        self._leaving = leaving
 
-    def _tell(self, gained: Collection[int]) -> None:
+    def _tell(self, gained: Collection[int], leaving: frozenset[int]) -> None:
         def tell() -> None:
             self._changed(gained)
             self._left = leaving
 
-        leaving = self._leaving
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(tell)
 

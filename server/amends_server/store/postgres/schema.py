@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncpg
 
 from amends_server.store.migration import Migration, pending
-from amends_server.store.postgres.connections import Connections
-from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.connections import MIGRATION_TIMEOUT_S, Connections
+from amends_server.store.postgres.statements import Db, fetch, statement
 
 
 async def migrate(connections: Connections, migrations: list[Migration]) -> None:
@@ -20,9 +20,9 @@ async def migrate(connections: Connections, migrations: list[Migration]) -> None
     async def apply(db: Db) -> None:
         await fetch(db, "create_migration")  # if others do it too, one waits, and fails in a way that is retried
         await fetch(db, "insert_migration_lock")
-        await fetch(db, "lock_migration")
+        await db.execute(statement("lock_migration").sql, timeout=MIGRATION_TIMEOUT_S)
         for migration in pending(await _applied(db), migrations):
-            await db.execute(migration.script)
+            await db.execute(migration.script, timeout=MIGRATION_TIMEOUT_S)
             await fetch(db, "note_migration", number=migration.number, name=migration.name)
 
     if pending(await connections.read(_applied), migrations):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -16,8 +17,12 @@ TRANSIENT = (
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,
     asyncpg.DuplicateTableError,
+    asyncpg.InvalidCachedStatementError,  # another orchestrator has migrated: what was prepared is prepared anew
+    asyncpg.OutdatedSchemaCacheError,
 )
 """The transaction was rolled back because of another one: done again it finds what that one has written."""
+
+_HAS_PORT = re.compile(r":\d+$")
 
 _SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "does not exist: create it"),
@@ -44,10 +49,13 @@ def place_of(url: str) -> str:
     """Return which database is meant, as `USER@HOST:PORT/DATABASE`."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)
-    host = query.get("host", [parts.hostname or "localhost"])[0]
-    port = query.get("port", [str(parts.port or 5432)])[0]
+    hosts = parts.netloc.rpartition("@")[2] or "localhost"  # several, with commas, where a standby may take over
+    if "host" in query:
+        hosts = query["host"][0] + ":" + query.get("port", ["5432"])[0]
+    elif not _HAS_PORT.search(hosts):
+        hosts += ":" + query.get("port", ["5432"])[0]
     user = unquote(parts.username) + "@" if parts.username else ""
-    return f"{user}{host}:{port}{parts.path}"
+    return f"{user}{hosts}{parts.path}"
 
 
 def unavailable(place: str, error: Exception) -> Unavailable:
