@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from amends._loop import run as run_loop
 from amends._proxies import proxy_options
 from amends._servicer import Servicer
 from amends._unreadable import UnreadableRefused, refuse_unreadable
@@ -111,7 +112,7 @@ def run(
             print(f"ready {address}", flush=True)
             await asyncio.Event().wait()
 
-    asyncio.run(main())
+    run_loop(main())
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from amends import Client
+from amends._loop import run
 from amends.errors import Compensated
 from amends.payloads import encode
 from amends.serve import serving as serving_participant
@@ -141,4 +142,6 @@ if __name__ == "__main__":
         "orchestrator": serve_orchestrator,
         "load": load,
     }
-    asyncio.run(ROLES[sys.argv[1]](*sys.argv[2:]))
+    role = sys.argv[1]
+    # Clients are programs of users, who choose their loop; the other two run as `amends serve` and `amends.serve` do.
+    (asyncio.run if role == "load" else run)(ROLES[role](*sys.argv[2:]))

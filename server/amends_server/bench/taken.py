@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import grpc
@@ -38,9 +38,18 @@ def take() -> Taken:
             f"Python {platform.python_version()}",
             f"grpcio {grpc.__version__}",
             f"SQLite {sqlite3.sqlite_version}",
+            _loop(),
         ]),
         load=round(os.getloadavg()[0], 1),
     )  # fmt: skip
+
+
+def _loop() -> str:
+    """What orchestrator and participant run on; clients and the floor have the loop of asyncio."""
+    try:
+        return f"uvloop {version('uvloop')}"
+    except PackageNotFoundError:
+        return "without uvloop"
 
 
 def _commit() -> str:

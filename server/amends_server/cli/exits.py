@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Coroutine, Mapping
@@ -122,10 +121,11 @@ def note(document: Mapping[str, str], text: str) -> None:
 
 def run(work: Coroutine[Any, Any, T], server: str = "") -> T:
     """Do the work of a command. What the orchestrator at `server` refuses is said in a sentence."""
+    from amends._loop import run as run_loop
     from amends.errors import AmendsError, RpcError
 
     try:
-        return asyncio.run(work)
+        return run_loop(work)
     except CommandError as error:
         fail(error)
     except RpcError as error:
