@@ -6,6 +6,7 @@ from google.protobuf.message import DecodeError
 
 from amends.v1 import saga_pb2
 from amends_server.convert.event import event_from_wire, event_to_wire, kind_of
+from amends_server.convert.unknown import drop_unknown
 from amends_server.engine.events import Event, SagaStarted
 from amends_server.errors import CorruptRecord
 from amends_server.store.protocol import Record, SagaKey
@@ -26,8 +27,12 @@ def decode(key: SagaKey, record: Record) -> Event:
 
     :raises CorruptRecord: if this version cannot read it.
     """
+    message = to_wire(key, record)
     try:
-        return event_from_wire(to_wire(key, record), key.namespace, key.saga_id)
+        event = event_from_wire(message, key.namespace, key.saga_id)
+        if drop_unknown(message):  # it may mean something that this version would not do
+            raise ValueError("it says more than this version knows of")
+        return event
     except ValueError as error:
         raise CorruptRecord(key.namespace, key.saga_id, record.sequence, str(error)) from None
 

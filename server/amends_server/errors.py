@@ -203,8 +203,8 @@ class CorruptRecord(ServiceError):
 
     def __init__(self, namespace: str, saga_id: str, sequence: int, reason: str) -> None:
         super().__init__(
-            f"Event {sequence} of saga `{saga_id}` in namespace `{namespace}` cannot be read: {reason}. Restore the "
-            "store from a backup, or run the version of the server that wrote it.",
+            f"Event {sequence} of saga `{saga_id}` in namespace `{namespace}` cannot be read: {reason}. Run the "
+            "version of the server that wrote it, or restore the store from a backup.",
             {"namespace": namespace, "saga_id": saga_id, "sequence": str(sequence)},
         )
         self.saga_id = saga_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -29,6 +29,10 @@ class HaltedSagas:
         self._why[key] = type(bug).__name__
         stack = "".join(traceback.format_tb(bug.__traceback__))  # without the text, which may quote payloads (I46)
         log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=type(bug).__name__, stack=stack)
+
+    def keep(self, mine: Callable[[SagaKey], bool]) -> None:
+        """Forget those of others: who owns a saga now may be of a version that can carry it on."""
+        self._why = {key: why for key, why in self._why.items() if mine(key)}
 
     def check(self, key: SagaKey) -> None:
         """Do nothing for a saga that may get on.

@@ -65,8 +65,7 @@ class Runner:
     ) -> None:
         self._journal, self._reader = journal, reader
         self._send = send
-        self._hub = hub
-        self._clock = clock
+        self._hub, self._clock = hub, clock
         self.domain, self._tokens = domain, tokens
         self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
@@ -186,6 +185,7 @@ class Runner:
         """Let go of the sagas that somebody else may own now: their new owner recovers them."""
         for saga in [saga for saga in self._active.values() if not self._owns(saga)]:
             self._drop(saga)
+        self.halts.keep(self.domain.owns)
         self._hub.stir()
 
     def hold(self) -> None:

@@ -74,8 +74,9 @@ class InProcess:
 class Process:
     """`amends serve` as a process, its settings in the environment. `log` are the lines that it has logged so far."""
 
-    def __init__(self, store: Path | str, **settings: object) -> None:
+    def __init__(self, store: Path | str, *, program: str = "amends_server.cli", **settings: object) -> None:
         self.address = ""
+        self._program = program
         self.log: list[str] = []
         self.settings: dict[str, object] = {**DEFAULTS, "store": _url(store), "log_format": "json", **settings}
         self._process: asyncio.subprocess.Process | None = None
@@ -93,7 +94,7 @@ class Process:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "amends_server.cli",
+            self._program,
             "serve",
             cwd=ROOT,
             env=os.environ | self._environment(),

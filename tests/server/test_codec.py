@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from amends.v1 import saga_pb2
 from amends_server import codec
+from amends_server.convert.event import _WRITERS
 from amends_server.engine import events as e
 from amends_server.engine.payload import Error, Json
 from amends_server.errors import CorruptRecord
@@ -47,6 +49,40 @@ def test_the_key_is_not_in_the_bytes() -> None:
     assert b"spacious" not in record.body
     assert b"curious" not in record.body
     assert codec.decode(SagaKey("spacious", "curious"), record) == started
+
+
+OLD_RECORDS = (Path(__file__).parent / "records.txt").read_text(encoding="ascii").splitlines()
+"""A record of each kind as it was first written, in hexadecimal. Lines are added, never changed: journals are kept."""
+
+
+def test_there_is_an_old_record_of_every_kind() -> None:
+    assert {line.split()[0] for line in OLD_RECORDS} == {_WRITERS[kind][0] for kind in EVENT_TYPES}
+
+
+@pytest.mark.parametrize("line", OLD_RECORDS, ids=lambda line: line.split()[0])
+def test_old_records_stay_readable(line: str) -> None:
+    kind, body = line.split()
+    message = codec.to_wire(KEY, record := Record(3, kind, bytes.fromhex(body)))
+    event = codec.decode(KEY, record)
+    assert message.WhichOneof("kind") == kind
+    again = codec.encode(event, 3)
+    assert again.kind == kind
+    assert saga_pb2.Event.FromString(again.body) == message  # nothing was left out
+
+
+@pytest.mark.parametrize("depth", ["event", "kind", "payload"])
+def test_what_a_later_version_added_is_refused_and_not_left_out(depth: str) -> None:
+    """Or an older orchestrator beside newer ones would fold the journal into another state."""
+    later = b"\xa2\x7d\x01x"  # field 2004, which is none
+    payload = saga_pb2.StepSucceeded(step="a").output
+    payload.MergeFromString(later if depth == "payload" else b"")
+    succeeded = saga_pb2.StepSucceeded(step="a", output=payload)
+    succeeded.MergeFromString(later if depth == "kind" else b"")
+    message = saga_pb2.Event(sequence=7, time={"seconds": 1}, step_succeeded=succeeded)
+    record = Record(7, "step_succeeded", message.SerializeToString() + (later if depth == "event" else b""))
+    with pytest.raises(CorruptRecord, match="more than this version knows of"):
+        codec.decode(KEY, record)
+    assert later in codec.to_wire(KEY, record).SerializeToString()  # those who watch may know it
 
 
 CORRUPT = {

@@ -104,6 +104,8 @@ def test_a06_an_exported_definition_is_the_same_when_registered_again(definition
     assert digest(again) == digest(definition)
     assert all(problem.severity is Severity.WARNING for problem in problems)
     assert definition_from_body(definition_body(definition)) == definition
+    with pytest.raises(InvalidDefinition, match="more than this version knows of"):
+        definition_from_body(definition_body(definition) + b"\xa2\x7d\x01x")  # field 2004, which is none
 
 
 def step(**values: object) -> definition_pb2.StepDefinition:

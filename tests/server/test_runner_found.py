@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from amends_server.engine.commands import Cancel, Rejected
-from amends_server.errors import NotOwned
+from amends_server.errors import NotOwned, SagaHalted
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
 from tests.server.house import HandClock, House, MoodyStore, step
@@ -40,6 +40,17 @@ async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(
         await cancel
     assert await house.status() == "COMPLETED"
     await house.until(lambda: house.runner.active_count == 0)
+
+
+async def test_i34_a_saga_that_another_one_runs_now_is_not_called_halted(house: House) -> None:
+    """It may be of a version that can read what this one cannot."""
+    house.runner.halts.add(ONE, ValueError("it says more than this version knows of"))
+    house.runner.adapt()
+    with pytest.raises(SagaHalted):
+        house.runner.halts.check(ONE)
+    house.runner.domain.owns = lambda key: False  # type: ignore[method-assign]
+    house.runner.adapt()
+    house.runner.halts.check(ONE)
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -23,6 +23,7 @@ from amends_server.convert.enums import (
     SEVERITY_TO_WIRE,
 )
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
+from amends_server.convert.unknown import drop_unknown
 from amends_server.engine.advice import advise
 from amends_server.engine.definition import (
     Compensation,
@@ -105,7 +106,12 @@ def definition_from_body(body: bytes) -> Definition:
     :raises InvalidDefinition: if this version cannot run it, for example because a later one stored it.
     """
     problems: list[Problem] = []
-    definition = _read(pb.Definition.FromString(body), problems)
+    message = pb.Definition.FromString(body)
+    definition = _read(message, problems)
+    if drop_unknown(message):
+        problems.append(
+            error("", "NEWER_VERSION", "It says more than this version knows of: ask a newer server.")
+        )
     if problems:
         raise InvalidDefinition(problems)
     return definition
