@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from amends.testing.simulation.observer import Observer
 from amends_server.engine.commands import (
     Cancel,
     Command,
@@ -36,7 +37,6 @@ from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Json
 from amends_server.engine.state import SagaStatus, State
 from tests.engine.build import NO, START, TIMEOUT, started
-from tests.engine.observer import Observer
 
 TURNS_MAX = 2_000
 """Far more than any tape and policy need: a saga that is not at rest by then never will be."""

@@ -30,7 +30,7 @@ def page() -> Iterator[ModuleType]:
 
 def test_each_example_passes(page: ModuleType) -> None:
     tests = [value for name, value in vars(page).items() if name.startswith("test_")]
-    assert len(tests) == 5
+    assert len(tests) == 6
     for test in tests:
         test()
 

@@ -15,7 +15,7 @@ from tests.sources import ROOT
 
 PUBLIC = """
     Case ExpectedCall ExpectedCompensation Fault Finding Ledger Orchestrator Report Run Scenario Siblings
-    check_every_failure given
+    Simulated check_every_failure given simulate
 """
 CHECKER_S_MAX = 100  # a first run reads all of grpc and protobuf, on a busy machine
 

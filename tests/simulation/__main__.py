@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.rare import RARE
-from tests.simulation.seeds import Outcome, run_seed, shrink
+from tests.simulation.runs import run_seed, shrink
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _one(seed: int) -> int:
-    outcome: Outcome = run_seed(seed)
+    outcome = run_seed(seed)
     print(shrink(outcome) if outcome.violation else "\n".join(outcome.lines))
     return 1 if outcome.violation else 0
 

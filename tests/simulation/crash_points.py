@@ -11,14 +11,14 @@ from itertools import combinations
 
 import grpc
 
+from amends.testing.simulation.clients import NAMESPACE, UNANSWERED
+from amends.testing.simulation.dice import NoDice
+from amends.testing.simulation.process import CallFailed
+from amends.testing.simulation.world import World
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from amends_server.engine.definition import Definition
 from amends_server.store.protocol import SagaKey
-from tests.simulation.clients import NAMESPACE, UNANSWERED
-from tests.simulation.definitions import named
-from tests.simulation.dice import NoDice
-from tests.simulation.process import CallFailed
-from tests.simulation.world import World
+from tests.simulation.definitions import SUBJECT, named
 
 KEY = SagaKey(NAMESPACE, "saga-1")
 FAULTS_S = 14.0
@@ -85,7 +85,7 @@ SCENARIOS = (
 
 def run(scenario: Scenario, *crash_at: int) -> World:
     """Run a scenario with its process killed at these effects, counted from 1."""
-    world = World(Fixed(scenario.troubles), crash_at=frozenset(crash_at))
+    world = World(Fixed(scenario.troubles), SUBJECT, crash_at=frozenset(crash_at))
     world.run(_play(world, scenario))
     return world
 

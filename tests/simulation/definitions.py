@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from amends.testing.simulation.subject import Subject
+from amends.testing.simulation.world import TIMEOUT_S_MAX
 from amends_server.engine.definition import (
     Compensation,
     Definition,
@@ -10,9 +12,7 @@ from amends_server.engine.definition import (
     OnCompensationFailure,
     OnError,
     Step,
-    digest,
 )
-from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.policy import ENDLESS, SECOND_US, Retry
 from amends_server.engine.validation import check
 
@@ -23,7 +23,7 @@ SLOW = Retry(attempts_max=3, interval_us=9 * SECOND_US)
 UNDO = Retry(attempts_max=4, interval_us=SECOND_US // 5)
 FOREVER = Retry(attempts_max=ENDLESS, interval_us=SECOND_US // 5, interval_max_us=2 * SECOND_US)
 
-TIMEOUT_US = 2 * SECOND_US
+TIMEOUT_US = round(TIMEOUT_S_MAX * SECOND_US)
 
 
 def step(
@@ -102,7 +102,7 @@ DEFINITIONS = (
     ),
 )
 
-GRAPHS: dict[str, Graph] = {digest(each): build_graph(each, digest(each)) for each in DEFINITIONS}
+SUBJECT = Subject(DEFINITIONS)
 
 assert all(check(each) == [] for each in DEFINITIONS), [(each.name, check(each)) for each in DEFINITIONS]
 

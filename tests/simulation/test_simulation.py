@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from tests.simulation.rare import RARE
-from tests.simulation.seeds import run_seed, shrink
+from tests.simulation.runs import run_seed, shrink
 from tests.sources import ROOT
 
 SEEDS = int(os.environ.get("AMENDS_SEEDS", "2000"))
@@ -44,7 +44,7 @@ def test_a_seed_tells_the_same_story_twice() -> None:
     seeds = range(20)
     here = [run_seed(seed).digest for seed in seeds]
     assert here == [run_seed(seed).digest for seed in seeds]
-    script = f"from tests.simulation.seeds import run_seed\nfor seed in {seeds!r}: print(run_seed(seed).digest)"
+    script = f"from tests.simulation.runs import run_seed\nfor seed in {seeds!r}: print(run_seed(seed).digest)"
     env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     run = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == here

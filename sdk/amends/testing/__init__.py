@@ -9,6 +9,7 @@ from amends.testing.ledger import Ledger
 from amends.testing.orchestrator import Orchestrator, given
 from amends.testing.report import Finding, Report, Run
 from amends.testing.scenario import Scenario
+from amends.testing.simulation.users import Simulated, simulate
 
 __all__ = [
     "Case",
@@ -22,6 +23,8 @@ __all__ = [
     "Run",
     "Scenario",
     "Siblings",
+    "Simulated",
     "check_every_failure",
     "given",
+    "simulate",
 ]

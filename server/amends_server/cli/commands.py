@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from amends_server.cli import completion, definitions, listing, participants, repairs, sagas, settling
+from amends_server.cli import completion, definitions, listing, participants, repairs, sagas, settling, simulation
 from amends_server.cli.bench import bench
 from amends_server.cli.demo_command import demo
 from amends_server.cli.exits import EXIT_CODES
@@ -43,6 +43,7 @@ app.command(epilog=SETTINGS, rich_help_panel="Orchestrator")(serve)
 app.command(rich_help_panel="Orchestrator")(demo)
 app.command(rich_help_panel="Orchestrator")(health)
 app.command(rich_help_panel="Orchestrator")(bench)
+simulation.add_commands(app)
 sagas.add_commands(app)
 listing.add_commands(app)
 completion.add_commands(app)

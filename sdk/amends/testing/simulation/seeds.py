@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tests.simulation.dice import Dice
-from tests.simulation.world import World, sagas_of
+from amends.testing.simulation.dice import Dice
+from amends.testing.simulation.subject import Subject
+from amends.testing.simulation.world import World, sagas_of
 
 SHRINK_RUNS_MAX = 400
 """A run takes some milliseconds; a few faults are left after far fewer runs than these."""
@@ -35,16 +36,16 @@ class Outcome:
         )
 
 
-def run_seed(seed: int, muted: frozenset[str] = frozenset()) -> Outcome:
+def run_seed(subject: Subject, seed: int, muted: frozenset[str] = frozenset()) -> Outcome:
     """Run a world of this seed, without the faults that are muted."""
     dice = Dice(seed, muted)
-    world = World(dice)
-    world.run(world.live(sagas_of(dice)))
+    world = World(dice, subject)
+    world.run(world.live(sagas_of(dice, subject)))
     story = world.story
     return Outcome(seed, world.violation, story.digest, story.lines, story.seen, dice.struck, muted)
 
 
-def shrink(failed: Outcome) -> Outcome:
+def shrink(subject: Subject, failed: Outcome) -> Outcome:
     """Take faults away as long as the seed fails in the same way: first many at a time, then one by one."""
     best, runs = failed, 0
     size = max(1, len(best.struck) // 2)
@@ -53,7 +54,7 @@ def shrink(failed: Outcome) -> Outcome:
         start = 0
         while start < len(best.struck) and runs < SHRINK_RUNS_MAX:
             runs += 1
-            tried = run_seed(best.seed, best.muted | frozenset(best.struck[start : start + size]))
+            tried = run_seed(subject, best.seed, best.muted | frozenset(best.struck[start : start + size]))
             if kind_of(tried.violation) == kind_of(failed.violation) and len(tried.struck) < len(best.struck):
                 best, smaller = tried, True
             else:

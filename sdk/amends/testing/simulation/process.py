@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from contextvars import Context
 from functools import partial
@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from amends.testing.simulation.disk import SimulatedStore
+from amends.testing.simulation.loop import OWNER, Owner
 from amends_server.engine.policy import SECOND_US, Time
 from amends_server.parts import Parts
 from amends_server.store.protocol import SagaKey
 from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.session import LateTold
-from tests.simulation.definitions import DEFINITIONS
-from tests.simulation.disk import SimulatedStore
-from tests.simulation.loop import OWNER, Owner
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from amends.testing.simulation.world import World
 
 DRAIN_S = 3.0
 ACTIVE_MAX = 1_000
@@ -77,7 +76,7 @@ class Process(Owner):
         return self._parts.runner.active_count
 
     @property
-    def halted(self) -> dict[SagaKey, str]:
+    def halted(self) -> Mapping[SagaKey, str]:
         return self._parts.runner.halts.why if self.ready else {}
 
     async def start(self) -> None:
@@ -85,14 +84,13 @@ class Process(Owner):
         await store.open()
         ownership = await store.own()
         self.epoch = store.epoch
-        names = sorted({step.participant for each in DEFINITIONS for step in each.steps})
         self._parts = Parts(
             store=store,
             transport=self._connect,
             clock=self.clock,
             ownership=ownership,
             secret=await store.secret(),
-            fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in names],
+            fixed=[Endpoint(name, "127.0.0.1:1", 100) for name in self.world.subject.participants],
             allows=lambda _: True,
             active_max=ACTIVE_MAX,
             payload_bytes_max=PAYLOAD_BYTES_MAX,

@@ -5,10 +5,12 @@ It knows the journals from the disk alone and the effects from the participants 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from amends.testing.simulation.observer import Observer
+from amends.testing.simulation.story import Story
 from amends.v1 import participant_pb2
 from amends_server.codec import decode
 from amends_server.engine.commands import Verdict
@@ -35,9 +37,6 @@ from amends_server.engine.graph import Graph
 from amends_server.engine.policy import Time
 from amends_server.engine.state import SagaStatus, State
 from amends_server.store.protocol import Append, Birth, SagaKey
-from tests.engine.observer import Observer
-from tests.simulation.definitions import GRAPHS
-from tests.simulation.story import Story
 
 
 @dataclass
@@ -59,8 +58,11 @@ class Known:
 class Judge:
     """Asserts; the first thing that is wrong is kept in `violation`, and the world stops."""
 
-    def __init__(self, story: Story, put_right: Callable[[SagaKey, StepResolved], None]) -> None:
+    def __init__(
+        self, story: Story, graphs: Mapping[str, Graph], put_right: Callable[[SagaKey, StepResolved], None]
+    ) -> None:
         self._story = story
+        self._graphs = graphs
         self._put_right = put_right
         self.violation = ""
         self.sagas: dict[SagaKey, Known] = {}
@@ -74,7 +76,7 @@ class Judge:
         self._in_flight: set[tuple[SagaKey, str, int, int]] = set()
 
     @contextmanager
-    def checking(self) -> Iterator[None]:
+    def checking(self) -> Generator[None]:
         """Keep what is found wrong inside of the block."""
         try:
             yield
@@ -98,7 +100,7 @@ class Judge:
             known = self.sagas.get(append.key)
             if known is None:
                 assert append.birth is not None, f"I30: the journal of {append.key} begins with nothing"
-                graph = GRAPHS[append.birth.definition_digest]
+                graph = self._graphs[append.birth.definition_digest]
                 known = self.sagas[append.key] = Known(append.birth, graph, Observer(graph))
             assert append.records[0].sequence == len(known.events) + 1, f"I30: {append.key} has a hole, or two of one"
             events = [decode(append.key, record) for record in append.records]
@@ -277,6 +279,7 @@ class Judge:
                 if key in self.spoilt:
                     continue
                 assert known.final, f"I28, I39: {key.saga_id} is {known.state and known.state.status} and does not end"
+                self._story.see(f"ended {known.state.status.name}" if known.state else "")
                 self._check_effects(key, known, effects)
 
     def _check_effects(self, key: SagaKey, known: Known, effects: Callable[[SagaKey, str], int]) -> None:

@@ -6,7 +6,7 @@ while, only for writes because it is full, and by being slow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,8 +28,8 @@ from amends_server.store.protocol import (
 )
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
-    from tests.simulation.world import World
+    from amends.testing.simulation.process import Process
+    from amends.testing.simulation.world import World
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class SimulatedStore:
         await self._reach_to_write()
         await self._disk.delete_participant(name)
 
-    async def _read(self, work: Callable[[], Any]) -> Any:
+    async def _read(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._reach()
         return await work()
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 
+from amends.testing.simulation.dice import Dice
+from amends.testing.simulation.story import Story
+from amends.testing.simulation.subject import Give
 from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 from amends_server.engine.definition import Definition
 from amends_server.engine.events import Resolution, StepResolved
 from amends_server.engine.key import call_key
 from amends_server.store.protocol import SagaKey
-from tests.simulation.dice import Dice
-from tests.simulation.story import Story
 
 
 @dataclass
@@ -35,8 +36,14 @@ class Participants:
     """All of them, with one ledger."""
 
     def __init__(
-        self, dice: Dice, story: Story, fail: Callable[[str], None], work: Callable[[participant_pb2.Call], None]
+        self,
+        dice: Dice,
+        story: Story,
+        give: Give,
+        fail: Callable[[str], None],
+        work: Callable[[participant_pb2.Call], None],
     ) -> None:
+        self._give = give
         self._dice = dice
         self._story = story
         self._fail = fail
@@ -53,7 +60,7 @@ class Participants:
         entry = self._entry(call_key(key.namespace, key.saga_id, event.step, compensation=False))
         match event.resolution:
             case Resolution.SUCCEEDED:
-                entry.effects, entry.reply = 1, _success(event.step)
+                entry.effects, entry.reply = 1, self._success(event.step)
             case Resolution.COMPENSATED:
                 entry.effects, entry.tombstone = 0, True
             case Resolution.SKIPPED:
@@ -71,7 +78,7 @@ class Participants:
             return entry.at_work
         if request.call.attempt in entry.refused:
             return _refusal("NO", stored=False)
-        reply = self._trouble(request.call) or _success(request.call.step, request.call.key)
+        reply = self._trouble(request.call) or self._success(request.call.step, request.call.key)
         if reply.status == saga_pb2.REPLY_STATUS_IN_PROGRESS:
             entry.at_work = reply
         elif reply.status == saga_pb2.REPLY_STATUS_ERROR and not reply.stored:
@@ -86,7 +93,7 @@ class Participants:
         if entry.tombstone or entry.reply is not None:
             return None
         refused = self._dice.strikes("work refused", call.key, 0.2)
-        reply = _refusal("NO", stored=True) if refused else _success(call.step, call.key)
+        reply = _refusal("NO", stored=True) if refused else self._success(call.step, call.key)
         entry.at_work = None
         self._keep(entry, reply, call.key)
         return reply
@@ -127,6 +134,10 @@ class Participants:
             return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_IN_PROGRESS, poll_interval=polled)
         return None
 
+    def _success(self, step: str, key: str = "") -> saga_pb2.Reply:
+        output = payload_pb2.Payload(json=self._give(step, key))
+        return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=output)
+
     def _entry(self, key: str) -> Entry:
         return self._ledger.setdefault(key, Entry())
 
@@ -136,11 +147,6 @@ def describe(name: str, definitions: tuple[Definition, ...]) -> participant_pb2.
     steps = {step.action: step for each in definitions for step in each.steps if step.participant == name}
     actions = [participant_pb2.ActionDescription(name=action, has_compensation=True) for action in sorted(steps)]
     return participant_pb2.DescribeResponse(participant=name, actions=actions)
-
-
-def _success(step: str, key: str = "") -> saga_pb2.Reply:
-    output = payload_pb2.Payload(json=f'{{"step":"{step}","key":"{key}"}}')
-    return saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=output)
 
 
 def _refusal(code: str, *, stored: bool) -> saga_pb2.Reply:

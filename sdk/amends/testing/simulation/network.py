@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from amends.testing.simulation.judge import describe as say
+from amends.testing.simulation.participants import describe
 from amends.v1 import participant_pb2, saga_pb2
 from amends_server.engine.commands import Verdict
 from amends_server.engine.due import CallOrder
@@ -18,13 +20,10 @@ from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.link import LOOK_S
 from amends_server.transport.requests import Origin, compensate_request, execute_request
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
-from tests.simulation.definitions import DEFINITIONS
-from tests.simulation.judge import describe as say
-from tests.simulation.participants import describe
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
-    from tests.simulation.world import World
+    from amends.testing.simulation.process import Process
+    from amends.testing.simulation.world import World
 
 STATUSES = tuple(code for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
 POINTLESS = (grpc.StatusCode.ABORTED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.FAILED_PRECONDITION)
@@ -196,7 +195,7 @@ class Port:
         """Nobody hangs on it: the process ends."""
 
     async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse:
-        return describe(endpoint.name, DEFINITIONS)
+        return describe(endpoint.name, self._process.world.subject.definitions)
 
 
 def _status(reply: saga_pb2.Reply) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from amends.testing.simulation.process import CallFailed, Process, SimulatedContext
 from amends.v1 import operator_pb2, orchestrator_pb2, participant_pb2, payload_pb2, saga_pb2
 from amends_server.convert.definition import definition_to_wire
 from amends_server.convert.times import set_time
@@ -14,10 +15,9 @@ from amends_server.engine.definition import Definition, digest
 from amends_server.engine.policy import SECOND_US, Time
 from amends_server.engine.state import SagaStatus
 from amends_server.store.protocol import SagaKey
-from tests.simulation.process import CallFailed, Process, SimulatedContext
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from amends.testing.simulation.world import World
 
 NAMESPACE = "default"
 CALL_TIMEOUT_S = 8.0
@@ -116,7 +116,7 @@ class Client:
         lost = False
         while True:
             try:
-                response = await self._caller.call(self.name, "StartSaga", self._request('{"order":7}'))
+                response = await self._caller.call(self.name, "StartSaga", self._request())
             except CallFailed as failed:
                 self._world.judge.must(failed.code in UNANSWERED, f"I19: a start was answered {failed}")
                 lost = True
@@ -135,11 +135,12 @@ class Client:
         world.judge.shown(self.key, response.saga.sequence)
         return response.created
 
-    def _request(self, text: str) -> orchestrator_pb2.StartSagaRequest:
+    def _request(self, *, other: bool = False) -> orchestrator_pb2.StartSagaRequest:
         request = orchestrator_pb2.StartSagaRequest(
             saga_id=self.key.saga_id,
             inline_definition=definition_to_wire(self._definition),
-            input=payload_pb2.Payload(json=text),
+            input=payload_pb2.Payload(json=self._world.subject.input),
+            labels={"other": "1"} if other else {},
         )
         if self._begin_time is not None:
             set_time(request.start_time, self._begin_time)
@@ -149,7 +150,7 @@ class Client:
         """Start another saga under the same id, which must not be."""
         world = self._world
         try:
-            await self._caller.call(self.name, "StartSaga", self._request('{"order":8}'))
+            await self._caller.call(self.name, "StartSaga", self._request(other=True))
         except CallFailed as failed:
             refused = failed.code is grpc.StatusCode.ALREADY_EXISTS
             world.judge.must(refused or failed.code in UNANSWERED, f"I19: a start of another was answered {failed}")
@@ -315,6 +316,7 @@ class Operator:
         observer = self._world.judge.sagas[key].observer
         wanting = [step for step, seen in observer.steps.items() if seen.wants_help] or list(observer.steps)
         step = self._world.dice.choose(f"resolved step {key.saga_id}", wanting)
+        choices: tuple[saga_pb2.StepResolution.ValueType, ...]
         if observer.back:
             choices = (saga_pb2.STEP_RESOLUTION_COMPENSATED, saga_pb2.STEP_RESOLUTION_SKIPPED)
         else:
@@ -324,7 +326,10 @@ class Operator:
                 saga_pb2.STEP_RESOLUTION_COMPENSATED,
             )
         resolution = self._world.dice.choose(f"resolution {key.saga_id}", choices)
-        await self._do(key, "ResolveStep", operator_pb2.ResolveStepRequest, step=step, resolution=resolution)
+        succeeded = resolution == saga_pb2.STEP_RESOLUTION_SUCCEEDED
+        output = payload_pb2.Payload(json=self._world.subject.give(step, "")) if succeeded else None
+        request = operator_pb2.ResolveStepRequest
+        await self._do(key, "ResolveStep", request, step=step, resolution=resolution, output=output)
 
     async def _do(self, key: SagaKey, method: str, make: Any, **more: Any) -> bool:
         """Make the call; True if it was accepted."""

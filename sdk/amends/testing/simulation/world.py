@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from typing import Any
@@ -15,24 +15,26 @@ from typing import Any
 import grpc
 import structlog
 
+from amends.testing.simulation.clients import Caller, Client, Operator, SagaSpoilt, Worker
+from amends.testing.simulation.dice import Dice
+from amends.testing.simulation.disk import Disk
+from amends.testing.simulation.judge import Judge
+from amends.testing.simulation.loop import VirtualLoop
+from amends.testing.simulation.network import Network
+from amends.testing.simulation.participants import Participants
+from amends.testing.simulation.process import CallFailed, Process, SimulatedClock
+from amends.testing.simulation.story import Story
+from amends.testing.simulation.subject import Subject
 from amends.v1 import participant_pb2
 from amends_server.engine.definition import Definition
-from amends_server.engine.policy import SECOND_US
 from amends_server.store.protocol import StoreError
-from tests.simulation.clients import Caller, Client, Operator, SagaSpoilt, Worker
-from tests.simulation.definitions import DEFINITIONS, TIMEOUT_US
-from tests.simulation.dice import Dice
-from tests.simulation.disk import Disk
-from tests.simulation.judge import Judge
-from tests.simulation.loop import VirtualLoop
-from tests.simulation.network import Network
-from tests.simulation.participants import Participants
-from tests.simulation.process import CallFailed, Process, SimulatedClock
-from tests.simulation.story import Story
 
 SAGAS_MAX = 5
 FAULTS_S = 25.0
 """How long faults go on: some sagas end in that time, others meet all kinds of them."""
+
+TIMEOUT_S_MAX = 2.0
+"""Of an attempt in a simulated world: processes are frozen for longer."""
 
 CALM_S = 200.0
 """In which every saga must end once faults are over: the longest policy takes 20 s, a few times with operators."""
@@ -44,13 +46,14 @@ REST_S = 70.0
 class World:
     """Runs once. `violation` says what was wrong, if anything was."""
 
-    def __init__(self, dice: Dice, *, crash_at: frozenset[int] = frozenset()) -> None:
+    def __init__(self, dice: Dice, subject: Subject, *, crash_at: frozenset[int] = frozenset()) -> None:
         self.dice = dice
-        self.loop = VirtualLoop()
+        self.subject = subject
+        self.loop = VirtualLoop()  # type: ignore[abstract]  # what nobody here calls is left out
         self.story = Story(self.loop.time)
         self.clock = SimulatedClock(self.loop)
-        self.participants = Participants(dice, self.story, self.fail, self._begin_work)
-        self.judge = Judge(self.story, self.participants.put_right)
+        self.participants = Participants(dice, self.story, subject.give, self.fail, self._begin_work)
+        self.judge = Judge(self.story, subject.graphs, self.participants.put_right)
         self.disk = Disk(self.judge.appended)
         self.network = Network(self)
         self.caller = Caller(self)
@@ -274,7 +277,7 @@ class World:
         if not process.dead:
             self.loop.thaw(process)
             self.story.tell(process.name, "goes on")
-            if frozen_s > TIMEOUT_US / SECOND_US:
+            if frozen_s > TIMEOUT_S_MAX:
                 self.story.see("frozen longer than a timeout")
 
     async def _jump(self) -> None:
@@ -289,10 +292,10 @@ class World:
         self.fail(f"I34: the server logged an error: {record}")
 
 
-def sagas_of(dice: Dice) -> list[tuple[Definition, float]]:
+def sagas_of(dice: Dice, subject: Subject) -> list[tuple[Definition, float]]:
     """Which sagas a seed starts, and when."""
     return [
-        (dice.choose(f"definition {n}", DEFINITIONS), dice.number(f"start {n}", 0.05, 12.0))
+        (dice.choose(f"definition {n}", subject.definitions), dice.number(f"start {n}", 0.05, 12.0))
         for n in range(1, SAGAS_MAX + 1)
         if n == 1 or dice.strikes("saga", str(n), 0.5)
     ]
@@ -309,7 +312,7 @@ def _nobodys() -> Context:
 
 
 @contextmanager
-def _logs(error: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def _logs(error: Callable[[dict[str, Any]], None]) -> Generator[None]:
     """Hand errors that are logged to the world, and drop the rest."""
 
     def process(logger: object, method: str, record: Any) -> Any:
