@@ -66,5 +66,7 @@ RARE = frozenset(
         "watch gone on with",
         "watch ended with the saga",
         "call given up by the client",
+        "sagas steered in bulk",
+        "waited for the end",
     }
 )

@@ -109,9 +109,7 @@ def definition_from_body(body: bytes) -> Definition:
     message = pb.Definition.FromString(body)
     definition = _read(message, problems)
     if drop_unknown(message):
-        problems.append(
-            error("", "NEWER_VERSION", "It says more than this version knows of: ask a newer server.")
-        )
+        problems.append(error("", "NEWER_VERSION", "It says more than this version knows of: ask a newer server."))
     if problems:
         raise InvalidDefinition(problems)
     return definition

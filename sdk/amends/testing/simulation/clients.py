@@ -29,6 +29,8 @@ AGAIN_S = 0.5
 UNANSWERED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
 """Statuses after which a client asks again: nobody has said what became of its call."""
 
+BULK = ("PauseSagas", "ResumeSagas", "RetrySagas", "CancelSagas", "FailSagas")
+
 SPOILT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
 """Statuses with which the server says that it cannot go on with a saga; right for one whose records are spoilt."""
 
@@ -60,7 +62,7 @@ class Caller:
             async with asyncio.timeout(timeout_s):
                 response = await asyncio.shield(future)
         except CallFailed as failed:
-            self.look_at(request.saga_id, failed)
+            self.look_at(getattr(request, "saga_id", ""), failed)
             raise
         except TimeoutError:
             world.story.see("call given up by the client")
@@ -102,6 +104,8 @@ class Client:
         created = await self._start()
         if world.dice.strikes("watched", self.name, 0.5):
             world.background(self._watch(), self.name)
+        if world.dice.strikes("waited for", self.name, 0.3):
+            world.background(self._wait(), self.name)
         if world.dice.strikes("cancelled", self.name, 0.3):
             world.background(self._cancel(), self.name)
         if world.dice.strikes("started again", self.name, 0.3):
@@ -178,6 +182,21 @@ class Client:
             world.story.tell(self.name, f"is told that {self.key.saga_id} is cancelled")
             world.judge.cancel_accepted(self.key)
             world.judge.shown(self.key, response.saga.sequence)
+            return
+
+    async def _wait(self) -> None:
+        """Wait for the saga to settle, as often as it takes to be told."""
+        world = self._world
+        request = orchestrator_pb2.GetSagaRequest(saga_id=self.key.saga_id, wait=True)
+        while True:
+            try:
+                response = await self._caller.call(self.name, "GetSaga", request)
+            except CallFailed as failed:
+                world.judge.must(failed.code in UNANSWERED, f"a wait was answered {failed}")
+                await world.sleep(AGAIN_S)
+                continue
+            world.story.tell(self.name, f"is told that {self.key.saga_id} has settled")
+            world.judge.settled(self.key, response.saga.sequence)
             return
 
     async def _watch(self) -> None:
@@ -274,6 +293,22 @@ class Operator:
             if world.judge.sagas and world.dice.strikes("operator", str(count), 0.4):
                 key = world.dice.choose("operator's saga", sorted(world.judge.sagas, key=lambda key: key.saga_id))
                 await self._meddle_with(key)
+            if world.dice.strikes("bulk", str(count), 0.1):
+                await self._steer_all(world.dice.choose(f"bulk {count}", BULK))
+
+    async def _steer_all(self, method: str) -> None:
+        """Steer whatever there is at once, a few at a time."""
+        world = self._world
+        make = getattr(operator_pb2, f"{method}Request")
+        request = make(bulk=operator_pb2.BulkRequest(reason="simulated", limit=2))
+        try:
+            response = await self._caller.call("operator", method, request)
+        except CallFailed as failed:
+            world.judge.must(failed.code in UNANSWERED, f"{method} was answered {failed}")
+            return
+        world.story.tell("operator", f"is told that {method} has changed {response.result.changed_count}")
+        if response.result.changed_count:
+            world.story.see("sagas steered in bulk")
 
     async def _meddle_with(self, key: SagaKey) -> None:
         kinds = ("Retry", "Retry", "Resolve", "Resolve", "Pause", "Resume", "Fail", "Cancel")

@@ -32,7 +32,7 @@ from amends_server.engine.events import (
     StepResolved,
     StepSkipped,
 )
-from amends_server.engine.evolve import begin, evolve
+from amends_server.engine.evolve import begin, evolve, fold
 from amends_server.engine.graph import Graph
 from amends_server.engine.policy import Time
 from amends_server.engine.state import SagaStatus, State
@@ -222,6 +222,17 @@ class Judge:
             known = self.sagas.get(key)
             assert known is not None, f"I35: {key.saga_id} was shown and is not on disk"
             assert sequence <= len(known.events), f"I35: {key.saga_id} was shown as it is not on disk"
+
+    def settled(self, key: SagaKey, sequence: int) -> None:
+        """A client that waited was told that a saga is final or STUCK: it must have been so, at that event, on disk."""
+        self.shown(key, sequence)
+        with self.checking():
+            known = self.sagas[key]
+            state = fold(known.graph, known.events[:sequence])
+            assert state.final or state.stuck is not None, (
+                f"I35: a client was told that {key.saga_id} has settled, and at event {sequence} it is {state.status}"
+            )
+            self._story.see("waited for the end")
 
     def cancel_accepted(self, key: SagaKey) -> None:
         with self.checking():
