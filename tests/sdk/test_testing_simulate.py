@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from amends.testing.simulation.participants import Participants
 from amends.testing.simulation.samples import sample
 from amends.v1 import participant_pb2, saga_pb2
 from tests.cli.programs import in_process
+
+
+FAULTS_LEFT_MAX = 6
+"""Of some dozens in a world: those without which no saga turns back."""
 
 
 @dataclass
@@ -57,7 +62,8 @@ def test_a_broken_promise_is_told_as_a_short_story(monkeypatch: pytest.MonkeyPat
     assert not found.ok
     assert f"seed {found.failed}: I1: " in found.story
     assert "COMPENSATED, and ['reserve'] left an effect" in found.story
-    assert "1 faults are left" in found.story or "2 faults are left" in found.story
+    [left] = re.findall(r"(\d+) faults are left", found.story)
+    assert int(left) <= FAULTS_LEFT_MAX
 
 
 def test_a_saga_that_never_completes_is_said_to_need_more() -> None:
