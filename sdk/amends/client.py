@@ -37,10 +37,14 @@ _DEFINITION_NOT_FOUND = "DEFINITION_NOT_FOUND"
 
 
 class Client(Control, Catalogue):
-    """A connection to an orchestrator at `target`, HOST:PORT, for one namespace.
+    """A connection to the orchestrator at `target`, HOST:PORT, for one namespace.
 
-    `timeout` is for one call. `retry_for` is for how long calls that may be repeated are, while the orchestrator is not
-    there. Use it as `async with Client(…) as client`. Each call may raise any RpcError besides those that it names.
+    Of orchestrators that share a database `target` names several, with commas between: calls take turns among those
+    that answer, and nobody notices the end of one. `timeout` is for one call. `retry_for` is for how long calls that
+    may be repeated are, while no orchestrator is there. Use it as `async with Client(…) as client`. Each call may raise
+    any RpcError besides those that it names.
+
+    :raises ValueError: if an address is empty, once it is opened.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar, cast
@@ -11,10 +11,10 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import tenacity
 
-from amends._proxies import proxy_options
-from amends._starts import Ending, NoSessions, Starts
+from amends._replicas import Replica, Replicas
+from amends._starts import Ending, NoSessions
 from amends._tasks import is_cancelled
-from amends.errors import AmendsError, Cancelled, RpcError, Unavailable
+from amends.errors import AmendsError, Cancelled, DeadlineExceeded, RpcError, Unavailable
 from amends.statuses import exception_of, undecodable
 from amends.v1 import operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
@@ -24,23 +24,13 @@ Response = TypeVar("Response")
 
 RETRY_WAIT_S_MAX = 1.0  # as soon as this after an orchestrator is back, its clients are too
 RETRY_WAIT_S_FIRST = 0.05
+_WAIT = tenacity.wait_random_exponential(multiplier=RETRY_WAIT_S_FIRST, max=RETRY_WAIT_S_MAX)
 
 # A gRPC server that stops says CANCELLED to calls that it has not looked at. What we cancel ourselves is no RpcError.
 PASSING: tuple[type[RpcError], ...] = (Unavailable, Cancelled)
 
-CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
-    # A stopped peer would be noticed only after a minute by keepalive alone: the timeout of the ping counts too.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    # By default a channel goes on failing for seconds after its peer is back.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    # A saga comes with the inputs and outputs of all steps; how large these may be is the orchestrator's to say.
-    ("grpc.max_receive_message_length", -1),
-    # Two clients of a process that share a connection would also share its failures.
-    ("grpc.use_local_subchannel_pool", 1),
-)
+# What orchestrators say of a call with which nothing was done, so that it can be made again.
+_NOT_BEGUN = ("NOT_OWNED", "SHUTTING_DOWN")
 
 
 class Page(Protocol):
@@ -52,33 +42,38 @@ class Page(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open channel with the services on it. `timeout_s` is for a call, `retry_s` for waits between repetitions."""
+    """Open channels with the services on them. `timeout_s` is for a call, `retry_s` for waits between repetitions."""
 
-    channel: grpc.aio.Channel
+    replicas: Replicas
     orchestrator: orchestrator_pb2_grpc.OrchestratorServiceStub
     operator: operator_pb2_grpc.OperatorServiceStub
-    starts: Starts
     namespace: str
     timeout_s: float
     retry_s: float
 
     @classmethod
     def open(cls, target: str, *, namespace: str, timeout_s: float, retry_s: float) -> Self:
-        channel = grpc.aio.insecure_channel(target, options=[*CHANNEL_OPTIONS, *proxy_options(target)])
-        orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        """Open a connection to the orchestrator at HOST:PORT, or to several that share a database, with commas between.
+
+        :raises ValueError: if an address is empty.
+        """
+        replicas = Replicas(target, timeout_s)
         return cls(
-            channel,
-            orchestrator,
-            operator_pb2_grpc.OperatorServiceStub(channel),
-            Starts(orchestrator, timeout_s),
+            replicas,
+            orchestrator_pb2_grpc.OrchestratorServiceStub(replicas.channel),
+            operator_pb2_grpc.OperatorServiceStub(replicas.channel),
             namespace,
             timeout_s,
             retry_s,
         )
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """For stubs of other services."""
+        return self.replicas.channel
+
     async def close(self) -> None:
-        await self.starts.close()
-        await self.channel.close()
+        await self.replicas.close()
 
     async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
         """Start a saga; return where its end will be told, None if that has to be asked for.
@@ -88,16 +83,20 @@ class Connection:
         with naming_saga(request.saga_id):
             try:
                 return await self._start(request)
-            except PASSING:  # the same id makes a repetition harmless
-                return await self.retrying(lambda: self._start(request))
+            except RpcError as error:
+                if not self.passes(error):
+                    raise
+            return await self.retrying(lambda: self._start(request))  # the same id makes a repetition harmless
 
     async def _start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
-        if self.starts.takes(request):
+        with told_if_closed():
+            replica = self.replicas.at_hand() or await self.replicas.chosen()
+        if replica.starts.takes(request):
             try:
-                return await self.starts.start(request)
+                return await _started(replica, request)
             except NoSessions:
                 pass
-        await self.once(self.orchestrator.StartSaga, request)
+        await self._call(self.orchestrator.StartSaga, request, None)
         return None
 
     async def once(
@@ -106,10 +105,32 @@ class Connection:
         request: Request,
         timeout_s: float | None = None,
     ) -> Response:
-        """Make a call that may not be repeated.
+        """Make a call that may not be repeated, unless it is certain that nothing was done.
 
         :raises RpcError: if it does not succeed.
         """
+        try:
+            return await self._call(method, request, timeout_s)
+        except Unavailable as error:
+            if not _not_begun(error):
+                raise
+        return await self.retrying(lambda: self._call(method, request, timeout_s), passes=_not_begun)
+
+    async def repeatable(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """Make a call that may be repeated: it is, while no orchestrator is there.
+
+        :raises RpcError: if it does not succeed.
+        """
+        return await self.retrying(lambda: self._call(method, request, timeout_s))
+
+    async def _call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout_s: float | None
+    ) -> Response:
         try:
             with told_if_closed():
                 response = cast("Response | None", await method(request, timeout=timeout_s or self.timeout_s))
@@ -119,24 +140,17 @@ class Connection:
             raise undecodable()
         return response
 
-    async def repeatable(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        timeout_s: float | None = None,
-    ) -> Response:
-        """Make a call that may be repeated: it is, while the orchestrator is not there.
+    async def retrying(
+        self, call: Callable[[], Awaitable[T]], *, passes: Callable[[BaseException], bool] | None = None
+    ) -> T:
+        """Repeat something while its errors pass, with growing and random waits of `retry_s` together.
 
-        :raises RpcError: if it does not succeed.
+        By default those of an orchestrator that is not there do. Each is tried once before there is a wait.
         """
-        return await self.retrying(lambda: self.once(method, request, timeout_s))
-
-    async def retrying(self, call: Callable[[], Awaitable[T]], *, on: tuple[type[RpcError], ...] = PASSING) -> T:
-        """Repeat something while it raises one of `on`, with growing and random waits of `retry_s` together."""
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(on),
-            wait=tenacity.wait_random_exponential(multiplier=RETRY_WAIT_S_FIRST, max=RETRY_WAIT_S_MAX),
-            stop=lambda state: state.idle_for >= self.retry_s,  # a call may have gone well for long before it failed
+            retry=tenacity.retry_if_exception(passes or self.passes),
+            wait=lambda state: 0 if state.attempt_number < len(self.replicas) else _WAIT(state),
+            stop=lambda state: state.attempt_number >= len(self.replicas) and self._patience_ends(state),
             reraise=True,
         )
 
@@ -144,6 +158,28 @@ class Connection:
             return await call()
 
         return await retrying(attempt)
+
+    def passes(self, error: BaseException) -> bool:
+        """Tell whether a call may go well elsewhere or later: where one does not answer in time, another one may."""
+        return isinstance(error, PASSING) or (isinstance(error, DeadlineExceeded) and len(self.replicas) > 1)
+
+    def _patience_ends(self, state: tenacity.RetryCallState) -> bool:
+        """Waits count, not calls: one may have gone well for long before it failed. Of those not answered, all does."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked_s = (state.seconds_since_start or 0.0) if isinstance(error, DeadlineExceeded) else 0.0
+        return max(state.idle_for, asked_s) >= self.retry_s
+
+
+def _not_begun(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and error.reason in _NOT_BEGUN
+
+
+async def _started(replica: Replica, request: orchestrator_pb2.StartSagaRequest) -> Ending:
+    try:
+        return await replica.starts.start(request)
+    except (Unavailable, DeadlineExceeded) as error:
+        replica.answered(error.code)
+        raise
 
 
 class Connected:

@@ -41,7 +41,7 @@ class Control(Connected):
         :raises NotFound: if there is none of that id.
         """
         request = operator_pb2.PauseSagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
-        return SagaView.of((await self._connection.once(self._connection.operator.PauseSaga, request)).saga)
+        return SagaView.of((await self._connection.repeatable(self._connection.operator.PauseSaga, request)).saga)
 
     async def resume(self, id: str, *, reason: str) -> SagaView:
         """Have a paused saga go on; one that is not paused stays as it is.
@@ -50,7 +50,7 @@ class Control(Connected):
         :raises NotFound: if there is none of that id.
         """
         request = operator_pb2.ResumeSagaRequest(namespace=self._namespace, saga_id=id, reason=reason)
-        return SagaView.of((await self._connection.once(self._connection.operator.ResumeSaga, request)).saga)
+        return SagaView.of((await self._connection.repeatable(self._connection.operator.ResumeSaga, request)).saga)
 
     async def retry(self, id: str, *, reason: str) -> SagaView:
         """Have a STUCK saga go on with its attempts anew; one that waits for a retry makes it now.

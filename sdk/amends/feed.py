@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from amends.connection import Connection, told_if_closed
-from amends.errors import Cancelled, DataLoss, Unavailable
+from amends.errors import DataLoss
 from amends.events import Event
 from amends.statuses import exception_of
 from amends.v1 import orchestrator_pb2
@@ -31,7 +31,7 @@ class Feed:
 
     async def next(self) -> Event | None:
         """The next event; None after the last one."""
-        event = await self._connection.retrying(self._try_next, on=(Unavailable, Cancelled, DataLoss))
+        event = await self._connection.retrying(self._try_next, passes=self._passes)
         if event is not None:
             self._last = event.sequence
             self._ended = event.kind.is_final
@@ -41,6 +41,9 @@ class Feed:
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
+
+    def _passes(self, error: BaseException) -> bool:
+        return isinstance(error, DataLoss) or self._connection.passes(error)
 
     async def _try_next(self) -> Event | None:
         try:
@@ -68,6 +71,7 @@ class Feed:
         """The next message of the stream, which is opened if there is none; None at its end."""
         with told_if_closed():
             if self._stream is None:
+                await self._connection.replicas.connected()
                 request = orchestrator_pb2.WatchSagaRequest(
                     namespace=self._connection.namespace, saga_id=self._saga_id, after_sequence=self._last
                 )

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from itertools import cycle
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,6 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from amends._loop import run as run_loop
 from amends._proxies import proxy_options
+from amends._replicas import addresses
 from amends._servicer import Servicer
 from amends._unreadable import UnreadableRefused, refuse_unreadable
 from amends.errors import AmendsError
@@ -70,9 +72,10 @@ async def serving(
     """Serve the participant inside the block, which gets the address as HOST:PORT. Calls in flight get 10 s at its end.
 
     `listen` is HOST:PORT, port 0 for a free one. With `orchestrator`, the participant is registered there before the
-    block begins, under `advertise` (HOST:PORT) or else its own address; the orchestrator may take 60 s to come up.
+    block begins, under `advertise` (HOST:PORT) or else its own address; the orchestrator may take 60 s to come up. Of
+    several that share a database, named with commas between, one registers it for all.
 
-    :raises ValueError: `listen` is no address, or there is nothing to serve or to advertise.
+    :raises ValueError: `listen` or `orchestrator` is no address, or there is nothing to serve or to advertise.
     :raises ServeError: the port is taken, or the orchestrator does not register the participant.
     """
     host, port = _host_and_port(listen)
@@ -143,25 +146,29 @@ async def stopped_by_signals() -> AsyncGenerator[None, None]:
 
 
 async def register(participant: Participant, orchestrator: str, address: str) -> None:
-    """Register the participant at an orchestrator; waits up to 60 s for it to come up.
+    """Register the participant at an orchestrator, or at one of several; waits up to 60 s for it to come up.
 
-    :raises ServeError: the orchestrator did not come up, or refused.
+    :raises ValueError: an address of an orchestrator is empty.
+    :raises ServeError: no orchestrator came up, or one refused.
     """
     request = operator_pb2.PutParticipantRequest(
         participant=operator_pb2.Participant(name=participant.name, address=address)
     )
-    options = [("grpc.max_reconnect_backoff_ms", 1_000), *proxy_options(orchestrator)]
-    async with grpc.aio.insecure_channel(orchestrator, options=options) as channel:
-        stub = operator_pb2_grpc.OperatorServiceStub(channel)
-        try:
-            async for attempt in _attempts():
-                with attempt:
-                    await stub.PutParticipant(request, timeout=REGISTRATION_ATTEMPT_S)
-        except grpc.aio.AioRpcError as error:
-            raise ServeError(
-                f"the orchestrator at {orchestrator} did not register participant {participant.name!r} "
-                f"at {address}: {error.code().name}: {error.details()}"
-            ) from error
+    in_turn = cycle(addresses(orchestrator))
+    try:
+        async for attempt in _attempts():
+            with attempt:
+                await _put(next(in_turn), request)
+    except grpc.aio.AioRpcError as error:
+        raise ServeError(
+            f"the orchestrator at {orchestrator} did not register participant {participant.name!r} "
+            f"at {address}: {error.code().name}: {error.details()}"
+        ) from error
+
+
+async def _put(orchestrator: str, request: operator_pb2.PutParticipantRequest) -> None:
+    async with grpc.aio.insecure_channel(orchestrator, options=proxy_options(orchestrator)) as channel:
+        await operator_pb2_grpc.OperatorServiceStub(channel).PutParticipant(request, timeout=REGISTRATION_ATTEMPT_S)
 
 
 def _attempts() -> AsyncRetrying:

@@ -58,10 +58,21 @@ class PayloadTooLarge(ServiceError):
 
 
 class NotOwned(ServiceError):
-    """Another orchestrator runs the saga."""
+    """Another orchestrator runs the saga. Nothing was done."""
 
     def __init__(self, namespace: str, saga_id: str) -> None:
         message = f"Another orchestrator runs saga `{saga_id}` in namespace `{namespace}`: try again there, or later."
+        super().__init__(message, {"namespace": namespace, "saga_id": saga_id})
+
+
+class OwnerLost(ServiceError):
+    """The orchestrator that runs the saga was asked, and its answer is lost."""
+
+    def __init__(self, namespace: str, saga_id: str) -> None:
+        message = (
+            f"The orchestrator that runs saga `{saga_id}` in namespace `{namespace}` was lost before it answered, and "
+            "nobody knows what was done: look at the saga, then ask again if need be."
+        )
         super().__init__(message, {"namespace": namespace, "saga_id": saga_id})
 
 

@@ -147,7 +147,7 @@ async def test_a_session_that_does_not_come_about_is_tried_again_later(orchestra
         await client.start("x", 1)
         await client.start("x", 2)
         assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (1, 2)
-        client._connection.starts._probe_at = 0.0  # that time is over
+        (await client._connection.replicas.chosen()).starts._probe_at = 0.0  # that time is over
         await client.start("x", 3)
     assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (2, 2)
 
@@ -180,7 +180,7 @@ async def test_a_saga_that_goes_on_costs_the_client_neither_its_input_nor_those_
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(saga.result(), 0.01)
-        session = client._connection.starts._session
+        session = (await client._connection.replicas.chosen()).starts._session
         assert session is not None
         [start] = session._open.values()
         assert start.request is None

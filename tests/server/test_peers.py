@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
 import pytest
 
 from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc
+from amends_server.errors import NotOwned, OwnerLost
 from amends_server.service.peers import LOOK_S, START, Peers
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
@@ -64,6 +65,7 @@ class Asked:
     ownership: Elsewhere
     hanging: Hanging
     peers: Peers
+    stop: Callable[[], Awaitable[None]]
 
     async def ask(self, method: str, request: object) -> asyncio.Task[bytes | None]:
         """Ask the owner, and return when it was asked."""
@@ -75,9 +77,9 @@ class Asked:
 @pytest.fixture
 async def asked() -> AsyncIterator[Asked]:
     ownership, hanging = Elsewhere(), Hanging()
-    async with serving(hanging) as address:
-        ownership.address = address
-        it = Asked(ownership, hanging, Peers(ownership, []))
+    async with AsyncExitStack() as stack:
+        ownership.address = await stack.enter_async_context(serving(hanging))
+        it = Asked(ownership, hanging, Peers(ownership, []), stack.aclose)
         yield it
         await it.peers.close()
 
@@ -116,3 +118,17 @@ async def test_a_command_that_may_have_been_carried_out_is_given_to_nobody_else(
     asked.ownership.address, asked.ownership.epoch = "", 2
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asking, 3 * LOOK_S)
+
+
+async def test_a_command_whose_answer_was_lost_is_not_told_as_one_that_was_not_begun(asked: Asked) -> None:
+    asking = await asked.ask(RESUME, operator_pb2.ResumeSagaRequest(saga_id="one"))
+    await asked.stop()
+    with pytest.raises(OwnerLost):
+        await asyncio.wait_for(asking, WAIT_S)
+
+
+async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(asked: Asked) -> None:
+    await asked.stop()
+    with pytest.raises(NotOwned):
+        await asked.peers.ask(RESUME, ONE, operator_pb2.ResumeSagaRequest(saga_id="one"), None, 3 * LOOK_S)
+    assert not asked.hanging.asked.is_set()

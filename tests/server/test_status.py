@@ -132,6 +132,7 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     (errors.TokenInvalid("s-1", "a"), C.PERMISSION_DENIED, "TOKEN_INVALID"),
     (errors.Overloaded("sagas", 5), C.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.NotOwned("default", "s-1"), C.UNAVAILABLE, "NOT_OWNED"),
+    (errors.OwnerLost("default", "s-1"), C.UNAVAILABLE, "OWNER_LOST"),
     (errors.ShuttingDown(), C.UNAVAILABLE, "SHUTTING_DOWN"),
     (errors.NotWaitedFor("default", "s-1"), C.ABORTED, "NOT_WAITED_FOR"),
     (errors.EventsNotKept("s-1", 9, 4), C.OUT_OF_RANGE, "EVENTS_NOT_KEPT"),

@@ -26,10 +26,13 @@ def checked_address(text: str, whose: str) -> Address:
 
 @asynccontextmanager
 async def connected(server: str, namespace: str = "", *, retry_s: float = 0) -> AsyncGenerator[Connection, None]:
-    """Give a connection inside the block. Without `retry_s` a call is made once: a person wants to know at once."""
-    target = checked_address(server, "orchestrator").target
+    """Give a connection inside the block, to one orchestrator or to several with commas between.
+
+    Without `retry_s` a call is made once, or once at each: a person wants to know at once.
+    """
+    target = ",".join(checked_address(each.strip(), "orchestrator").target for each in server.split(","))
     connection = Connection.open(target, namespace=namespace, timeout_s=TIMEOUT_S, retry_s=retry_s)
     try:
         yield connection
     finally:
-        await connection.channel.close()
+        await connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amends_server.cli.exits import CommandError, Exit, run
+from amends_server.cli.exits import CommandError, Exit, fail, run, usage_error
 from amends_server.cli.options import ADDRESS, Form, Output, Server
 from amends_server.cli.output import print_line, print_message
 
@@ -20,6 +20,8 @@ def health(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
 
     Exit codes: 0 it serves; 1 it answers, but does not serve; 2 wrong usage; 3 it does not answer.
     """
+    if "," in server:
+        fail(usage_error("Probe one orchestrator at a time: give its address with --server HOST:PORT."))
     run(_health(server, form), server)
 
 

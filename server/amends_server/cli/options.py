@@ -41,7 +41,13 @@ class Form(StrEnum):
 
 
 Server = Annotated[
-    str, typer.Option("--server", envvar="AMENDS_SERVER", metavar="HOST:PORT", help="Where the orchestrator listens.")
+    str,
+    typer.Option(
+        "--server",
+        envvar="AMENDS_SERVER",
+        metavar="HOST:PORT,…",
+        help="Where the orchestrator listens, or those that share a database do.",
+    ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="The namespace of sagas and definitions.")]
 Output = Annotated[

@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 
 from amends.v1 import operator_pb2, orchestrator_pb2
 from amends_server.config import TAKEOVER_S
-from amends_server.errors import NotOwned
+from amends_server.errors import NotOwned, OwnerLost
 from amends_server.service.fields import read_key
 from amends_server.status import PeerRefused, abort, reason_of, report
 from amends_server.store.leases import Ownership
@@ -27,6 +27,9 @@ FORWARDED = "amends-forwarded"
 
 AGAIN_S = 0.1
 """Until the owner of a saga is looked up again, when it was not where it was thought to be."""
+
+SAY_S = 0.5
+"""Before the caller's deadline it is said that nobody owns the saga, so that the caller knows that nothing was done."""
 
 LOOK_S = 0.5
 """How often it is looked, while an owner is asked, whether it still is the owner."""
@@ -56,6 +59,10 @@ do to each saga."""
 
 class _Moved(Exception):
     """Somebody else owns the saga by now, or nobody."""
+
+
+class _NotThere(Exception):
+    """There is no connection to the owner, so that nothing was sent."""
 
 
 class Peers(grpc.aio.ServerInterceptor):
@@ -104,7 +111,8 @@ class Peers(grpc.aio.ServerInterceptor):
         if request.saga_id and not _was_forwarded(context.invocation_metadata()):
             try:
                 key = read_key(request.namespace, request.saga_id)
-                answer = await self.ask(method, key, request, context.invocation_metadata())
+                left_s = context.time_remaining()
+                answer = await self.ask(method, key, request, context.invocation_metadata(), left_s)
                 if answer is not None:
                     return answer
             except Exception as error:
@@ -114,7 +122,7 @@ class Peers(grpc.aio.ServerInterceptor):
     async def start(self, request: orchestrator_pb2.StartSagaRequest, metadata: Metadata | None) -> bool | None:
         """Have the saga's owner start it, and tell whether it is new; None if this process is to do it.
 
-        :raises PeerRefused, NotOwned: as for `ask`.
+        :raises PeerRefused, NotOwned, OwnerLost: as for `ask`.
         """
         if not request.saga_id:
             return None
@@ -124,35 +132,45 @@ class Peers(grpc.aio.ServerInterceptor):
         answer = await self.ask(START, read_key(request.namespace, request.saga_id), asked, metadata)
         return None if answer is None else orchestrator_pb2.StartSagaResponse.FromString(answer).created
 
-    async def ask(self, method: str, key: SagaKey, request: Any, metadata: Metadata | None) -> bytes | None:
+    async def ask(
+        self, method: str, key: SagaKey, request: Any, metadata: Metadata | None, left_s: float | None = None
+    ) -> bytes | None:
         """Have the saga's owner answer, and return its response as bytes; None if this process is to answer.
 
-        While nobody owns it, since its owner has died, this waits for the one who takes it over.
+        While nobody owns it, since its owner has died, this waits for the one who takes it over, but not for so long
+        that the caller, who waits for `left_s`, gets no answer.
 
         :raises PeerRefused: with what the owner says.
-        :raises NotOwned: if nobody took it over, or if the answer was lost, so that nobody knows what was done.
+        :raises NotOwned: if nobody took it over.
+        :raises OwnerLost: if the answer was lost, so that nobody knows what was done.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + TAKEOVER_S
+        end = loop.time() + (TAKEOVER_S if left_s is None else min(TAKEOVER_S, left_s - SAY_S))
         while not self._ownership.epoch_of(key):
-            if loop.time() > end:
-                raise NotOwned(key.namespace, key.saga_id)
             address = self._ownership.address_of(key)
             try:
                 if address:
                     return await self._ask_at(address, method, key, request, metadata)
             except _Moved:
                 continue
+            except _NotThere:
+                pass  # it comes back, or somebody takes its sagas over
             except grpc.aio.AioRpcError as error:
                 said = _said(error)
                 if not _again(method, error, said):
                     raise _refusal(key, error, said) from error
+            if loop.time() > end:
+                raise NotOwned(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
         return None
 
     async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata | None) -> bytes:
         """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
-        answer = asyncio.ensure_future(self._call(address, method, request, metadata))
+        channel = self._channel(address)
+        ready = channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+        if not ready and method not in _REPEATABLE:
+            raise _NotThere
+        answer = asyncio.ensure_future(self._call(channel, method, request, metadata))
         try:
             while not answer.done():
                 await asyncio.wait([answer], timeout=LOOK_S)
@@ -162,10 +180,12 @@ class Peers(grpc.aio.ServerInterceptor):
         finally:
             answer.cancel()
 
-    async def _call(self, address: str, method: str, request: Any, metadata: Metadata | None) -> bytes:
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
+        return self._channels[address]
+
+    async def _call(self, channel: grpc.aio.Channel, method: str, request: Any, metadata: Metadata | None) -> bytes:
         unary: Any = channel.unary_unary  # its types know nothing of responses that are left as bytes
         call = unary(method, request_serializer=_serialize, response_deserializer=None)
         response: bytes = await call(request, metadata=((FORWARDED, "1"), *_passed_on(metadata)))
@@ -188,12 +208,13 @@ def _serialize(request: Any) -> bytes:
 def _again(method: str, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> bool:
     """Tell whether the owner is to be looked up again: it was another one, or it is gone and repeating does no harm."""
     if said is not None:
-        return reason_of(said) in ("NOT_OWNED", "SHUTTING_DOWN")
+        reason = reason_of(said)
+        return reason in ("NOT_OWNED", "SHUTTING_DOWN") or (reason == "OWNER_LOST" and method in _REPEATABLE)
     return error.code() is grpc.StatusCode.UNAVAILABLE and method in _REPEATABLE
 
 
 def _refusal(key: SagaKey, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> Exception:
-    return PeerRefused(error.code(), said) if said is not None else NotOwned(key.namespace, key.saga_id)
+    return PeerRefused(error.code(), said) if said is not None else OwnerLost(key.namespace, key.saga_id)
 
 
 def _passed_on(metadata: Metadata | None) -> list[tuple[str, str | bytes]]:

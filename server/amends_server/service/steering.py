@@ -35,7 +35,8 @@ class Steering:
         :raises NotFound: if there is no such saga.
         :raises amends_server.engine.commands.Rejected: if its state does not allow it.
         :raises PeerRefused: if its owner refuses.
-        :raises amends_server.errors.NotOwned: if nobody runs it, or if nobody knows whether it was carried out.
+        :raises amends_server.errors.NotOwned: if nobody runs it.
+        :raises amends_server.errors.OwnerLost: if nobody knows whether it was carried out.
         """
         if self._peers is not None:
             method, request, response = _call(key, order)
