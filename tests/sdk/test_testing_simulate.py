@@ -16,7 +16,6 @@ from amends.testing.simulation.samples import sample
 from amends.v1 import participant_pb2, saga_pb2
 from tests.cli.programs import in_process
 
-
 FAULTS_LEFT_MAX = 6
 """Of some dozens in a world: those without which no saga turns back."""
 

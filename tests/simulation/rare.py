@@ -68,5 +68,7 @@ RARE = frozenset(
         "call given up by the client",
         "sagas steered in bulk",
         "waited for the end",
+        "start acknowledged by a session",
+        "end told by a session",
     }
 )

@@ -1,4 +1,4 @@
-"""Those who call the server: clients that start sagas, cancel and watch them, and operators who tell the truth."""
+"""Those who call the server: clients that start sagas, cancel and watch them, and participants that are at work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from amends.testing.simulation.process import CallFailed, Process, SimulatedContext
-from amends.v1 import operator_pb2, orchestrator_pb2, participant_pb2, payload_pb2, saga_pb2
+from amends.testing.simulation.sessions import Stream
+from amends.v1 import orchestrator_pb2, participant_pb2, payload_pb2
 from amends_server.convert.definition import definition_to_wire
 from amends_server.convert.times import set_time
 from amends_server.engine.definition import Definition, digest
 from amends_server.engine.policy import SECOND_US, Time
-from amends_server.engine.state import SagaStatus
 from amends_server.store.protocol import SagaKey
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ AGAIN_S = 0.5
 
 UNANSWERED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
 """Statuses after which a client asks again: nobody has said what became of its call."""
-
-BULK = ("PauseSagas", "ResumeSagas", "RetrySagas", "CancelSagas", "FailSagas")
 
 SPOILT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
 """Statuses with which the server says that it cannot go on with a saga; right for one whose records are spoilt."""
@@ -99,9 +97,13 @@ class Client:
             world.story.see("started for later")
             delay_s = world.dice.number(f"later {self.name}", 0.5, 9.0)
             self._begin_time = world.clock.now() + round(delay_s * SECOND_US)
+        if world.dice.strikes("by a session", self.name, 0.4):
+            world.background(self._start_by_session(), self.name)
         if world.dice.strikes("two starts at once", self.name, 0.2):
             world.background(self._start(), self.name)
         created = await self._start()
+        if world.dice.strikes("again by a session", self.name, 0.4):
+            world.background(self._start_by_session(), self.name)
         if world.dice.strikes("watched", self.name, 0.5):
             world.background(self._watch(), self.name)
         if world.dice.strikes("waited for", self.name, 0.3):
@@ -149,6 +151,32 @@ class Client:
         if self._begin_time is not None:
             set_time(request.start_time, self._begin_time)
         return request
+
+    async def _start_by_session(self) -> None:
+        """Start it once more, over a stream, and wait for its end there."""
+        world = self._world
+        process = world.process
+        if process is None or not process.ready:
+            return
+        request = self._request()
+        request.definition.digest = digest(self._definition)  # in the place of the whole
+        request.wait = True
+        stream = Stream(world, process)
+        try:
+            stream.send(request)
+            acknowledged = await stream.next(CALL_TIMEOUT_S)
+            world.story.see("start acknowledged by a session")
+            world.judge.start_acknowledged(self.key, b"7")
+            world.judge.shown(self.key, acknowledged.saga.sequence)
+            end = await stream.next(CALL_TIMEOUT_S)
+            world.story.see("end told by a session")
+            world.judge.settled(self.key, end.saga.sequence)
+        except CallFailed as failed:
+            self._caller.look_at(self.key.saga_id, failed)
+            unknown = failed.code is grpc.StatusCode.NOT_FOUND  # the definition, if no other start has got through
+            world.judge.must(failed.code in UNANSWERED or unknown, f"I19: a start in a session was answered {failed}")
+        finally:
+            stream.close()
 
     async def _start_other(self) -> None:
         """Start another saga under the same id, which must not be."""
@@ -275,115 +303,3 @@ class Worker:
         world.story.see("outcome brought by a token")
         world.judge.shown(key, response.saga.sequence)
         return True
-
-
-class Operator:
-    """Looks at sagas now and then, and does what one may do with them; what they say is true."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._caller = world.caller
-
-    async def meddle(self) -> None:
-        """While faults go on: anything, to any saga."""
-        world, count = self._world, 0
-        while True:
-            count += 1
-            await world.sleep(world.dice.number("operator", 0.5, 4.0))
-            if world.judge.sagas and world.dice.strikes("operator", str(count), 0.4):
-                key = world.dice.choose("operator's saga", sorted(world.judge.sagas, key=lambda key: key.saga_id))
-                await self._meddle_with(key)
-            if world.dice.strikes("bulk", str(count), 0.1):
-                await self._steer_all(world.dice.choose(f"bulk {count}", BULK))
-
-    async def _steer_all(self, method: str) -> None:
-        """Steer whatever there is at once, a few at a time."""
-        world = self._world
-        make = getattr(operator_pb2, f"{method}Request")
-        request = make(bulk=operator_pb2.BulkRequest(reason="simulated", limit=2))
-        try:
-            response = await self._caller.call("operator", method, request)
-        except CallFailed as failed:
-            world.judge.must(failed.code in UNANSWERED, f"{method} was answered {failed}")
-            return
-        world.story.tell("operator", f"is told that {method} has changed {response.result.changed_count}")
-        if response.result.changed_count:
-            world.story.see("sagas steered in bulk")
-
-    async def _meddle_with(self, key: SagaKey) -> None:
-        kinds = ("Retry", "Retry", "Resolve", "Resolve", "Pause", "Resume", "Fail", "Cancel")
-        match self._world.dice.choose(f"operator does {key.saga_id}", kinds):
-            case "Retry":
-                await self._do(key, "RetrySaga", operator_pb2.RetrySagaRequest)
-            case "Resolve":
-                await self._resolve(key)
-            case "Pause":
-                if await self._do(key, "PauseSaga", operator_pb2.PauseSagaRequest):
-                    await self._world.sleep(self._world.dice.number("pause", 0.1, 5.0))
-                    if await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest):
-                        self._world.story.see("paused and resumed")
-            case "Resume":
-                await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest)
-            case "Cancel":
-                if await self._do(key, "CancelSaga", orchestrator_pb2.CancelSagaRequest):
-                    self._world.judge.cancel_accepted(key)
-            case _:
-                await self._do(key, "FailSaga", operator_pb2.FailSagaRequest)
-
-    async def set_right(self) -> None:
-        """When faults are over: resume what is paused, and help what is stuck until it ends."""
-        world, tries = self._world, dict[SagaKey, int]()
-        while unfinished := world.judge.unfinished():
-            for key in sorted(unfinished, key=lambda key: key.saga_id):
-                known = world.judge.sagas[key]
-                assert known.state is not None
-                if known.state.paused:
-                    await self._do(key, "ResumeSaga", operator_pb2.ResumeSagaRequest)
-                elif known.state.status is SagaStatus.STUCK:
-                    tries[key] = tries.get(key, 0) + 1
-                    if tries[key] % 2:
-                        await self._do(key, "RetrySaga", operator_pb2.RetrySagaRequest)
-                    else:
-                        await self._resolve(key)
-            await world.sleep(1.0)
-
-    async def _resolve(self, key: SagaKey) -> None:
-        observer = self._world.judge.sagas[key].observer
-        wanting = [step for step, seen in observer.steps.items() if seen.wants_help] or list(observer.steps)
-        step = self._world.dice.choose(f"resolved step {key.saga_id}", wanting)
-        choices: tuple[saga_pb2.StepResolution.ValueType, ...]
-        if observer.back:
-            choices = (saga_pb2.STEP_RESOLUTION_COMPENSATED, saga_pb2.STEP_RESOLUTION_SKIPPED)
-        else:
-            choices = (
-                saga_pb2.STEP_RESOLUTION_SUCCEEDED,
-                saga_pb2.STEP_RESOLUTION_SKIPPED,
-                saga_pb2.STEP_RESOLUTION_COMPENSATED,
-            )
-        resolution = self._world.dice.choose(f"resolution {key.saga_id}", choices)
-        succeeded = resolution == saga_pb2.STEP_RESOLUTION_SUCCEEDED
-        output = payload_pb2.Payload(json=self._world.subject.give(step, "")) if succeeded else None
-        request = operator_pb2.ResolveStepRequest
-        await self._do(key, "ResolveStep", request, step=step, resolution=resolution, output=output)
-
-    async def _do(self, key: SagaKey, method: str, make: Any, **more: Any) -> bool:
-        """Make the call; True if it was accepted."""
-        world = self._world
-        request = make(saga_id=key.saga_id, reason="simulated", **more)
-        try:
-            response = await self._caller.call("operator", method, request)
-        except SagaSpoilt:
-            return False
-        except CallFailed as failed:
-            if failed.code not in UNANSWERED:
-                world.story.tell("operator", f"is refused {method} of {key.saga_id}: {failed.reason}")
-                self._check_refusal(key, failed)
-            return False
-        world.story.tell("operator", f"is told that {method} of {key.saga_id} is done")
-        world.judge.shown(key, response.saga.sequence)
-        return True
-
-    def _check_refusal(self, key: SagaKey, failed: CallFailed) -> None:
-        judge = self._world.judge
-        judge.must(failed.code is grpc.StatusCode.FAILED_PRECONDITION, f"an operator was answered {failed}")
-        judge.rejected(key, failed.reason)

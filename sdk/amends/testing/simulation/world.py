@@ -15,12 +15,13 @@ from typing import Any
 import grpc
 import structlog
 
-from amends.testing.simulation.clients import Caller, Client, Operator, SagaSpoilt, Worker
+from amends.testing.simulation.clients import Caller, Client, SagaSpoilt, Worker
 from amends.testing.simulation.dice import Dice
 from amends.testing.simulation.disk import Disk
 from amends.testing.simulation.judge import Judge
 from amends.testing.simulation.loop import VirtualLoop
 from amends.testing.simulation.network import Network
+from amends.testing.simulation.operators import Operator
 from amends.testing.simulation.participants import Participants
 from amends.testing.simulation.process import CallFailed, Process, SimulatedClock
 from amends.testing.simulation.story import Story
