@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from random import Random
 
 import asyncpg
 import pytest
 
 from amends_server.engine.state import SagaStatus
+from amends_server.journal import Journal
 from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres import connections as connections_module
@@ -18,10 +20,11 @@ from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.postgres.trouble import place_of
-from amends_server.store.protocol import InUse, SagaFilter, Stale, Unavailable
+from amends_server.store.protocol import InUse, SagaFilter, Stale, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 from tests.store.proxy import Proxy
+from tests.store.test_journal import Told
 from tests.store.test_sqlite import run, stop
 
 WAIT_S = 20
@@ -84,6 +87,30 @@ async def test_everything_is_there_after_opening_again(database: Database) -> No
     assert len((await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)).sagas) == 1
     assert await again.get_definition("default", name="order") == stored
     await again.close()
+
+
+async def test_i42_what_cannot_be_written_is_refused_alone(database: Database) -> None:
+    store, told = PostgresStore(database.new_url()), Told()
+    await store.open()
+    await take(store)
+    await define(store)
+    journal = Journal(store)
+    for number in range(20):
+        journal.append(start(key(f"s{number}")), told.as_(f"s{number}"))
+    random = Random(1).randbytes(4_000).hex()  # not to be made smaller than a page of an index
+    journal.append(start(key("null \0")), told.as_("NUL"))
+    journal.append(start(key("half"), birth(labels={"a": "\ud800"})), told.as_("half a character"))
+    journal.append(start(key("number"), due=1 << 70), told.as_("a number"))
+    journal.append(start(key("label"), birth(labels={"a": random})), told.as_("an entry of an index"))
+    journal.start()
+    outcomes = dict(await told.until(24))
+    assert [name for name, error in outcomes.items() if error is Unwritable] == [
+        "NUL", "half a character", "a number", "an entry of an index",
+    ]  # fmt: skip
+    assert list(outcomes.values()).count(None) == 20
+    assert len(await store.list_unfinished(None, 99)) == 20
+    await journal.close()
+    await store.close()
 
 
 async def test_i24_a_stale_owner_writes_nothing(database: Database) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 
 from amends_server.store.postgres.statements import Db
-from amends_server.store.postgres.trouble import FAILURES, TRANSIENT, WrongServer, place_of, unavailable
+from amends_server.store.postgres.trouble import BAD_DATA, FAILURES, TRANSIENT, WrongServer, place_of, unavailable
 from amends_server.store.protocol import Unavailable, Unwritable
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -115,7 +115,7 @@ class Connections:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 return await act()
-            except asyncpg.DataError as error:  # text with a NUL, to which PostgreSQL has no match either
+            except BAD_DATA as error:
                 raise Unwritable(f"The PostgreSQL database {self.place} cannot hold it: {error}.") from None
             except TRANSIENT as error:
                 if attempt == ATTEMPTS_MAX:

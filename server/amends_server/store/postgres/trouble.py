@@ -12,6 +12,12 @@ from amends_server.store.protocol import Unavailable
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """All that asyncpg raises for what is not a bug of ours."""
 
+BAD_DATA = (
+    asyncpg.DataError,  # text with a NUL or half a character, a number that is too large
+    asyncpg.ProgramLimitExceededError,  # an entry of an index, or a row, that is larger than a page
+)
+"""What no state of the server makes good; nor does a row match such data."""
+
 TRANSIENT = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
