@@ -62,7 +62,7 @@ class Server:
         self._settings = settings
         self._store = store
         self._ownership = ownership
-        self._peers = Peers(ownership, _channel_options())
+        self._peers = Peers(ownership, _channel_options(), secret)
         self._parts = Parts(
             store=store,
             transport=lambda late: Transport(clock, payload_bytes_max, allows=allows, late=late),

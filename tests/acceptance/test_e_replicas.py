@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import grpc
 import pytest
 
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
-from amends.v1 import orchestrator_pb2
+from amends.v1 import operator_pb2, orchestrator_pb2
 from tests.acceptance.harness import Gate, Process, ScriptedParticipant, Wire, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
 
@@ -131,6 +131,69 @@ async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(
     for client in clients:
         with pytest.raises(NotFound):
             await client.get("nobody")
+
+
+async def test_e46_the_journal_names_who_called_whoever_passed_it_on(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    world, servers, clients = replicas
+    gate = Gate()
+    world.worker.on("two", gate.after())
+    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
+    async with grpc.aio.insecure_channel(servers[1].address) as channel:
+        other = Wire.on(channel)
+        for id in ids:
+            start = orchestrator_pb2.StartSagaRequest(saga_id=id)
+            start.definition.name = THREE.name
+            await other.orchestrator.StartSaga(start)
+            forged = (("amends-forwarded", "1"), ("amends-caller-bin", b"x" * 20 + b"somebody else"))
+            pause = operator_pb2.PauseSagaRequest(saga_id=id, reason="look")
+            with suppress(grpc.aio.AioRpcError):  # of those of the other one, which this one does not pass on
+                await other.operator.PauseSaga(pause, metadata=forged)
+            await other.operator.PauseSaga(pause)
+    events = [event for id in ids for event in await world.journal(id)]
+    callers = {event.principal for event in events if event.kind in ("saga_started", "saga_paused")}
+    assert len(callers) == 1, "one connection has one name"
+    assert callers.pop().startswith("ipv4:")
+    await clients[0].resume(ids[0], reason="go on")
+    gate.release()
+
+
+async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    _, servers, clients = replicas
+    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
+    async with AsyncExitStack() as stack:
+        spaces = {
+            name: [await stack.enter_async_context(Client(server.address, namespace=name)) for server in servers]
+            for name in ("north", "south")
+        }
+        await spaces["north"][0].register(THREE)
+        with pytest.raises(NotFound):
+            await spaces["south"][1].start(THREE.name, None)
+        await spaces["south"][1].register(definition("three", "one"))
+        async with asyncio.timeout(WAIT_S):
+            for name, (first, second) in spaces.items():
+                for number, id in enumerate(ids):
+                    saga = await (first, second)[number % 2].start(THREE.name, None, id=id, labels={"in": name})
+                    assert (await saga.wait()).status is SagaStatus.COMPLETED
+        for clients_there in spaces.values():
+            for one in clients_there:
+                assert sorted([saga.id async for saga in one.list()]) == ids
+                assert (
+                    len([event async for event in one.saga(None, ids[0]).watch()]) == (await one.get(ids[0])).sequence
+                )
+        for one, other in (("north", "south"), ("south", "north")):
+            assert [saga async for saga in spaces[one][0].list(labels={"in": other})] == []
+        assert len((await spaces["north"][1].get(ids[0])).steps) == 3
+        assert len((await spaces["south"][0].get(ids[0])).steps) == 1
+        bulk = await spaces["south"][1].cancel_all(reason="none left", dry_run=True)
+        assert (bulk.changed, bulk.remaining) == (0, 0)
+    for client in clients:
+        assert [saga async for saga in client.list()] == []
+        with pytest.raises(NotFound):
+            await client.get(ids[0])
 
 
 async def test_e46_bulk_forms_are_for_the_sagas_of_all(

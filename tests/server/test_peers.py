@@ -69,7 +69,7 @@ class Asked:
 
     async def ask(self, method: str, request: object) -> asyncio.Task[bytes | None]:
         """Ask the owner, and return when it was asked."""
-        asking = asyncio.create_task(self.peers.ask(method, ONE, request, None))
+        asking = asyncio.create_task(self.peers.ask(method, ONE, request, "somebody", None))
         await asyncio.wait_for(self.hanging.asked.wait(), WAIT_S)
         return asking
 
@@ -79,7 +79,7 @@ async def asked() -> AsyncIterator[Asked]:
     ownership, hanging = Elsewhere(), Hanging()
     async with AsyncExitStack() as stack:
         ownership.address = await stack.enter_async_context(serving(hanging))
-        it = Asked(ownership, hanging, Peers(ownership, []), stack.aclose)
+        it = Asked(ownership, hanging, Peers(ownership, [], b"secret"), stack.aclose)
         yield it
         await it.peers.close()
 
@@ -130,5 +130,5 @@ async def test_a_command_whose_answer_was_lost_is_not_told_as_one_that_was_not_b
 async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(asked: Asked) -> None:
     await asked.stop()
     with pytest.raises(NotOwned):
-        await asked.peers.ask(RESUME, ONE, operator_pb2.ResumeSagaRequest(saga_id="one"), None, 3 * LOOK_S)
+        await asked.peers.ask(RESUME, ONE, operator_pb2.ResumeSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
     assert not asked.hanging.asked.is_set()

@@ -148,11 +148,6 @@ def _question(request: Message) -> str:
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
-def principal(context: Context) -> str:
-    """Return who calls, as far as is known: the address of the peer."""
-    return context.peer()
-
-
 def traceparent(context: Context) -> str:
     """Return the caller's W3C trace context, empty if there is none or it is malformed."""
     for name, value in context.invocation_metadata() or ():

@@ -23,7 +23,8 @@ from amends_server.errors import BadField, ParticipantInUse, SagaNotFound
 from amends_server.participants import Participants, Registered
 from amends_server.runner import Runner
 from amends_server.service.bulk import Bulk
-from amends_server.service.fields import need_reason, principal, read_key, read_page_size, read_token, write_token
+from amends_server.service.callers import principal
+from amends_server.service.fields import need_reason, read_key, read_page_size, read_token, write_token
 from amends_server.service.usage import Usage
 from amends_server.status import refusals
 from amends_server.store.protocol import NotFound

@@ -47,10 +47,10 @@ from amends_server.hub import Hub
 from amends_server.participants import Participants
 from amends_server.reader import View
 from amends_server.runner import Runner
+from amends_server.service.callers import principal
 from amends_server.service.completion import read_completion
 from amends_server.service.feed import Feed
 from amends_server.service.fields import (
-    principal,
     read_key,
     read_namespace,
     read_page_size,
@@ -200,7 +200,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self, context: Context, request: pb.StartSagaRequest, starter: Starter
     ) -> tuple[View, bool]:
         """Start a saga where it belongs."""
-        created = None if self._peers is None else await self._peers.start(request, context.invocation_metadata())
+        metadata = context.invocation_metadata()
+        created = None if self._peers is None else await self._peers.start(request, starter.principal, metadata)
         if created is None:
             return await self._start(request, starter)
         return await self._runner.read(read_key(request.namespace, request.saga_id)), created

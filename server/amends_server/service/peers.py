@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from amends.v1 import operator_pb2, orchestrator_pb2
 from amends_server.config import TAKEOVER_S
 from amends_server.errors import NotOwned, OwnerLost
+from amends_server.service.callers import CALLER, Callers, principal
 from amends_server.service.fields import read_key
 from amends_server.status import PeerRefused, abort, reason_of, report
 from amends_server.store.leases import Ownership
@@ -68,9 +69,10 @@ class _NotThere(Exception):
 class Peers(grpc.aio.ServerInterceptor):
     """The other orchestrators. As an interceptor it passes unary calls on; sessions ask it for each start."""
 
-    def __init__(self, ownership: Ownership, options: list[tuple[str, int]]) -> None:
+    def __init__(self, ownership: Ownership, options: list[tuple[str, int]], secret: bytes) -> None:
         self._ownership = ownership
         self._options = options
+        self._callers = Callers(secret)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -108,18 +110,25 @@ class Peers(grpc.aio.ServerInterceptor):
     async def _handle(
         self, do: Callable[[Any, Context], Awaitable[Any]], method: str, request: Any, context: Context
     ) -> Any:
-        if request.saga_id and not _was_forwarded(context.invocation_metadata()):
+        if request.saga_id:
             try:
-                key = read_key(request.namespace, request.saga_id)
-                left_s = context.time_remaining()
-                answer = await self.ask(method, key, request, context.invocation_metadata(), left_s)
+                answer = await self._pass_on(method, request, context)
                 if answer is not None:
                     return answer
             except Exception as error:
                 await abort(context, error, report(method, request, error))
         return await do(request, context)
 
-    async def start(self, request: orchestrator_pb2.StartSagaRequest, metadata: Metadata | None) -> bool | None:
+    async def _pass_on(self, method: str, request: Any, context: Context) -> bytes | None:
+        key, metadata = read_key(request.namespace, request.saga_id), context.invocation_metadata()
+        if _was_forwarded(metadata):
+            self._callers.believe(metadata, method, key)
+            return None
+        return await self.ask(method, key, request, principal(context), metadata, context.time_remaining())
+
+    async def start(
+        self, request: orchestrator_pb2.StartSagaRequest, caller: str, metadata: Metadata | None
+    ) -> bool | None:
         """Have the saga's owner start it, and tell whether it is new; None if this process is to do it.
 
         :raises PeerRefused, NotOwned, OwnerLost: as for `ask`.
@@ -129,11 +138,17 @@ class Peers(grpc.aio.ServerInterceptor):
         asked = orchestrator_pb2.StartSagaRequest()
         asked.CopyFrom(request)
         asked.wait = False
-        answer = await self.ask(START, read_key(request.namespace, request.saga_id), asked, metadata)
+        answer = await self.ask(START, read_key(request.namespace, request.saga_id), asked, caller, metadata)
         return None if answer is None else orchestrator_pb2.StartSagaResponse.FromString(answer).created
 
     async def ask(
-        self, method: str, key: SagaKey, request: Any, metadata: Metadata | None, left_s: float | None = None
+        self,
+        method: str,
+        key: SagaKey,
+        request: Any,
+        caller: str,
+        metadata: Metadata | None,
+        left_s: float | None = None,
     ) -> bytes | None:
         """Have the saga's owner answer, and return its response as bytes; None if this process is to answer.
 
@@ -144,27 +159,32 @@ class Peers(grpc.aio.ServerInterceptor):
         :raises NotOwned: if nobody took it over.
         :raises OwnerLost: if the answer was lost, so that nobody knows what was done.
         """
+        said: list[tuple[str, str | bytes]] = [
+            (FORWARDED, "1"),
+            self._callers.name(caller, method, key),
+            *_passed_on(metadata),
+        ]
         loop = asyncio.get_running_loop()
         end = loop.time() + (TAKEOVER_S if left_s is None else min(TAKEOVER_S, left_s - SAY_S))
         while not self._ownership.epoch_of(key):
             address = self._ownership.address_of(key)
             try:
                 if address:
-                    return await self._ask_at(address, method, key, request, metadata)
+                    return await self._ask_at(address, method, key, request, said)
             except _Moved:
                 continue
             except _NotThere:
                 pass  # it comes back, or somebody takes its sagas over
             except grpc.aio.AioRpcError as error:
-                said = _said(error)
-                if not _again(method, error, said):
-                    raise _refusal(key, error, said) from error
+                status = _said(error)
+                if not _again(method, error, status):
+                    raise _refusal(key, error, status) from error
             if loop.time() > end:
                 raise NotOwned(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
         return None
 
-    async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata | None) -> bytes:
+    async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata) -> bytes:
         """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
         channel = self._channel(address)
         ready = channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
@@ -185,10 +205,10 @@ class Peers(grpc.aio.ServerInterceptor):
             self._channels[address] = grpc.aio.insecure_channel(address, options=self._options)
         return self._channels[address]
 
-    async def _call(self, channel: grpc.aio.Channel, method: str, request: Any, metadata: Metadata | None) -> bytes:
+    async def _call(self, channel: grpc.aio.Channel, method: str, request: Any, metadata: Metadata) -> bytes:
         unary: Any = channel.unary_unary  # its types know nothing of responses that are left as bytes
         call = unary(method, request_serializer=_serialize, response_deserializer=None)
-        response: bytes = await call(request, metadata=((FORWARDED, "1"), *_passed_on(metadata)))
+        response: bytes = await call(request, metadata=tuple(metadata))
         return response
 
 
@@ -219,7 +239,7 @@ def _refusal(key: SagaKey, error: grpc.aio.AioRpcError, said: status_pb2.Status 
 
 def _passed_on(metadata: Metadata | None) -> list[tuple[str, str | bytes]]:
     """What the caller said of itself, without what belongs to its connection."""
-    own = (":", "grpc-", "user-agent")
+    own = (":", "grpc-", "user-agent", FORWARDED, CALLER)
     return [(name, value) for name, value in metadata or () if not name.startswith(own)]
 
 

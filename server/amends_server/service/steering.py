@@ -41,7 +41,7 @@ class Steering:
         if self._peers is not None:
             method, request, response = _call(key, order)
             try:
-                answer = await self._peers.ask(method, key, request, metadata)
+                answer = await self._peers.ask(method, key, request, order.principal, metadata)
             except PeerRefused as refused:
                 if reason_of(refused.status) == "SAGA_NOT_FOUND":
                     raise NotFound from None
