@@ -22,6 +22,7 @@ from math import isfinite, prod
 from cel_expr_python import cel
 
 from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
+from amends_server.engine.parts import Names, Parts, longest, parts_of, pick, size
 from amends_server.engine.path import ROOT_LENGTHS, SAGA_FIELDS, STEP_FIELDS, Root, Values
 from amends_server.engine.value import dataclass
 
@@ -35,7 +36,8 @@ GROWTH_MAX = 64
 """How often loops may repeat what they go through, all together: each use of a loop's variable may copy its value."""
 
 DATA_SIZE_MAX = 64 * 1024
-"""Of the values that an expression reads, in characters and items: a plain path passes on any amount."""
+"""Of the values that an expression reads, in characters and items: a plain path passes on any amount. What it reaches
+by names, as `input.order.id`, counts alone; of what it looks into by loops, indexes and functions, all counts."""
 
 WORK_MAX = 1 << 28
 """Of an expression with loops: turns, times names, times the size of the data. So many bytes are copied in a second."""
@@ -90,11 +92,12 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expression:
-    """An expression that was compiled."""
+    """An expression that was compiled. `reads` tells what of each root."""
 
     text: str
     variables: tuple[Variable, ...]
     roots: tuple[Root, ...]
+    reads: dict[Root, Parts]
     loops: int
     nesting: int
     names: int
@@ -105,7 +108,7 @@ class Expression:
 
         :raises TemplateError: if there is none, with the expression and the reason.
         """
-        data = {".".join(root): values.root(root, self.text) for root in self.roots}
+        data = {".".join(root): pick(values.root(root, self.text), self.reads[root]) for root in self.roots}
         self._check_cost(data)
         try:
             value = self.program.eval(data={name: _prepare(root) for name, root in data.items()})
@@ -124,14 +127,14 @@ class Expression:
         return value
 
     def _check_cost(self, data: dict[str, JsonValue]) -> None:
-        size = _size(list(data.values()), DATA_SIZE_MAX)
-        if size > DATA_SIZE_MAX:
+        weight = size(list(data.values()), DATA_SIZE_MAX)
+        if weight > DATA_SIZE_MAX:
             raise TemplateError(
-                f"`{self.text}` reads more than {DATA_SIZE_MAX} characters and items; pass the data on by a plain path,"
-                " and have a step look into it."
+                f"`{self.text}` reads more than {DATA_SIZE_MAX} characters and items; name the fields that it needs, or"
+                " pass the data on by a plain path, and have a step look into it."
             )
-        turns = min(TURNS_MAX, self.loops * max(len(self.text), _longest(list(data.values()))) ** self.nesting)
-        if self.loops and turns * self.names * size > WORK_MAX:
+        turns = min(TURNS_MAX, self.loops * max(len(self.text), longest(list(data.values()))) ** self.nesting)
+        if self.loops and turns * self.names * weight > WORK_MAX:
             raise TemplateError(f"`{self.text}` goes through too much data; have a step look into it.")
 
 
@@ -148,7 +151,8 @@ def compile_expression(text: str, *, error: bool = False) -> Expression:
     if kind in _NO_JSON:
         raise TemplateError(f"`{text}` is a {kind.lower()}, which JSON does not have: make it a string or a number.")
     names = len(_NAME.findall(text))
-    return Expression(text, variables, roots, loops, _nesting(text), names, program)
+    reads = {root: parts_of({rest for found, rest in _read(text, variables) if found == root}) for root in roots}
+    return Expression(text, variables, roots, reads, loops, _nesting(text), names, program)
 
 
 def check_types(text: str, types: dict[str, Type]) -> Type | None:
@@ -229,6 +233,17 @@ def _variables(text: str, *, error: bool) -> Iterator[Variable]:
         if length is not None and _is_root(names[:length], error=error):
             called = text[token.end() :].lstrip().startswith("(")  # then the last name is a function's
             yield Variable(names[:length], names[length : -1 if called else None], token.start())
+
+
+def _read(text: str, variables: tuple[Variable, ...]) -> Iterator[tuple[Root, Names]]:
+    """Yield what is read: of which root, by which names."""
+    for variable in variables:
+        yield variable.root, variable.rest
+    for token in _TOKEN.finditer(text):
+        chain = token["chain"]
+        if chain is not None and chain.startswith("."):  # a field of something, or in CEL also a name of its own
+            names = tuple(chain[1:].split("."))
+            yield names[: ROOT_LENGTHS.get(names[0], 0)], ()
 
 
 def _is_root(names: tuple[str, ...], *, error: bool) -> bool:
@@ -346,30 +361,3 @@ def _double(value: int) -> float:
         return float(value)
     except OverflowError:
         raise TemplateError("The data hold a number that is too large to calculate with.") from None
-
-
-def _size(value: JsonValue, enough: int) -> int:
-    """Count characters and items, and stop when there are enough."""
-    if isinstance(value, str):
-        return len(value) + 1
-    items: list[JsonValue] = []
-    total = 1
-    if isinstance(value, dict):
-        total += sum(map(len, value))
-        items = list(value.values())
-    elif isinstance(value, list):
-        items = value
-    for item in items:
-        total += _size(item, enough - total)
-        if total > enough:
-            break
-    return total
-
-
-def _longest(value: JsonValue) -> int:
-    """Return the length of the longest list or object."""
-    if isinstance(value, dict):
-        return max([len(value), *map(_longest, value.values())])
-    if isinstance(value, list):
-        return max([len(value), *map(_longest, value)])
-    return 0
