@@ -98,7 +98,7 @@ MUTANTS = (
         SERVER + "keeper.py",
         "            unread = await self._wake_all(unread)\n",
         "            unread = []\n",
-        SEEDS,
+        "tests/server/test_runner.py::test_i28_one_saga_that_cannot_be_read_keeps_no_other_from_recovery",
     ),
     Mutant(
         "sagas that could not be recorded are not mended (I28)",
@@ -112,7 +112,8 @@ MUTANTS = (
         SERVER + "keeper.py",
         "            await self._wake_all([row.key for row in page if row.key not in self._runner.halts.why])\n",
         "",
-        SEEDS,
+        "tests/server/test_keeper.py::test_i23_the_sweep_wakes_what_is_due_and_nothing_else",
+        quick=True,
     ),
     Mutant(
         "a deadline that passed while nobody ran is not met (I22)",
@@ -272,7 +273,7 @@ MUTANTS = (
         SERVER + "hub.py",
         "        for event in self._watchers.get(key, ()):\n            event.set()\n        if",
         "        if",
-        SEEDS,
+        "tests/acceptance/test_h_watching.py::test_h56_events_come_as_they_happen_in_order_with_times_attempts_and_errors",
     ),
     # The journal and the store
     Mutant(
