@@ -34,15 +34,23 @@ class Refused(AmendsError):
 
     `code` is stable and machine-readable, in UPPER_SNAKE_CASE; `message` is a sentence for people; `data` is anything
     that can be a payload. `stored` says that the participant keeps this verdict under the key of the call and gives it
-    again for each attempt.
+    again for each attempt. `again` says that another attempt may do better: a barrier, which keeps refusals by itself,
+    then keeps nothing, so that a rule `on(…).retry()` has the handler called again.
+
+    :raises ValueError: both `stored` and `again`: a verdict that is kept is given to every attempt.
     """
 
-    def __init__(self, code: str, message: str = "", *, data: object = None, stored: bool = False) -> None:
+    def __init__(
+        self, code: str, message: str = "", *, data: object = None, stored: bool = False, again: bool = False
+    ) -> None:
+        if stored and again:
+            raise ValueError("Refused(stored=True, again=True): a verdict that is kept cannot change; leave one out")
         # A verdict must not get lost for the type of its text: exceptions and enums are what people put there.
         self.code = _text(code)
         self.message = _text(message)
         self.data = data
         self.stored = bool(stored)
+        self.again = bool(again)
         super().__init__(f"{self.code}: {self.message}" if self.message else self.code)
 
 

@@ -64,7 +64,7 @@ class On:
         return ErrorRule(self.codes, self.when, ContinueOnError(output))
 
     def retry(self) -> ErrorRule[Never]:
-        """Try again with the same key, by the retries of the step."""
+        """Try again with the same key, by the retries of the step; a verdict that is stored is not asked for again."""
         return ErrorRule(self.codes, self.when, RetryOnError())
 
     def compensate(self) -> ErrorRule[Never]:

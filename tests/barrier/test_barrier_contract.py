@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
+from sqlite3 import Connection, connect
 
 import pytest
 
+from amends import NOT_NEEDED, Call, Participant, Refused, Retry, Saga, barrier, on
 from amends.barrier import AGE_MIN
 from amends.payloads import decode
+from amends.testing import given
 from tests.barrier.kinds import done
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Done, World, together
 
@@ -33,6 +38,43 @@ async def test_i16_a_refusal_is_kept_and_nothing_else_of_its_handler(world: Worl
     assert (world.effects("a"), len(world.handled)) == ([], 1)
 
 
+async def test_a_refusal_that_may_pass_is_kept_in_no_way(world: World) -> None:
+    for attempt in (1, 2):
+        busy = await world.execute("a", "refuse for now", attempt=attempt)
+        assert (busy.status, busy.error.code, busy.stored) == (ERROR, "BUSY", False)
+        assert (world.effects("a"), world.state("a"), len(world.handled)) == ([], None, attempt)
+    assert (await world.execute("a", attempt=3)).status == SUCCESS
+    assert (await world.execute("a", "refuse for now", attempt=1)).status == SUCCESS, "a late one finds the verdict"
+    assert (world.effects("a"), len(world.handled)) == (["do"], 3)
+
+
+async def test_i14_i15_what_was_refused_for_now_and_undone_stays_undone(world: World) -> None:
+    await world.execute("a", "refuse for now")
+    assert (await world.compensate("a")).status == SUCCESS
+    late = await world.execute("a", attempt=2)
+    assert (late.status, late.error.code, late.stored) == (ERROR, "UNDONE", True)
+    assert (world.effects("a"), len(world.handled)) == ([], 1)
+
+
+def test_a_rule_that_tries_again_gets_through_a_barrier(tmp_path: Path) -> None:
+    database, place, busy = tmp_path / "participant.db", Participant("place"), ["BUSY", "BUSY"]
+    once = barrier.sqlite3(lambda: closing(connect(database)))
+    once.create_table()
+
+    @place.action(barrier=once)
+    def take(request: str, call: Call, tx: Connection) -> str:
+        if busy:
+            raise Refused(busy.pop(), again=True)
+        return request
+
+    saga = Saga("patient", input=str, output=str)
+    again = on("BUSY").retry()
+    taken = saga.step(take, compensation=NOT_NEEDED, retry=Retry(attempts=3, interval=1), on_error=[again])
+    saga.returns(taken.output)
+    given(saga, "seat", participants=[place]).completes("seat")
+    assert busy == []
+
+
 async def test_what_breaks_leaves_its_key_free(world: World) -> None:
     assert (await world.execute("a", "break")).status == SYSTEM_ERROR
     assert (world.effects("a"), world.state("a")) == ([], None)
@@ -51,7 +93,9 @@ async def test_what_succeeded_is_undone_once_with_the_output_that_was_kept(world
     assert world.effects("a") == ["do", "undo 1"]
 
 
-@pytest.mark.parametrize(("then", "status"), [("undo break", SYSTEM_ERROR), ("undo refuse", ERROR)])
+@pytest.mark.parametrize(
+    ("then", "status"), [("undo break", SYSTEM_ERROR), ("undo refuse", ERROR), ("undo refuse for now", ERROR)]
+)
 async def test_an_undoing_that_breaks_or_refuses_is_kept_in_no_way(world: World, then: str, status: int) -> None:
     await world.execute("a")
     reply = await world.compensate("a", then)

@@ -140,6 +140,35 @@ async def test_a_refusal_is_kept(shop: Shop) -> None:
     assert shop.provider.asked == [("pay", False)]
 
 
+async def test_a_refusal_that_may_pass_takes_its_intent_back(shop: Shop) -> None:
+    def busy() -> None:
+        shop.provider.paid.clear()
+        raise Refused("BUSY", again=True)
+
+    shop.provider.behave = busy
+    for _ in range(2):
+        reply = await shop.execute()
+        assert (reply.status, reply.error.code, reply.stored) == (ERROR, "BUSY", False)
+    shop.provider.behave = lambda: None
+    assert (await shop.execute()).status == SUCCESS
+    assert shop.provider.asked == [("pay", False)] * 3, "no attempt has left anything in doubt"
+
+
+async def test_a_refusal_that_may_pass_leaves_an_attempt_before_it_in_doubt(shop: Shop) -> None:
+    def busy() -> None:
+        raise Refused("BUSY", again=True)
+
+    shop.provider.broken()
+    assert (await shop.execute()).status == SYSTEM_ERROR
+    paid = dict(shop.provider.paid)
+    shop.provider.paid.clear()  # it is under way still, and not to be found
+    shop.provider.behave = busy
+    assert (await shop.execute()).stored is False
+    shop.provider.paid, shop.provider.behave = paid, lambda: None
+    assert decode((await shop.execute()).output, str) == "P-1"
+    assert [repeated for _, repeated in shop.provider.asked] == [False, True, True]
+
+
 async def test_an_intent_without_outcome_is_told_to_be_repeated(shop: Shop) -> None:
     shop.provider.broken()
     assert (await shop.execute()).status == SYSTEM_ERROR

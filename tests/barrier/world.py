@@ -89,6 +89,8 @@ class World:
         match request.then:
             case "refuse":
                 raise Refused("NO", "not that", data={"why": [1, 2]})
+            case "refuse for now":
+                raise Refused("BUSY", "come again", again=True)
             case "break":
                 raise OSError("the disk")
             case "commit":

@@ -8,6 +8,7 @@ told that it is `repeated`, and has to find out before it does anything.
                 key is intended    the same, repeated
                 key has a verdict  the kept reply, and no effect
                 key was undone     refused, and no effect; also if its undoing was only begun
+                refused for now    the intent is withdrawn; one that is repeated stays, for what was begun before
     Compensate  key is new         no effect; the key counts as undone
                 key succeeded      keep the intent to undo, undo, keep the reply
                 key is intended    the same, without an output: nobody knows what became of the action
@@ -27,7 +28,7 @@ from typing import Generic, TypeVar
 
 from amends.barrier._database import Database, run_again_on_conflict
 from amends.barrier._rule import Refuse, already_undone, check_never_had, kept_reply, nothing_to_undo, parsed, read
-from amends.barrier._statements import CLAIM, ENTER, FINISH, INTEND, RELEASE, Statement, Value
+from amends.barrier._statements import CLAIM, ENTER, FINISH, INTEND, RELEASE, WITHDRAW, Statement, Value
 from amends.errors import BarrierError, Refused
 from amends.v1 import saga_pb2
 
@@ -74,6 +75,7 @@ class Rule(Generic[Tx]):
         """Have the effect unless the key has a verdict; give the reply, now and whenever the key comes again.
 
         :raises BarrierError: another attempt is at it, or took over meanwhile.
+        :raises Refused: another attempt may do better; the refusal is not kept.
         """
         held = await self._in_transaction(key, self._intend)
         if isinstance(held, saga_pb2.Reply):
@@ -82,6 +84,9 @@ class Rule(Generic[Tx]):
             try:
                 state, reply = "succeeded", await effect(held.intent)
             except Refused as refused:
+                if refused.again:
+                    await self._withdraw(held)
+                    raise
                 state, reply = "refused", refuse(refused)
             return await self._finish(held, state, reply)
 
@@ -141,6 +146,14 @@ class Rule(Generic[Tx]):
         except BaseException:
             await self._change(held, RELEASE)
             raise
+
+    async def _withdraw(self, held: Held) -> None:
+        """Take back the intent of an effect that was not had.
+
+        One that is repeated stays: the attempt before, if it still runs, may have the effect, and somebody must look.
+        """
+        if not held.intent.repeated:
+            await self._change(held, WITHDRAW)
 
     async def _finish(self, held: Held, state: str, reply: saga_pb2.Reply) -> saga_pb2.Reply:
         reply.stored = True

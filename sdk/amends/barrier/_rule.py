@@ -3,6 +3,7 @@
     Execute     key is new         the effect happens, and its reply is kept
                 key has a verdict  the kept reply, and no effect
                 key was undone     refused, and no effect
+                refused for now    nothing is kept: the key stays new
     Compensate  key is new         no effect; the key counts as undone, so that a late Execute is refused
                 key succeeded      the effect is undone, and the reply is kept
                 otherwise          there is nothing to undo
@@ -34,6 +35,7 @@ async def execute(
     """Have the effect once for the key; give its reply, now and whenever the key comes again.
 
     :raises BarrierError: the table cannot be right, or the effect ended the transaction.
+    :raises Refused: another attempt may do better; nothing is kept.
     """
 
     async def run() -> saga_pb2.Reply:
@@ -136,12 +138,15 @@ def check_never_had(key: str, *, known: bool) -> None:
 async def _had(
     database: Database[Tx], tx: Tx, effect: Callable[[Tx], Awaitable[saga_pb2.Reply]], refuse: Refuse
 ) -> tuple[str, saga_pb2.Reply]:
-    """Have the effect; of one that is refused nothing stays but the refusal."""
+    """Have the effect; of one that is refused nothing stays but the refusal.
+
+    :raises Refused: it is refused for now, or by a conflict: then nothing stays at all.
+    """
     try:
         async with database.savepoint(tx):
             return "succeeded", await effect(tx)
     except Refused as refused:
-        if has_state(refused):  # made of a conflict: it says nothing of the business
+        if refused.again or has_state(refused):  # one that is made of a conflict says nothing of the business
             raise
         return "refused", refuse(refused)
     raise BarrierError("the handler rolled back the transaction of the barrier")

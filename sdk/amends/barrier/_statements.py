@@ -100,6 +100,9 @@ WHERE key = :key AND holder = :holder RETURNING key
 RELEASE = _statement("""
 UPDATE {table} SET holder = NULL, held_until = 0 WHERE key = :key AND holder = :holder RETURNING key
 """)
+WITHDRAW = _statement("""
+DELETE FROM {table} WHERE key = :key AND state = 'intended' AND holder = :holder RETURNING key
+""")
 
 READ = _statement("SELECT state, reply FROM {table} WHERE key = :key")
 
