@@ -236,6 +236,47 @@ def test_a_run_that_goes_on_without_a_step_is_shown_and_judged() -> None:
     assert report.splitlines()[-1] == "Never called without a fault, so never disturbed: third."
 
 
+def test_a_hiccup_that_leads_another_way_is_found() -> None:
+    weather, sent = Participant("weather"), dict[str, int]()
+
+    @weather.action
+    def ask(request: str, call: Call) -> str:
+        return "fine" if call.attempt == 1 else "fine, after all"
+
+    @weather.action
+    def send(request: str, call: Call) -> None:
+        sent[call.key] = 1
+
+    saga = Saga("moody", input=str)
+    asked = saga.step(ask, compensation=NOT_NEEDED)
+    with saga.when(asked.output == "fine"):
+        saga.step(send, saga.input, kind=PIVOT)
+    report = check_every_failure(saga, "x", participants=[weather], effects=lambda: sum(sent.values()))
+    hiccups = {finding.case.fault: finding for finding in report.findings if finding.case.step == "ask"}
+    assert hiccups.keys() >= {Fault.LOST, Fault.REPLY_LOST, Fault.CRASH_AFTER_INTENT, Fault.CRASH_BEFORE_OUTCOME}
+    lost = hiccups[Fault.LOST]
+    assert (lost.status, lost.way, lost.effects, lost.wanted) == ("COMPLETED", "without send", "nothing", "1")
+    assert report.other_ways == report.findings
+
+
+def test_a_hiccup_that_leads_another_way_to_the_same_effects_is_found() -> None:
+    weather = Participant("weather")
+
+    @weather.action
+    def ask(request: str, call: Call) -> str:
+        return "fine" if call.attempt == 1 else "fine, after all"
+
+    saga = Saga("moody", input=str)
+    asked = saga.step(ask, compensation=NOT_NEEDED)
+    with saga.when(asked.output == "fine"):
+        saga.step(first, saga.input, compensation=NOT_NEEDED)
+    saga.step(second, saga.input)
+    report = check_every_failure(saga, "x", participants=[weather], effects=lambda: None)
+    lost = next(finding for finding in report.findings if finding.case == Case("ask", False, Fault.LOST))
+    assert (lost.effects, lost.wanted) == ("those of other steps", "the same steps as without a fault")
+    assert lost.way == "without first"
+
+
 def test_a_rule_that_retries_is_followed() -> None:
     saga = Saga("stubborn", input=str)
     saga.step(first, on_error=[on("BUSY").retry()])

@@ -13,7 +13,7 @@ from amends.testing._handlers import Handlers
 from amends.testing._machine import Machine, graph_of
 from amends.testing._text import journal_text
 from amends.testing._trial import Trial
-from amends.testing.faults import Case, cases
+from amends.testing.faults import Case, Fault, cases
 from amends.testing.ledger import Books, Ledger
 from amends.testing.report import Finding, Report, Run, change, difference
 from amends.views import SagaStatus
@@ -48,9 +48,10 @@ def check_every_failure(
     must be able to complete as many sagas as there are cases. All other steps are simulated by the `ledger`, by default
     one with a barrier and no outputs.
 
-    A run may complete by other steps than the first one, because a rule for errors goes on without a step: then each
-    step that succeeded must have its effect in the ledger, and handlers the same effects as in the first run that went
-    that way.
+    A run in which an action is refused may complete by other steps than the first one, because a rule for errors goes
+    on without a step: then each step that succeeded must have its effect in the ledger, and handlers the same effects
+    as in the first run that went that way. After anything else that goes wrong, which tells nothing of the business,
+    other steps than without a fault are a finding.
 
     :raises AssertionError: if the saga does not complete, or has no effects, when nothing goes wrong.
     :raises ValueError: if there are participants, and nobody says by `effects` what they have done; or if there are
@@ -175,10 +176,13 @@ class _Judge:
         assert case is not None, "only runs with a fault are judged"
         completed = result.status is SagaStatus.COMPLETED
         way = self._named(result.way) if completed else ""
-        wanted = self._wanted(result) if completed else None
-        if result.status is not SagaStatus.STUCK and result.changed == wanted:
+        astray = bool(way) and not _may_go_another_way(case)
+        wanted = self._clean.changed if astray else self._wanted(result) if completed else None
+        if result.status is not SagaStatus.STUCK and result.changed == wanted and not astray:
             return Run(case=case, status=result.status, helped=result.helped, way=way)
         effects, wants = difference(result.changed, wanted)
+        if effects == wants:  # what differs is the way alone
+            effects, wants = "those of other steps", "the same steps as without a fault"
         if not completed:
             wants = "nothing" if result.status is SagaStatus.COMPENSATED else "all or nothing"
         return Finding(
@@ -204,6 +208,11 @@ class _Judge:
         instead = [step for step in way if step not in self._clean.way]
         parts = (("without", without), ("with", instead))
         return ", ".join(f"{word} {', '.join(steps)}" for word, steps in parts if steps)
+
+
+def _may_go_another_way(case: Case) -> bool:
+    """Tell whether what goes wrong is an answer of the business; of anything else a saga must not make another way."""
+    return case.fault is Fault.REFUSED and not case.compensation
 
 
 def _has_effect(graph: Graph, step: str) -> bool:

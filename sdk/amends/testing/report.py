@@ -32,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding(Run):
-    """A run whose effects are neither all nor none of those that the saga should have.
+    """A run whose effects are neither all nor none of those that the saga should have, or that went astray.
 
     `effects` and `wanted` are in words, of what differs; `journal` is the saga's, a line an event.
     """
@@ -72,7 +72,7 @@ class Report(str):
 
     @property
     def ok(self) -> bool:
-        """True if every run ended with all effects or with none."""
+        """True if every run ended with all effects or with none, and by the steps that it should take."""
         return not self.findings
 
     @property
