@@ -1,4 +1,4 @@
-"""The catalogue of an orchestrator: definitions of sagas, and participants."""
+"""The catalogue of an orchestrator: definitions of sagas, participants, and the orchestrators beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2
 
 
 class Catalogue(Connected):
-    """The part of a client that registers definitions and participants."""
+    """The part of a client that registers definitions and participants, and looks at orchestrators."""
 
     async def register(
         self, definition: Saga[Any, Any] | definition_pb2.Definition
@@ -91,6 +91,11 @@ class Catalogue(Connected):
             async for page in found:
                 for participant in page.participants:
                     yield participant
+
+    async def replicas(self) -> operator_pb2.ListReplicasResponse:
+        """The orchestrators that share the store, the partitions of sagas that each owns, and how late due work is."""
+        request = operator_pb2.ListReplicasRequest()
+        return await self._connection.repeatable(self._connection.operator.ListReplicas, request)
 
     async def delete_participant(self, name: str) -> None:
         """Remove a participant.

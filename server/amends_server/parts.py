@@ -24,6 +24,7 @@ from amends_server.service.feed import Feed
 from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
 from amends_server.service.peers import Peers
+from amends_server.service.replicas import Replicas
 from amends_server.service.steering import Steering
 from amends_server.service.usage import Usage
 from amends_server.store.leases import Ownership
@@ -89,6 +90,7 @@ class Parts:
             runner=self.runner,
             bulk=Bulk(store, Steering(self.runner, peers), clock),
             participants=self.participants,
+            replicas=Replicas(store, ownership, clock),
             usage=Usage(store, catalogue),
             payload_bytes_max=payload_bytes_max,
         )

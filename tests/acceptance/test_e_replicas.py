@@ -196,6 +196,33 @@ async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(
             await client.get(ids[0])
 
 
+async def test_e46_operators_see_who_owns_what(
+    replicas: tuple[World, list[Process], list[Client]], database: Database
+) -> None:
+    _, servers, clients = replicas
+    for client, server in zip(clients, servers, strict=True):
+        shown = await client.replicas()
+        owners = {each.address: each for each in shown.replicas}
+        assert sorted(owners) == sorted(each.address for each in servers)
+        assert [each.address for each in shown.replicas if each.answering] == [server.address]
+        assert all(0 < each.lease_left.ToMicroseconds() <= 1_000_000 for each in owners.values())
+        assert [each.number for each in shown.partitions] == list(range(64))
+        for owner in owners.values():
+            owned = [each for each in shown.partitions if each.replica_id == owner.replica_id]
+            assert len(owned) == 32
+            assert all(each.epoch >= 1 for each in owned)
+            assert all(each.claim_time.ToMicroseconds() >= owner.start_time.ToMicroseconds() for each in owned)
+    await servers[0].kill()
+    await servers[1].logged("partitions", '"owned": 64')
+    shown = await clients[1].replicas()
+    dead = next(each for each in shown.replicas if not each.answering)
+    assert dead.address == servers[0].address
+    assert dead.lease_left.ToMicroseconds() < 0
+    assert {each.replica_id for each in shown.partitions} == {
+        each.replica_id for each in shown.replicas if each.answering
+    }
+
+
 async def test_e46_bulk_forms_are_for_the_sagas_of_all(
     replicas: tuple[World, list[Process], list[Client]],
 ) -> None:

@@ -222,3 +222,14 @@ def test_health_is_for_probes(server: str, tmp_path: Path) -> None:
 def stuck(server: str) -> list[dict[str, str]]:
     listed: list[dict[str, str]] = amends("list", "--status", "stuck", "-o", "json", server=server).json["sagas"]
     return listed
+
+
+def test_replicas_shows_the_one_of_a_file(server: str) -> None:
+    shown = amends("replicas", server=server)
+    assert shown.code == 0
+    assert re.search(rf"^{re.escape(server)} \(asked\) +alone +\d{{4}}-.* 1 \(0\) ", shown.out, re.MULTILINE), shown.out
+    document = amends("replicas", "-o", "json", server=server).json
+    [replica], [partition] = document["replicas"], document["partitions"]
+    assert replica["address"] == server
+    assert partition["replicaId"] == replica["replicaId"]
+    assert "Nobody owns" not in shown.out

@@ -20,7 +20,7 @@ from amends_server.store.protocol import (
     StoredParticipant,
     Unwritable,
 )
-from tests.store.make import NOW, append, birth, definition, key, records, start, written
+from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 
 T = TypeVar("T")
 
@@ -258,3 +258,18 @@ async def listed_definitions(store: Store, name: str, page: int) -> list[tuple[s
     while rows := await store.list_definitions("default", name, found[-1] if found else None, page):
         found += [(row.name, row.version) for row in rows]
     return found
+
+
+async def test_what_is_due_is_counted(store: Store) -> None:
+    """What is due of sagas nobody owns is known, too: nobody else would see that it waits."""
+    await define(store)
+    before = await store.sharing(NOW)
+    assert [each.due_count for each in before.partitions] == [0] * len(before.partitions)
+    assert {each.oldest_due_time for each in before.partitions} == {None}
+    starts = [start(key(f"s{number}"), due=NOW + number) for number in range(8)]
+    await written(store, *starts, start(key("never")), start(key("final"), status=SagaStatus.COMPLETED))
+    shared = await store.sharing(NOW + 4)
+    assert sum(each.due_count for each in shared.partitions) == 5
+    assert min(each.oldest_due_time for each in shared.partitions if each.oldest_due_time is not None) == NOW
+    assert [each.number for each in shared.partitions] == list(range(len(shared.partitions)))
+    assert {(each.owner, each.claim_time, each.lease_left_us) for each in shared.partitions} == {("", None, None)}

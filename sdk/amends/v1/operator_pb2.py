@@ -26,80 +26,89 @@ from amends.v1 import orchestrator_pb2 as amends_dot_v1_dot_orchestrator__pb2
 from amends.v1 import participant_pb2 as amends_dot_v1_dot_participant__pb2
 from amends.v1 import payload_pb2 as amends_dot_v1_dot_payload__pb2
 from amends.v1 import saga_pb2 as amends_dot_v1_dot_saga__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mends/v1/operator.proto\x12\tamends.v1\x1a\x1c\x61mends/v1/orchestrator.proto\x1a\x1b\x61mends/v1/participant.proto\x1a\x17\x61mends/v1/payload.proto\x1a\x14\x61mends/v1/saga.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x10PauseSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x11PauseSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"G\n\x11ResumeSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x12ResumeSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"F\n\x10RetrySagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x11RetrySagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"\xa9\x01\n\x12ResolveStepRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12-\n\nresolution\x18\x04 \x01(\x0e\x32\x19.amends.v1.StepResolution\x12\"\n\x06output\x18\x05 \x01(\x0b\x32\x12.amends.v1.Payload\x12\x0e\n\x06reason\x18\x06 \x01(\t\"4\n\x13ResolveStepResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"E\n\x0f\x46\x61ilSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"1\n\x10\x46\x61ilSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"w\n\x0b\x42ulkRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.amends.v1.SagaFilter\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"f\n\nBulkResult\x12\x15\n\rchanged_count\x18\x01 \x01(\x03\x12\x17\n\x0fremaining_count\x18\x02 \x01(\x03\x12(\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x16.amends.v1.BulkFailure\"/\n\x0b\x42ulkFailure\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"9\n\x11RetrySagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\";\n\x12RetrySagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\":\n\x12\x43\x61ncelSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\"<\n\x13\x43\x61ncelSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"9\n\x11PauseSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\";\n\x12PauseSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\":\n\x12ResumeSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\"<\n\x13ResumeSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"8\n\x10\x46\x61ilSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\":\n\x11\x46\x61ilSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"\x9c\x01\n\x13ResolveStepsRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\x12\x0c\n\x04step\x18\x02 \x01(\t\x12-\n\nresolution\x18\x03 \x01(\x0e\x32\x19.amends.v1.StepResolution\x12\"\n\x06output\x18\x04 \x01(\x0b\x32\x12.amends.v1.Payload\"=\n\x14ResolveStepsResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"\xc7\x01\n\x0bParticipant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0f\x63oncurrency_max\x18\x03 \x01(\x05\x12-\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x1c.amends.v1.ActionDescription\x12\x11\n\tdescribed\x18\x05 \x01(\x08\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66ixed\x18\x07 \x01(\x08\"D\n\x15PutParticipantRequest\x12+\n\x0bparticipant\x18\x01 \x01(\x0b\x32\x16.amends.v1.Participant\"E\n\x16PutParticipantResponse\x12+\n\x0bparticipant\x18\x01 \x01(\x0b\x32\x16.amends.v1.Participant\"@\n\x17ListParticipantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x18ListParticipantsResponse\x12,\n\x0cparticipants\x18\x01 \x03(\x0b\x32\x16.amends.v1.Participant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x44\x65leteParticipantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteParticipantResponse2\xde\x08\n\x0fOperatorService\x12\x46\n\tPauseSaga\x12\x1b.amends.v1.PauseSagaRequest\x1a\x1c.amends.v1.PauseSagaResponse\x12I\n\nResumeSaga\x12\x1c.amends.v1.ResumeSagaRequest\x1a\x1d.amends.v1.ResumeSagaResponse\x12\x46\n\tRetrySaga\x12\x1b.amends.v1.RetrySagaRequest\x1a\x1c.amends.v1.RetrySagaResponse\x12L\n\x0bResolveStep\x12\x1d.amends.v1.ResolveStepRequest\x1a\x1e.amends.v1.ResolveStepResponse\x12\x43\n\x08\x46\x61ilSaga\x12\x1a.amends.v1.FailSagaRequest\x1a\x1b.amends.v1.FailSagaResponse\x12I\n\nRetrySagas\x12\x1c.amends.v1.RetrySagasRequest\x1a\x1d.amends.v1.RetrySagasResponse\x12L\n\x0b\x43\x61ncelSagas\x12\x1d.amends.v1.CancelSagasRequest\x1a\x1e.amends.v1.CancelSagasResponse\x12I\n\nPauseSagas\x12\x1c.amends.v1.PauseSagasRequest\x1a\x1d.amends.v1.PauseSagasResponse\x12L\n\x0bResumeSagas\x12\x1d.amends.v1.ResumeSagasRequest\x1a\x1e.amends.v1.ResumeSagasResponse\x12\x46\n\tFailSagas\x12\x1b.amends.v1.FailSagasRequest\x1a\x1c.amends.v1.FailSagasResponse\x12O\n\x0cResolveSteps\x12\x1e.amends.v1.ResolveStepsRequest\x1a\x1f.amends.v1.ResolveStepsResponse\x12U\n\x0ePutParticipant\x12 .amends.v1.PutParticipantRequest\x1a!.amends.v1.PutParticipantResponse\x12[\n\x10ListParticipants\x12\".amends.v1.ListParticipantsRequest\x1a#.amends.v1.ListParticipantsResponse\x12^\n\x11\x44\x65leteParticipant\x12#.amends.v1.DeleteParticipantRequest\x1a$.amends.v1.DeleteParticipantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61mends/v1/operator.proto\x12\tamends.v1\x1a\x1c\x61mends/v1/orchestrator.proto\x1a\x1b\x61mends/v1/participant.proto\x1a\x17\x61mends/v1/payload.proto\x1a\x14\x61mends/v1/saga.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x10PauseSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x11PauseSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"G\n\x11ResumeSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x12ResumeSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"F\n\x10RetrySagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x11RetrySagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"\xa9\x01\n\x12ResolveStepRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12-\n\nresolution\x18\x04 \x01(\x0e\x32\x19.amends.v1.StepResolution\x12\"\n\x06output\x18\x05 \x01(\x0b\x32\x12.amends.v1.Payload\x12\x0e\n\x06reason\x18\x06 \x01(\t\"4\n\x13ResolveStepResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"E\n\x0f\x46\x61ilSagaRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07saga_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"1\n\x10\x46\x61ilSagaResponse\x12\x1d\n\x04saga\x18\x01 \x01(\x0b\x32\x0f.amends.v1.Saga\"w\n\x0b\x42ulkRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.amends.v1.SagaFilter\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"f\n\nBulkResult\x12\x15\n\rchanged_count\x18\x01 \x01(\x03\x12\x17\n\x0fremaining_count\x18\x02 \x01(\x03\x12(\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x16.amends.v1.BulkFailure\"/\n\x0b\x42ulkFailure\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"9\n\x11RetrySagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\";\n\x12RetrySagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\":\n\x12\x43\x61ncelSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\"<\n\x13\x43\x61ncelSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"9\n\x11PauseSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\";\n\x12PauseSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\":\n\x12ResumeSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\"<\n\x13ResumeSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"8\n\x10\x46\x61ilSagasRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\":\n\x11\x46\x61ilSagasResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"\x9c\x01\n\x13ResolveStepsRequest\x12$\n\x04\x62ulk\x18\x01 \x01(\x0b\x32\x16.amends.v1.BulkRequest\x12\x0c\n\x04step\x18\x02 \x01(\t\x12-\n\nresolution\x18\x03 \x01(\x0e\x32\x19.amends.v1.StepResolution\x12\"\n\x06output\x18\x04 \x01(\x0b\x32\x12.amends.v1.Payload\"=\n\x14ResolveStepsResponse\x12%\n\x06result\x18\x01 \x01(\x0b\x32\x15.amends.v1.BulkResult\"\xc7\x01\n\x0bParticipant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0f\x63oncurrency_max\x18\x03 \x01(\x05\x12-\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x1c.amends.v1.ActionDescription\x12\x11\n\tdescribed\x18\x05 \x01(\x08\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66ixed\x18\x07 \x01(\x08\"D\n\x15PutParticipantRequest\x12+\n\x0bparticipant\x18\x01 \x01(\x0b\x32\x16.amends.v1.Participant\"E\n\x16PutParticipantResponse\x12+\n\x0bparticipant\x18\x01 \x01(\x0b\x32\x16.amends.v1.Participant\"@\n\x17ListParticipantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x18ListParticipantsResponse\x12,\n\x0cparticipants\x18\x01 \x03(\x0b\x32\x16.amends.v1.Participant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x44\x65leteParticipantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteParticipantResponse\"\x15\n\x13ListReplicasRequest\"f\n\x14ListReplicasResponse\x12$\n\x08replicas\x18\x01 \x03(\x0b\x32\x12.amends.v1.Replica\x12(\n\npartitions\x18\x02 \x03(\x0b\x32\x14.amends.v1.Partition\"\xa0\x01\n\x07Replica\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nlease_left\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tanswering\x18\x05 \x01(\x08\"\xe5\x01\n\tPartition\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12.\n\nclaim_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nlease_left\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x33\n\x0foldest_due_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xaf\t\n\x0fOperatorService\x12\x46\n\tPauseSaga\x12\x1b.amends.v1.PauseSagaRequest\x1a\x1c.amends.v1.PauseSagaResponse\x12I\n\nResumeSaga\x12\x1c.amends.v1.ResumeSagaRequest\x1a\x1d.amends.v1.ResumeSagaResponse\x12\x46\n\tRetrySaga\x12\x1b.amends.v1.RetrySagaRequest\x1a\x1c.amends.v1.RetrySagaResponse\x12L\n\x0bResolveStep\x12\x1d.amends.v1.ResolveStepRequest\x1a\x1e.amends.v1.ResolveStepResponse\x12\x43\n\x08\x46\x61ilSaga\x12\x1a.amends.v1.FailSagaRequest\x1a\x1b.amends.v1.FailSagaResponse\x12I\n\nRetrySagas\x12\x1c.amends.v1.RetrySagasRequest\x1a\x1d.amends.v1.RetrySagasResponse\x12L\n\x0b\x43\x61ncelSagas\x12\x1d.amends.v1.CancelSagasRequest\x1a\x1e.amends.v1.CancelSagasResponse\x12I\n\nPauseSagas\x12\x1c.amends.v1.PauseSagasRequest\x1a\x1d.amends.v1.PauseSagasResponse\x12L\n\x0bResumeSagas\x12\x1d.amends.v1.ResumeSagasRequest\x1a\x1e.amends.v1.ResumeSagasResponse\x12\x46\n\tFailSagas\x12\x1b.amends.v1.FailSagasRequest\x1a\x1c.amends.v1.FailSagasResponse\x12O\n\x0cResolveSteps\x12\x1e.amends.v1.ResolveStepsRequest\x1a\x1f.amends.v1.ResolveStepsResponse\x12U\n\x0ePutParticipant\x12 .amends.v1.PutParticipantRequest\x1a!.amends.v1.PutParticipantResponse\x12[\n\x10ListParticipants\x12\".amends.v1.ListParticipantsRequest\x1a#.amends.v1.ListParticipantsResponse\x12^\n\x11\x44\x65leteParticipant\x12#.amends.v1.DeleteParticipantRequest\x1a$.amends.v1.DeleteParticipantResponse\x12O\n\x0cListReplicas\x12\x1e.amends.v1.ListReplicasRequest\x1a\x1f.amends.v1.ListReplicasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'amends.v1.operator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAUSESAGAREQUEST']._serialized_start=178
-  _globals['_PAUSESAGAREQUEST']._serialized_end=248
-  _globals['_PAUSESAGARESPONSE']._serialized_start=250
-  _globals['_PAUSESAGARESPONSE']._serialized_end=300
-  _globals['_RESUMESAGAREQUEST']._serialized_start=302
-  _globals['_RESUMESAGAREQUEST']._serialized_end=373
-  _globals['_RESUMESAGARESPONSE']._serialized_start=375
-  _globals['_RESUMESAGARESPONSE']._serialized_end=426
-  _globals['_RETRYSAGAREQUEST']._serialized_start=428
-  _globals['_RETRYSAGAREQUEST']._serialized_end=498
-  _globals['_RETRYSAGARESPONSE']._serialized_start=500
-  _globals['_RETRYSAGARESPONSE']._serialized_end=550
-  _globals['_RESOLVESTEPREQUEST']._serialized_start=553
-  _globals['_RESOLVESTEPREQUEST']._serialized_end=722
-  _globals['_RESOLVESTEPRESPONSE']._serialized_start=724
-  _globals['_RESOLVESTEPRESPONSE']._serialized_end=776
-  _globals['_FAILSAGAREQUEST']._serialized_start=778
-  _globals['_FAILSAGAREQUEST']._serialized_end=847
-  _globals['_FAILSAGARESPONSE']._serialized_start=849
-  _globals['_FAILSAGARESPONSE']._serialized_end=898
-  _globals['_BULKREQUEST']._serialized_start=900
-  _globals['_BULKREQUEST']._serialized_end=1019
-  _globals['_BULKRESULT']._serialized_start=1021
-  _globals['_BULKRESULT']._serialized_end=1123
-  _globals['_BULKFAILURE']._serialized_start=1125
-  _globals['_BULKFAILURE']._serialized_end=1172
-  _globals['_RETRYSAGASREQUEST']._serialized_start=1174
-  _globals['_RETRYSAGASREQUEST']._serialized_end=1231
-  _globals['_RETRYSAGASRESPONSE']._serialized_start=1233
-  _globals['_RETRYSAGASRESPONSE']._serialized_end=1292
-  _globals['_CANCELSAGASREQUEST']._serialized_start=1294
-  _globals['_CANCELSAGASREQUEST']._serialized_end=1352
-  _globals['_CANCELSAGASRESPONSE']._serialized_start=1354
-  _globals['_CANCELSAGASRESPONSE']._serialized_end=1414
-  _globals['_PAUSESAGASREQUEST']._serialized_start=1416
-  _globals['_PAUSESAGASREQUEST']._serialized_end=1473
-  _globals['_PAUSESAGASRESPONSE']._serialized_start=1475
-  _globals['_PAUSESAGASRESPONSE']._serialized_end=1534
-  _globals['_RESUMESAGASREQUEST']._serialized_start=1536
-  _globals['_RESUMESAGASREQUEST']._serialized_end=1594
-  _globals['_RESUMESAGASRESPONSE']._serialized_start=1596
-  _globals['_RESUMESAGASRESPONSE']._serialized_end=1656
-  _globals['_FAILSAGASREQUEST']._serialized_start=1658
-  _globals['_FAILSAGASREQUEST']._serialized_end=1714
-  _globals['_FAILSAGASRESPONSE']._serialized_start=1716
-  _globals['_FAILSAGASRESPONSE']._serialized_end=1774
-  _globals['_RESOLVESTEPSREQUEST']._serialized_start=1777
-  _globals['_RESOLVESTEPSREQUEST']._serialized_end=1933
-  _globals['_RESOLVESTEPSRESPONSE']._serialized_start=1935
-  _globals['_RESOLVESTEPSRESPONSE']._serialized_end=1996
-  _globals['_PARTICIPANT']._serialized_start=1999
-  _globals['_PARTICIPANT']._serialized_end=2198
-  _globals['_PUTPARTICIPANTREQUEST']._serialized_start=2200
-  _globals['_PUTPARTICIPANTREQUEST']._serialized_end=2268
-  _globals['_PUTPARTICIPANTRESPONSE']._serialized_start=2270
-  _globals['_PUTPARTICIPANTRESPONSE']._serialized_end=2339
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_start=2341
-  _globals['_LISTPARTICIPANTSREQUEST']._serialized_end=2405
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_start=2407
-  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_end=2504
-  _globals['_DELETEPARTICIPANTREQUEST']._serialized_start=2506
-  _globals['_DELETEPARTICIPANTREQUEST']._serialized_end=2546
-  _globals['_DELETEPARTICIPANTRESPONSE']._serialized_start=2548
-  _globals['_DELETEPARTICIPANTRESPONSE']._serialized_end=2575
-  _globals['_OPERATORSERVICE']._serialized_start=2578
-  _globals['_OPERATORSERVICE']._serialized_end=3696
+  _globals['_PAUSESAGAREQUEST']._serialized_start=210
+  _globals['_PAUSESAGAREQUEST']._serialized_end=280
+  _globals['_PAUSESAGARESPONSE']._serialized_start=282
+  _globals['_PAUSESAGARESPONSE']._serialized_end=332
+  _globals['_RESUMESAGAREQUEST']._serialized_start=334
+  _globals['_RESUMESAGAREQUEST']._serialized_end=405
+  _globals['_RESUMESAGARESPONSE']._serialized_start=407
+  _globals['_RESUMESAGARESPONSE']._serialized_end=458
+  _globals['_RETRYSAGAREQUEST']._serialized_start=460
+  _globals['_RETRYSAGAREQUEST']._serialized_end=530
+  _globals['_RETRYSAGARESPONSE']._serialized_start=532
+  _globals['_RETRYSAGARESPONSE']._serialized_end=582
+  _globals['_RESOLVESTEPREQUEST']._serialized_start=585
+  _globals['_RESOLVESTEPREQUEST']._serialized_end=754
+  _globals['_RESOLVESTEPRESPONSE']._serialized_start=756
+  _globals['_RESOLVESTEPRESPONSE']._serialized_end=808
+  _globals['_FAILSAGAREQUEST']._serialized_start=810
+  _globals['_FAILSAGAREQUEST']._serialized_end=879
+  _globals['_FAILSAGARESPONSE']._serialized_start=881
+  _globals['_FAILSAGARESPONSE']._serialized_end=930
+  _globals['_BULKREQUEST']._serialized_start=932
+  _globals['_BULKREQUEST']._serialized_end=1051
+  _globals['_BULKRESULT']._serialized_start=1053
+  _globals['_BULKRESULT']._serialized_end=1155
+  _globals['_BULKFAILURE']._serialized_start=1157
+  _globals['_BULKFAILURE']._serialized_end=1204
+  _globals['_RETRYSAGASREQUEST']._serialized_start=1206
+  _globals['_RETRYSAGASREQUEST']._serialized_end=1263
+  _globals['_RETRYSAGASRESPONSE']._serialized_start=1265
+  _globals['_RETRYSAGASRESPONSE']._serialized_end=1324
+  _globals['_CANCELSAGASREQUEST']._serialized_start=1326
+  _globals['_CANCELSAGASREQUEST']._serialized_end=1384
+  _globals['_CANCELSAGASRESPONSE']._serialized_start=1386
+  _globals['_CANCELSAGASRESPONSE']._serialized_end=1446
+  _globals['_PAUSESAGASREQUEST']._serialized_start=1448
+  _globals['_PAUSESAGASREQUEST']._serialized_end=1505
+  _globals['_PAUSESAGASRESPONSE']._serialized_start=1507
+  _globals['_PAUSESAGASRESPONSE']._serialized_end=1566
+  _globals['_RESUMESAGASREQUEST']._serialized_start=1568
+  _globals['_RESUMESAGASREQUEST']._serialized_end=1626
+  _globals['_RESUMESAGASRESPONSE']._serialized_start=1628
+  _globals['_RESUMESAGASRESPONSE']._serialized_end=1688
+  _globals['_FAILSAGASREQUEST']._serialized_start=1690
+  _globals['_FAILSAGASREQUEST']._serialized_end=1746
+  _globals['_FAILSAGASRESPONSE']._serialized_start=1748
+  _globals['_FAILSAGASRESPONSE']._serialized_end=1806
+  _globals['_RESOLVESTEPSREQUEST']._serialized_start=1809
+  _globals['_RESOLVESTEPSREQUEST']._serialized_end=1965
+  _globals['_RESOLVESTEPSRESPONSE']._serialized_start=1967
+  _globals['_RESOLVESTEPSRESPONSE']._serialized_end=2028
+  _globals['_PARTICIPANT']._serialized_start=2031
+  _globals['_PARTICIPANT']._serialized_end=2230
+  _globals['_PUTPARTICIPANTREQUEST']._serialized_start=2232
+  _globals['_PUTPARTICIPANTREQUEST']._serialized_end=2300
+  _globals['_PUTPARTICIPANTRESPONSE']._serialized_start=2302
+  _globals['_PUTPARTICIPANTRESPONSE']._serialized_end=2371
+  _globals['_LISTPARTICIPANTSREQUEST']._serialized_start=2373
+  _globals['_LISTPARTICIPANTSREQUEST']._serialized_end=2437
+  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_start=2439
+  _globals['_LISTPARTICIPANTSRESPONSE']._serialized_end=2536
+  _globals['_DELETEPARTICIPANTREQUEST']._serialized_start=2538
+  _globals['_DELETEPARTICIPANTREQUEST']._serialized_end=2578
+  _globals['_DELETEPARTICIPANTRESPONSE']._serialized_start=2580
+  _globals['_DELETEPARTICIPANTRESPONSE']._serialized_end=2607
+  _globals['_LISTREPLICASREQUEST']._serialized_start=2609
+  _globals['_LISTREPLICASREQUEST']._serialized_end=2630
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=2632
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=2734
+  _globals['_REPLICA']._serialized_start=2737
+  _globals['_REPLICA']._serialized_end=2897
+  _globals['_PARTITION']._serialized_start=2900
+  _globals['_PARTITION']._serialized_end=3129
+  _globals['_OPERATORSERVICE']._serialized_start=3132
+  _globals['_OPERATORSERVICE']._serialized_end=4331
 # @@protoc_insertion_point(module_scope)

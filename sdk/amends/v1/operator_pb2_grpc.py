@@ -105,6 +105,11 @@ class OperatorServiceStub(object):
                 request_serializer=amends_dot_v1_dot_operator__pb2.DeleteParticipantRequest.SerializeToString,
                 response_deserializer=amends_dot_v1_dot_operator__pb2.DeleteParticipantResponse.FromString,
                 _registered_method=True)
+        self.ListReplicas = channel.unary_unary(
+                '/amends.v1.OperatorService/ListReplicas',
+                request_serializer=amends_dot_v1_dot_operator__pb2.ListReplicasRequest.SerializeToString,
+                response_deserializer=amends_dot_v1_dot_operator__pb2.ListReplicasResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
@@ -209,6 +214,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReplicas(self, request, context):
+        """ListReplicas returns the orchestrators that share the store, what each of them owns, and how late due work is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -281,6 +293,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.DeleteParticipant,
                     request_deserializer=amends_dot_v1_dot_operator__pb2.DeleteParticipantRequest.FromString,
                     response_serializer=amends_dot_v1_dot_operator__pb2.DeleteParticipantResponse.SerializeToString,
+            ),
+            'ListReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplicas,
+                    request_deserializer=amends_dot_v1_dot_operator__pb2.ListReplicasRequest.FromString,
+                    response_serializer=amends_dot_v1_dot_operator__pb2.ListReplicasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -662,6 +679,33 @@ class OperatorService(object):
             '/amends.v1.OperatorService/DeleteParticipant',
             amends_dot_v1_dot_operator__pb2.DeleteParticipantRequest.SerializeToString,
             amends_dot_v1_dot_operator__pb2.DeleteParticipantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/amends.v1.OperatorService/ListReplicas',
+            amends_dot_v1_dot_operator__pb2.ListReplicasRequest.SerializeToString,
+            amends_dot_v1_dot_operator__pb2.ListReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class OperatorServiceStub:
     """ListParticipants returns the registered participants by name."""
     DeleteParticipant: _aio.UnaryUnaryMultiCallable[_operator_pb2.DeleteParticipantRequest, _operator_pb2.DeleteParticipantResponse]
     """DeleteParticipant removes a participant that no unfinished saga needs."""
+    ListReplicas: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListReplicasRequest, _operator_pb2.ListReplicasResponse]
+    """ListReplicas returns the orchestrators that share the store, what each of them owns, and how late due work is."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """OperatorService steers sagas by hand. Every change takes a reason and is an event that names who made it."""
@@ -159,5 +161,13 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operator_pb2.DeleteParticipantRequest, _abc.Awaitable[_operator_pb2.DeleteParticipantResponse]],
     ) -> _abc.Awaitable[_operator_pb2.DeleteParticipantResponse]:
         """DeleteParticipant removes a participant that no unfinished saga needs."""
+
+    @_abc_1.abstractmethod
+    def ListReplicas(
+        self,
+        request: _operator_pb2.ListReplicasRequest,
+        context: _aio.ServicerContext[_operator_pb2.ListReplicasRequest, _abc.Awaitable[_operator_pb2.ListReplicasResponse]],
+    ) -> _abc.Awaitable[_operator_pb2.ListReplicasResponse]:
+        """ListReplicas returns the orchestrators that share the store, what each of them owns, and how late due work is."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _aio.Server) -> None: ...

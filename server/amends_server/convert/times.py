@@ -28,6 +28,11 @@ def set_duration(to: Duration, duration_us: int) -> None:
     to.nanos = rest_us * _NANOSECONDS
 
 
+def set_signed_duration(to: Duration, duration_us: int) -> None:
+    """Write a duration that may be negative: on the wire both parts have its sign."""
+    to.FromMicroseconds(duration_us)
+
+
 def duration_from_wire(duration: Duration) -> int:
     """Return the microseconds; what is less than zero stays so."""
     return duration.seconds * SECOND_US + duration.nanos // _NANOSECONDS

@@ -25,6 +25,7 @@ from amends_server.runner import Runner
 from amends_server.service.bulk import Bulk
 from amends_server.service.callers import principal
 from amends_server.service.fields import need_reason, read_key, read_page_size, read_token, write_token
+from amends_server.service.replicas import Replicas
 from amends_server.service.usage import Usage
 from amends_server.status import refusals
 from amends_server.store.protocol import NotFound
@@ -38,11 +39,19 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
     """The servicer."""
 
     def __init__(
-        self, *, runner: Runner, bulk: Bulk, participants: Participants, usage: Usage, payload_bytes_max: int
+        self,
+        *,
+        runner: Runner,
+        bulk: Bulk,
+        participants: Participants,
+        replicas: Replicas,
+        usage: Usage,
+        payload_bytes_max: int,
     ) -> None:
         self._runner = runner
         self._bulk = bulk
         self._participants = participants
+        self._replicas = replicas
         self._usage = usage
         self._payload_bytes_max = payload_bytes_max
 
@@ -158,6 +167,12 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
             raise ParticipantInUse(request.name, user.saga_id)
         await self._participants.delete(request.name)
         return pb.DeleteParticipantResponse()
+
+    # Orchestrators
+
+    @refusals
+    async def ListReplicas(self, request: pb.ListReplicasRequest, context: Context) -> pb.ListReplicasResponse:
+        return await self._replicas.list()
 
 
 def _bulk_reason(request: pb.BulkRequest) -> str:

@@ -15,6 +15,16 @@ class Ownership(Protocol):
     """The sagas that this process owns. Only their owner decides on them, and its writes carry its epoch (I24)."""
 
     @property
+    def id(self) -> str:
+        """What this process is called; another one after each start."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where others reach this process, empty before `start`."""
+        ...
+
+    @property
     def partitions(self) -> Collection[int] | None:
         """The partitions that are owned now, None for all there are."""
         ...
@@ -41,6 +51,8 @@ class Sole:
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
+        self.id = str(epoch)
+        self.address = ""
 
     @property
     def partitions(self) -> None:
@@ -53,6 +65,7 @@ class Sole:
         return ""
 
     async def start(self, address: str, changed: Changed) -> None:
+        self.address = address
         changed(None)
 
     async def stop(self) -> None:

@@ -30,6 +30,7 @@ from amends_server.store.protocol import (
     StoreError,
     Unavailable,
 )
+from amends_server.store.sharing import Sharing, StoredPartition
 
 T = TypeVar("T")
 
@@ -113,6 +114,11 @@ class MemoryStore:
         start = None if after is None else (after[0], after[1].namespace, after[1].saga_id)
         due = (saga for saga in self._rows() if saga.head.due_time is not None and saga.head.due_time <= until)
         return _page(due, place, start, limit)
+
+    async def sharing(self, now: Time) -> Sharing:
+        due = [due_time for row in self._rows() if (due_time := row.head.due_time) is not None and due_time <= now]
+        whole = StoredPartition(number=0, epoch=self._epoch, due_count=len(due), oldest_due_time=min(due, default=None))
+        return Sharing((), (whole,))
 
     async def list_unfinished(
         self, after: SagaKey | None, limit: int, within: Collection[int] | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL, SagaStatus
 from amends_server.engine.value import dataclass
+from amends_server.store.sharing import Sharing
 
 if TYPE_CHECKING:
     from amends_server.store.leases import Ownership
@@ -270,6 +271,10 @@ class Store(Protocol):
         self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
     ) -> list[StoredSaga]:
         """Return up to `limit` rows of sagas without an end, by key, that come after `after`; as for `list_due`."""
+        ...
+
+    async def sharing(self, now: Time) -> Sharing:
+        """Return who owns what, and how many sagas are due by now."""
         ...
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:

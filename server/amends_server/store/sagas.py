@@ -34,6 +34,7 @@ from amends_server.store.rows import (
     record_of,
     saga_of,
 )
+from amends_server.store.sharing import Sharing, StoredPartition
 
 SQL = load_queries("sqlite")
 
@@ -149,6 +150,12 @@ def list_due(until: Time, after: tuple[Time, SagaKey] | None, limit: int, db: sq
         "since": since, "until": until, "namespace": key.namespace, "saga_id": key.saga_id, "limit": limit
     }  # fmt: skip
     return [saga_of(row) for row in db.execute(SQL["select_saga"] + SQL["by_due_time"], where)]
+
+
+def sharing(now: Time, db: sqlite3.Connection) -> Sharing:
+    """Return what is due; there is one owner."""
+    epoch, due_count, oldest = db.execute(SQL["due"], {"now": now}).fetchone()
+    return Sharing((), (StoredPartition(number=0, epoch=epoch, due_count=due_count, oldest_due_time=oldest),))
 
 
 def list_unfinished(after: SagaKey | None, limit: int, db: sqlite3.Connection) -> list[StoredSaga]:

@@ -36,6 +36,7 @@ from amends_server.store.protocol import (
     Unavailable,
     Unwritable,
 )
+from amends_server.store.sharing import Sharing
 
 T = TypeVar("T")
 
@@ -146,6 +147,9 @@ class SqliteStore:
     ) -> list[StoredSaga]:
         assert within is None, "there are no partitions"
         return await self._read(partial(sagas.list_unfinished, after, limit))
+
+    async def sharing(self, now: Time) -> Sharing:
+        return await self._read(partial(sagas.sharing, now))
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:
         return await self._write(partial(registry.put_definition, definition))

@@ -26,6 +26,7 @@ from amends_server.store.protocol import (
     StoreError,
     Unavailable,
 )
+from amends_server.store.sharing import Sharing
 
 if TYPE_CHECKING:
     from amends.testing.simulation.process import Process
@@ -159,6 +160,9 @@ class SimulatedStore:
     async def put_participant(self, participant: StoredParticipant) -> None:
         await self._reach_to_write()
         await self._disk.put_participant(participant)
+
+    async def sharing(self, now: Time) -> Sharing:
+        return await self._read(partial(self._disk.sharing, now))
 
     async def list_participants(self) -> list[StoredParticipant]:
         return await self._read(self._disk.list_participants)

@@ -43,8 +43,8 @@ class Leases:
         self._url = url
         self._count = partitions
         self._lease_s = lease_s
-        self._id = uuid4().hex
-        self._address = ""
+        self.id = uuid4().hex
+        self.address = ""
         self._held = _Held({}, 0.0)
         self._others: Mapping[int, str] = {}
         self._leaving: frozenset[int] = frozenset()
@@ -70,7 +70,7 @@ class Leases:
 
     async def start(self, address: str, changed: Changed) -> None:
         assert self._thread is None, "leases are started once"
-        self._address, self._changed, self._loop = address, changed, asyncio.get_running_loop()
+        self.address, self._changed, self._loop = address, changed, asyncio.get_running_loop()
         begun = self._begun = asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="leases", daemon=True)
         self._thread.start()
@@ -111,19 +111,19 @@ class Leases:
     async def _turn(self, db: asyncpg.Connection[asyncpg.Record]) -> None:
         """Say that this process lives, renew what it has, and move towards its share."""
         asked = time.monotonic()
-        await fetch(db, "beat", id=self._id, address=self._address, lease_s=self._lease_s)
+        await fetch(db, "beat", id=self.id, address=self.address, lease_s=self._lease_s)
         left = self._left & self._leaving  # the event loop has let go of them, and they were not gained since
         if left:
-            await fetch(db, "release", owner=self._id, partitions=sorted(left))
-        epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self._id, lease_s=self._lease_s)}
+            await fetch(db, "release", owner=self.id, partitions=sorted(left))
+        epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self.id, lease_s=self._lease_s)}
         replicas = [row["id"] for row in await fetch(db, "live_replicas")]
-        share, until = _share(self._count, replicas, self._id), asked + self._lease_s
-        self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self._id)}
+        share, until = _share(self._count, replicas, self.id), asked + self._lease_s
+        self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self.id)}
         self._keep_share(epochs, share, until)
         if (
             len(epochs) < share
         ):  # last of all: a transaction of the old owner that hangs holds this up, and nothing else
-            for row in await fetch(db, "claim", owner=self._id, lease_s=self._lease_s, limit=share - len(epochs)):
+            for row in await fetch(db, "claim", owner=self.id, lease_s=self._lease_s, limit=share - len(epochs)):
                 epochs[row["id"]] = row["epoch"]
             self._keep_share(epochs, share, until)
 
@@ -163,8 +163,8 @@ class Leases:
     async def _give_up(self, db: asyncpg.Connection[asyncpg.Record]) -> None:
         self._held = _Held({}, 0.0)
         try:
-            await fetch(db, "release_all", owner=self._id)
-            await fetch(db, "leave", id=self._id)
+            await fetch(db, "release_all", owner=self.id)
+            await fetch(db, "leave", id=self.id)
             await db.close()
         except FAILURES as error:  # then they are stolen when their time is up
             log.warning("leases_not_released", store=place_of(self._url), error=str(error) or type(error).__name__)

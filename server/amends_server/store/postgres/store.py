@@ -14,6 +14,7 @@ from amends_server.store.postgres import registry, sagas
 from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.leases import Leases
 from amends_server.store.postgres.schema import migrate
+from amends_server.store.postgres.sharing import sharing
 from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.protocol import (
     SECRET_BYTES,
@@ -28,6 +29,7 @@ from amends_server.store.protocol import (
     StoredSaga,
     StoreError,
 )
+from amends_server.store.sharing import Sharing
 
 LEASE_S = 10.0
 """How long sagas stay where they are after their orchestrator has died: long enough for a pause of the machine."""
@@ -125,6 +127,9 @@ class PostgresStore:
 
     def _all(self, within: Collection[int] | None) -> Collection[int]:
         return range(self._partitions) if within is None else within
+
+    async def sharing(self, now: Time) -> Sharing:
+        return await self._connections.read(partial(sharing, now))
 
     async def put_definition(self, definition: StoredDefinition) -> tuple[StoredDefinition, bool]:
         return await self._connections.write(partial(registry.put_definition, definition))

@@ -41,6 +41,24 @@ select id from replica where expires > clock_timestamp() order by id
 select partition.id, replica.address from partition join replica on replica.id = partition.owner
 where partition.owner <> :owner and partition.expires > clock_timestamp()
 
+-- name: replicas
+select
+    id, address, (extract(epoch from started) * 1000000)::bigint as start_time,
+    (extract(epoch from expires - clock_timestamp()) * 1000000)::bigint as lease_left_us
+from replica order by address, id
+
+-- name: shares
+select
+    partition.id as number, partition.epoch, coalesce(due.due_count, 0) as due_count, due.oldest_due_time,
+    case when partition.expires > clock_timestamp() then partition.owner end as owner,
+    (extract(epoch from partition.claimed) * 1000000)::bigint as claim_time,
+    (extract(epoch from partition.expires - clock_timestamp()) * 1000000)::bigint as lease_left_us
+from partition left join (
+    select partition, count(*) as due_count, min(due_time) as oldest_due_time
+    from saga where due_time <= :now group by partition
+) as due on due.partition = partition.id
+order by partition.id
+
 -- name: renew
 update partition set expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
 where owner = :owner and id in (select id from partition where owner = :owner order by id for update)
@@ -48,7 +66,8 @@ returning id, epoch
 
 -- name: claim
 update partition set
-    owner = :owner, epoch = epoch + 1, expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
+    owner = :owner, epoch = epoch + 1, claimed = clock_timestamp(),
+    expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
 where (owner is null or expires < clock_timestamp()) and id in (
     select id from partition where owner is null or expires < clock_timestamp() order by id limit :limit for update
 )

@@ -177,3 +177,7 @@ select name, address, concurrency_max, actions, update_time from participant ord
 
 -- name: delete_participant
 delete from participant where name = ?
+
+-- name: due
+select (select value from meta where name = 'epoch'), count(*), min(due_time)
+from saga where due_time <= :now
