@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
+from amends._hosting import registered_before, shared
 from amends._starts import Ending
 from amends.builder import Saga
 from amends.call import Call
@@ -225,12 +226,18 @@ class Client(Control, Catalogue):
         """Serve a participant in this process inside the block, registered at the orchestrator: for local steps.
 
         Sagas call its actions like those of any other service, with the same guarantees: when this process dies, they
-        go on once the participant is hosted again, wherever. So one process hosts it at a time. `listen` and
-        `advertise` are those of `serving`: say them where the orchestrator is on another machine.
+        go on once the participant is hosted again, wherever. Of several processes that host it, the last one that came
+        is called; when it ends or dies, another one that is there is. `listen` and `advertise` are those of `serving`:
+        say them where the orchestrator is on another machine.
 
         :raises ServeError: the port is taken, or the orchestrator does not register the participant.
         """
-        async with serving(participant, listen=listen, orchestrator=self._target, advertise=advertise) as address:
+        connection, name = self._connection, participant.name
+        before = await registered_before(connection, name)
+        async with (
+            serving(participant, listen=listen, orchestrator=self._target, advertise=advertise) as address,
+            shared(connection, name, advertise or address, before),
+        ):
             yield address
 
     async def _complete(self, step: Completion | Call, reply: saga_pb2.Reply) -> SagaView:
