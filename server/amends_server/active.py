@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from amends_server.codec import encode
 from amends_server.engine.commands import Settle, Verdict
 from amends_server.engine.decide import Decision
-from amends_server.engine.due import Due, OwedCall, due
+from amends_server.engine.due import OwedCall, is_open, next_time, owed_calls
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
+from amends_server.engine.policy import Time
 from amends_server.engine.state import State
 from amends_server.store.protocol import Append, Birth, Head, SagaKey
 from amends_server.tokens import Tokens
@@ -58,7 +59,7 @@ class ActiveSaga:
     calls: set[OwedCall] = field(default_factory=set[OwedCall])
     unrecorded: list[Settle] = field(default_factory=list[Settle])
     timer: asyncio.TimerHandle | None = None
-    _due: tuple[State, Due] | None = None
+    _next_time: tuple[State | None, Time | None] = (None, None)
     _followers: list[tuple[int, Follower]] = field(default_factory=list[tuple[int, "Follower"]])
 
     def take(self, decision: Decision, birth: Birth | None = None) -> Append:
@@ -70,7 +71,7 @@ class ActiveSaga:
             epoch=self.origin.epoch,
             status=state.status,
             paused=state.paused,
-            due_time=self.due(state).next_time,
+            due_time=self.next_time(state),
             update_time=state.update_time,
             end_time=state.update_time if state.final else None,
         )
@@ -79,19 +80,16 @@ class ActiveSaga:
         records = [encode(event, first + i) for i, event in enumerate(decision.events)]
         return Append(key=self.key, records=records, head=head, birth=birth)
 
-    def due(self, state: State) -> Due:
-        """Return what is owed in one of the saga's states; asked for again and again between two events."""
-        if self._due is None or self._due[0] is not state:
-            self._due = (state, due(state))
-        return self._due[1]
+    def next_time(self, state: State) -> Time | None:
+        """Return when to look at the saga again in one of its states; asked for again and again between two events."""
+        if self._next_time[0] is not state:
+            self._next_time = (state, next_time(state))
+        return self._next_time[1]
 
-    def unsent(self, durable: State) -> list[OwedCall]:
-        """Return the calls that a durable state owes, but for those that are out or were answered already."""
-        owed_calls = self.due(durable).calls
-        if self.state is None or not owed_calls:
-            return []
-        still_open = owed_calls if self.state is durable else self.due(self.state).calls
-        return [owed for owed in owed_calls if owed in still_open and owed not in self.calls]
+    def unsent(self, calls: Iterable[OwedCall]) -> list[OwedCall]:
+        """Return those of the calls that are neither out nor answered."""
+        state = self.state
+        return [] if state is None else [call for call in calls if is_open(state, call) and call not in self.calls]
 
     @property
     def idle(self) -> bool:
@@ -151,7 +149,7 @@ class ActiveSaga:
         """Return those of the outcomes that are waited for."""
         assert self.state is not None, "a saga that was read again"
         steps = self.graph.nodes
-        waited = {(steps[o.node].step.id, o.compensation, o.attempt) for o in self.due(self.state).calls}
+        waited = {(steps[o.node].step.id, o.compensation, o.attempt) for o in owed_calls(self.state)}
         return [settle for settle in settles if (settle.step, settle.compensation, settle.attempt) in waited]
 
     def arm(self, delay_s: float, ring: Callable[[], None]) -> None:

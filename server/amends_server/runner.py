@@ -1,6 +1,6 @@
 """Runs sagas: takes commands, appends what is decided to the journal, and sends what is durable to participants.
 
-Hot path: `_told` → `_decide` → `_record` → (journal) → `_recorded` → `_send_owed`, without a task or an await.
+Hot path: `_told` → `_decide` → `_record` → (journal) → `_recorded` → `_send`, without a task or an await.
 Decisions are made at once on the state in memory and go to the journal in their order; whatever depends on them
 (calls, answers, watchers) waits in `_recorded` until they are on disk.
 """
@@ -8,7 +8,7 @@ Decisions are made at once on the state in memory and go to the journal in their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -24,7 +24,7 @@ from amends_server.domain import Domain
 from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import Command, NotSent, Recover, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
-from amends_server.engine.due import CallOrder, OwedCall, order_call
+from amends_server.engine.due import CallOrder, OwedCall, dispatched, order_call, owed_calls
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
@@ -64,15 +64,13 @@ class Runner:
         tokens: Tokens | None = None,
     ) -> None:
         self._journal, self._reader = journal, reader
-        self._send = send
+        self._send_call = send
         self._hub, self._clock = hub, clock
         self.domain, self._tokens = domain, tokens
-        self._active_max = active_max
         self._active: dict[SagaKey, ActiveSaga] = {}
-        self._loading = Loading(self._activate)
-        self.halts = HaltedSagas()
+        self._loading, self.halts = Loading(self._activate), HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
-        self._holding = False
+        self._holding, self._active_max = False, active_max
         self._settled, self._dropped = asyncio.Event(), asyncio.Event()
         self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
@@ -210,28 +208,30 @@ class Runner:
         return decision
 
     def _record(self, saga: ActiveSaga, decision: Decision, settle: Settle | None, birth: Birth | None = None) -> None:
-        append = saga.take(decision, birth)
-        self._journal.append(append, partial(self._recorded, saga, decision.state, settle))
+        append, calls = saga.take(decision, birth), dispatched(saga.graph, decision.events)
+        self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))
 
-    def _recorded(self, saga: ActiveSaga, state: State, settle: Settle | None, error: StoreError | None) -> None:
+    def _recorded(
+        self, saga: ActiveSaga, state: State, calls: list[OwedCall], settle: Settle | None, error: StoreError | None
+    ) -> None:
         saga.appending -= 1
         if error is not None:
             self._break(saga, settle, error)
             return
         saga.advance(state)
         self._hub.publish(saga.key, state)
-        self._guard(saga, self._send_owed, saga, state)
+        self._guard(saga, self._send, saga, state, calls)
 
-    def _send_owed(self, saga: ActiveSaga, durable: State) -> None:
-        """Send the calls whose intent is durable by now, but for those that are out or were answered already."""
-        for owed in saga.unsent(durable):
+    def _send(self, saga: ActiveSaga, durable: State, calls: Iterable[OwedCall]) -> None:
+        """Send calls whose intent is durable, but for those that are out or were answered already."""
+        for owed in saga.unsent(calls):
             if saga.state is not None and saga.state.going_back and not owed.compensation:
                 self._decide(saga, saga.settle(owed, NotSent(NOT_SENT)))  # the turning back may be durable by now
                 continue
             saga.calls.add(owed)
             order = order_call(durable, owed)
             told, wanted = partial(self._told, saga, owed), partial(self._wants, saga, owed)
-            self._send(order.node.step.participant, order, saga.origin, told, wanted)
+            self._send_call(order.node.step.participant, order, saga.origin, told, wanted)
 
     def _wants(self, saga: ActiveSaga, owed: OwedCall) -> bool:
         """Tell whether a call is still to be sent. No action is once the saga has turned back (I3)."""
@@ -272,7 +272,7 @@ class Runner:
         self._note_settled(saga)
         if saga.state is None or self._active.get(saga.key) is not saga:
             return
-        due_time = saga.due(saga.state).next_time
+        due_time = saga.next_time(saga.state)
         saga.disarm()
         if due_time is None and saga.calls:  # an answer leads on
             return
@@ -340,7 +340,7 @@ class Runner:
         if lost:
             self._guard(saga, self._decide, saga, Recover())
         else:
-            self._guard(saga, self._send_owed, saga, state)
+            self._guard(saga, self._send, saga, state, owed_calls(state))
         return saga
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
@@ -397,4 +397,4 @@ class Runner:
         """Record outcomes that are not in the journal yet; what is open besides was never sent, and is sent now."""
         for settle in saga.still_open(unrecorded):
             self._decide(saga, settle)
-        self._send_owed(saga, state)
+        self._send(saga, state, owed_calls(state))

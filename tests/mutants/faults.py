@@ -35,9 +35,9 @@ MUTANTS = (
     Mutant(
         "a call is sent before its intent is on disk (I10)",
         SERVER + "runner.py",
-        "        self._journal.append(append, partial(self._recorded, saga, decision.state, settle))\n",
-        "        self._journal.append(append, partial(self._recorded, saga, decision.state, settle))\n"
-        "        self._send_owed(saga, decision.state)\n",
+        "        self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))\n",
+        "        self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))\n"
+        "        self._send(saga, decision.state, calls)\n",
         RUNNER + "test_nothing_is_sent_and_nobody_is_answered_before_the_intent_is_durable",
         quick=True,
     ),
@@ -127,15 +127,15 @@ MUTANTS = (
     Mutant(
         "a timer is not in the row that the decision writes (I23)",
         SERVER + "active.py",
-        "            due_time=self.due(state).next_time,\n",
+        "            due_time=self.next_time(state),\n",
         "            due_time=None,\n",
         SEEDS,
     ),
     Mutant(
         "the deadline is not among the times to wake at (I23)",
         SERVER + "engine/due.py",
-        "    times: list[Time] = [] if next_time is None else [next_time]\n",
-        "    times: list[Time] = []\n",
+        "    of_saga = _next_of_saga(state)\n",
+        "    of_saga = None\n",
         WORLDS,
     ),
     Mutant(

@@ -218,11 +218,11 @@ async def test_a_session_whose_reading_breaks_is_ended_and_opened_anew(
 ) -> None:
     real, broken = session.Session._take, asyncio.Event()
 
-    def take(self: session.Session, response: pb.SessionResponse) -> None:
+    async def take(self: session.Session, response: pb.SessionResponse) -> None:
         if response.results and not broken.is_set():
             broken.set()
             raise RuntimeError("secret")
-        real(self, response)
+        await real(self, response)
 
     monkeypatch.setattr(session.Session, "_take", take)
     async with raw() as worker:

@@ -8,7 +8,7 @@ from amends_server.convert.enums import RESOLUTION_TO_WIRE, SAGA_STATUS_TO_WIRE,
 from amends_server.convert.payload import related_services_to_wire, set_error, set_payload
 from amends_server.convert.times import set_time
 from amends_server.engine.context import step_input
-from amends_server.engine.due import due
+from amends_server.engine.due import next_time
 from amends_server.engine.events import SagaCompleted
 from amends_server.engine.graph import Node
 from amends_server.engine.payload import Error, Json, Payload
@@ -140,9 +140,9 @@ def _set_head(message: pb.Saga, state: State, definition_version: int) -> None:
         set_time(message.end_time, state.ending.time)
     if started.deadline is not None:
         set_time(message.deadline_time, started.deadline)
-    next_time = due(state).next_time
-    if next_time is not None:
-        set_time(message.due_time, next_time)
+    due_time = next_time(state)
+    if due_time is not None:
+        set_time(message.due_time, due_time)
 
 
 def _set_stuck(to: pb.Stuck, state: State, stuck: StuckState) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from amends_server.engine.context import step_input
-from amends_server.engine.events import Cause
-from amends_server.engine.graph import Node
+from amends_server.engine.events import Cause, CompensationDispatched, Event, StepDispatched
+from amends_server.engine.graph import Graph, Node
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
@@ -52,26 +53,53 @@ class CallOrder:
 
 def due(state: State) -> Due:
     """Return what is owed."""
-    next_time = _next_of_saga(state)
-    if state.active == 0:
-        return Due((), next_time)
+    return Due(owed_calls(state), next_time(state))
+
+
+def owed_calls(state: State) -> tuple[OwedCall, ...]:
+    """Return the calls that are owed now."""
     calls: list[OwedCall] = []
-    times: list[Time] = [] if next_time is None else [next_time]
+    for i, step in enumerate(state.steps if state.active else ()):
+        if step.action.open:
+            calls.append(OwedCall(i, False, step.action.attempts))
+        if step.compensation.open:
+            calls.append(OwedCall(i, True, step.compensation.attempts))
+    return tuple(calls)
+
+
+def next_time(state: State) -> Time | None:
+    """Return the time of the next retry or deadline; None if only an answer leads on."""
+    of_saga = _next_of_saga(state)
+    if not state.timed:
+        return of_saga
+    times = [] if of_saga is None else [of_saga]
     for i, step in enumerate(state.steps):
-        if not step.active:
+        if not step.timed:
             continue
-        action, undo = step.action, step.compensation
-        if action.open:
-            calls.append(OwedCall(i, False, action.attempts))
-        if undo.open:
-            calls.append(OwedCall(i, True, undo.attempts))
-        if action.due_time is not None and not state.paused:
-            times.append(action.due_time)
-        if undo.due_time is not None and not state.paused:
-            times.append(undo.due_time)
-        if action.waiting and (limit := _wait_limit(state, i)) is not None:
+        for call in (step.action, step.compensation):
+            if call.due_time is not None and not state.paused:
+                times.append(call.due_time)
+        if step.action.waiting and (limit := _wait_limit(state, i)) is not None:
             times.append(limit)
-    return Due(tuple(calls), min(times, default=None))
+    return min(times, default=None)
+
+
+def dispatched(graph: Graph, events: Iterable[Event]) -> list[OwedCall]:
+    """Return the calls that these events say are about to be made."""
+    calls: list[OwedCall] = []
+    for event in events:
+        if isinstance(event, StepDispatched):
+            calls.append(OwedCall(graph.index[event.step], False, event.attempt))
+        elif isinstance(event, CompensationDispatched):
+            calls.append(OwedCall(graph.index[event.step], True, event.attempt))
+    return calls
+
+
+def is_open(state: State, owed: OwedCall) -> bool:
+    """Tell whether the outcome of a call is still waited for."""
+    step = state.steps[owed.node]
+    call = step.compensation if owed.compensation else step.action
+    return call.open and call.attempts == owed.attempt
 
 
 def order_call(state: State, owed: OwedCall) -> CallOrder:

@@ -190,6 +190,7 @@ def _change_step(state: State, step_id: str, time: Time, step: StepState) -> Sta
         steps=(*state.steps[:i], step, *state.steps[i + 1 :]),
         undone=state.undone + (old.status in DONE) - (step.status in DONE),
         active=state.active - old.active + step.active,
+        timed=state.timed - old.timed + step.timed,
     )
 
 
@@ -361,8 +362,7 @@ def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:
 
 
 def _retry(state: State, time: Time) -> State:
-    steps = tuple(_retry_step(step, time, back=state.going_back) for step in state.steps)
-    return replace(state, steps=steps, active=sum(step.active for step in steps))
+    return state.with_steps(tuple(_retry_step(step, time, back=state.going_back) for step in state.steps))
 
 
 def _retry_step(step: StepState, time: Time, *, back: bool) -> StepState:
@@ -383,7 +383,7 @@ def _drop_delays(state: State) -> State:
     if not any(step.status is StepStatus.PENDING and step.active for step in state.steps):
         return state
     steps = tuple(_PENDING_STEP if step.status is StepStatus.PENDING else step for step in state.steps)
-    return replace(state, steps=steps, active=sum(step.active for step in steps))
+    return state.with_steps(steps)
 
 
 def _forgive(call: CallState, time: Time) -> CallState:

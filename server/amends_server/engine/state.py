@@ -17,7 +17,7 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error, Payload, RelatedService
 from amends_server.engine.policy import Time
-from amends_server.engine.value import dataclass
+from amends_server.engine.value import dataclass, replace
 
 
 class SagaStatus(Enum):
@@ -120,9 +120,12 @@ class StepState:
     @property
     def active(self) -> bool:
         """True while an outcome or the next attempt of one of the step's calls is waited for."""
-        action, undo = self.action, self.compensation
-        waits = action.due_time is not None or undo.due_time is not None or action.waiting
-        return action.open or undo.open or waits
+        return self.action.open or self.compensation.open or self.timed
+
+    @property
+    def timed(self) -> bool:
+        """True while a time matters to the step: when an attempt is due, or how long its participant may be at work."""
+        return self.action.due_time is not None or self.compensation.due_time is not None or self.action.waiting
 
     @property
     def clear(self) -> bool:
@@ -156,8 +159,8 @@ class StuckState:
 class State:
     """A saga after `sequence` events.
 
-    `undone` counts the steps that are not DONE, and `active` those of which something is waited for. `late` has the
-    replies that came too late, so that each is recorded once.
+    `undone` counts the steps that are not DONE, `active` those of which something is waited for, and `timed` those to
+    which a time matters. `late` has the replies that came too late, so that each is recorded once.
     """
 
     graph: Graph
@@ -168,6 +171,7 @@ class State:
     steps: tuple[StepState, ...]
     undone: int
     active: int = 0
+    timed: int = 0
     paused: bool = False
     cause: Cause | None = None
     stuck: StuckState | None = None
@@ -194,3 +198,8 @@ class State:
     def step(self, step_id: str) -> StepState:
         """Return a step's state. :raises KeyError: if there is no such step."""
         return self.steps[self.graph.index[step_id]]
+
+    def with_steps(self, steps: tuple[StepState, ...]) -> State:
+        """Return the state with other steps, counted."""
+        active, timed = sum(step.active for step in steps), sum(step.timed for step in steps)
+        return replace(self, steps=steps, active=active, timed=timed)
