@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from socket import gethostname
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
@@ -31,6 +31,9 @@ from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
 from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
 from amends_server.transport.links import Transport
+
+if TYPE_CHECKING:
+    from amends_server.store.postgres.store import PostgresStore
 
 HEALTH_INTERVAL_S = 5.0
 """How often the store is tried: a probe of a load balancer comes about as often."""
@@ -149,7 +152,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
     :raises StartError: if the address or the store cannot be had.
     """
     async with AsyncExitStack() as stack:
-        store = _make_store(settings)
+        store = make_store(settings)
         stack.push_async_callback(store.close)
         try:
             await store.open()
@@ -167,7 +170,11 @@ async def _refuse_unreadable(context: grpc.aio.ServicerContext[Any, Any]) -> NoR
     await abort(context, RequestUnreadable())
 
 
-def _make_store(settings: Settings) -> Store:
+def make_store(settings: Settings) -> MemoryStore | SqliteStore | PostgresStore:
+    """Return the store that the settings name, which is not open yet.
+
+    :raises StartError: if what it needs is not installed.
+    """
     if settings.store == "memory:":
         return MemoryStore()
     if settings.store.startswith(POSTGRES_SCHEMES):
@@ -175,7 +182,7 @@ def _make_store(settings: Settings) -> Store:
     return SqliteStore(Path(settings.store.removeprefix("sqlite:///")), settings.listen)
 
 
-def _make_postgres_store(settings: Settings) -> Store:
+def _make_postgres_store(settings: Settings) -> PostgresStore:
     try:
         from amends_server.store.postgres.store import PostgresStore
     except ModuleNotFoundError as missing:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
 
-from tests.cli.programs import AMENDS, Ended, amends, orchestrator, program, troubled
+from tests.cli.programs import AMENDS, Ended, amends, in_process, orchestrator, program, troubled
 
 STOPPED = -signal.SIGTERM
 
@@ -115,3 +116,29 @@ def not_serving(address: str) -> None:
     while ended.code == 0:
         ended = amends("health", server=address)
     assert (ended.code, ended.out) == (1, "NOT_SERVING\n")
+
+
+def test_migrate_says_what_is_missing_does_it_and_is_content(tmp_path: Path) -> None:
+    path = tmp_path / "sagas.db"
+    store = ["--store", f"sqlite:///{path}"]
+    dry = in_process("migrate", *store, "--dry-run")
+    assert (dry.code, path.exists()) == (0, False)
+    assert re.search(r"needs 0001_sagas, 0002_\w+", dry.out), dry.out
+    done = in_process("migrate", *store, "-o", "json")
+    assert done.json["migrations"][0] == "0001_sagas"
+    again = in_process("migrate", *store)
+    assert (again.code, again.out.endswith("is up to date\n")) == (0, True)
+
+
+def test_migrate_refuses_what_is_no_store_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "sagas.db"
+    path.write_text("not a database, and long enough to be taken for the header of one" * 20)
+    refused = in_process("migrate", "--store", f"sqlite:///{path}", "--dry-run")
+    assert (refused.code, "is not an SQLite database" in refused.err) == (1, True)
+    assert in_process("migrate", "--store", "mysql://x").code == 2
+
+
+def test_migrate_looks_at_a_store_in_use(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'sagas.db'}"
+    with orchestrator(store):
+        assert "is up to date" in in_process("migrate", "--store", store, "--dry-run").out

@@ -542,3 +542,14 @@ async def test_the_newest_version_of_postgresql_that_is_tested() -> None:
             await store.close()
     except CannotRun as reason:
         pytest.skip(f"no PostgreSQL 18: {reason}")
+
+
+async def test_what_is_pending_is_said_and_not_done(database: Database) -> None:
+    url = database.new_url()
+    known = [migration.name for migration in load_migrations("postgres")]
+    for _ in range(2):
+        assert [migration.name for migration in await PostgresStore(url).pending()] == known
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
+    assert await PostgresStore(url).pending() == []

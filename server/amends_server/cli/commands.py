@@ -13,6 +13,7 @@ from amends_server.cli.demo_command import demo
 from amends_server.cli.exits import EXIT_CODES
 from amends_server.cli.group import Commands
 from amends_server.cli.health import health
+from amends_server.cli.migrating import migrate
 from amends_server.cli.replicas import replicas
 from amends_server.cli.serving import SETTINGS, serve
 
@@ -44,6 +45,7 @@ app.command(epilog=SETTINGS, rich_help_panel="Orchestrator")(serve)
 app.command(rich_help_panel="Orchestrator")(demo)
 app.command(rich_help_panel="Orchestrator")(health)
 app.command(rich_help_panel="Orchestrator", epilog=EXIT_CODES)(replicas)
+app.command(rich_help_panel="Orchestrator")(migrate)
 app.command(rich_help_panel="Orchestrator")(bench)
 simulation.add_commands(app)
 sagas.add_commands(app)

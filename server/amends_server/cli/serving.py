@@ -54,10 +54,11 @@ def serve(
 
     SIGTERM or Ctrl-C lets calls in flight end; a second one stops it at once.
     """
-    run(_serve(_settings(listen, store, config), form))
+    run(_serve(read_settings(listen, store, config), form))
 
 
-def _settings(listen: str | None, store: str | None, config: Path | None) -> Settings:
+def read_settings(listen: str | None, store: str | None, config: Path | None) -> Settings:
+    """The settings, with those of the command line first; what cannot be used ends the command."""
     from amends_server.cli.exits import fail
     from amends_server.config import ENV_CONFIG, SettingsError, load_settings
 

@@ -12,6 +12,7 @@ from amends_server.engine.state import FINAL
 from amends_server.store.batch import Batch, Place
 from amends_server.store.leases import Sole
 from amends_server.store.listing import WHOLE, make_page
+from amends_server.store.migration import Migration
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,
@@ -53,6 +54,10 @@ class MemoryStore:
         self._definitions: dict[tuple[str, str], StoredDefinition] = {}
         self._versions: dict[tuple[str, str], int] = {}
         self._participants: dict[str, StoredParticipant] = {}
+
+    async def pending(self) -> list[Migration]:
+        """Return the migrations that `open` would make: none."""
+        return []
 
     async def open(self) -> None:
         self._open = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from amends_server.store.migration import Migration, pending
 
@@ -25,6 +26,21 @@ def migrate(db: sqlite3.Connection, migrations: list[Migration]) -> None:
     finally:
         if db.in_transaction:
             db.execute("rollback")
+
+
+def missing(path: Path, migrations: list[Migration]) -> list[Migration]:
+    """Return what was not applied yet to the file, all if there is none. Nothing is changed.
+
+    :raises Unavailable: if the database was made by a newer program.
+    """
+    if not path.exists():
+        return migrations
+    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    try:
+        (made,) = db.execute("select count(*) from sqlite_master where name = 'migration'").fetchone()
+        return pending(db.execute(_APPLIED).fetchall() if made else [], migrations)
+    finally:
+        db.close()
 
 
 def _apply(db: sqlite3.Connection, migration: Migration) -> None:

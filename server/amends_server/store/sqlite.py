@@ -21,6 +21,7 @@ from amends_server.store import registry, sagas
 from amends_server.store.connection import Connection, Work, open_reader, open_writer, snapshot, transact
 from amends_server.store.leases import Sole
 from amends_server.store.lock import LockFile
+from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,
@@ -36,6 +37,7 @@ from amends_server.store.protocol import (
     Unavailable,
     Unwritable,
 )
+from amends_server.store.schema import missing
 from amends_server.store.sharing import Sharing
 
 T = TypeVar("T")
@@ -84,6 +86,16 @@ class SqliteStore:
         self._connections: _Connections | None = None
         self._doubtful: _Connections | None = None
         self._opening: asyncio.Task[_Connections] | None = None
+
+    async def pending(self) -> list[Migration]:
+        """Return the migrations that `open` would make. The file is only read, and may be in use.
+
+        :raises Unavailable: as `open` does.
+        """
+        try:
+            return await asyncio.to_thread(missing, self._path, load_migrations("sqlite"))
+        except sqlite3.Error as error:
+            raise Unavailable(_sentence(self._path, error)) from error
 
     async def open(self) -> None:
         assert self._lock is None, "the store is open"

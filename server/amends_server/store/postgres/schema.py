@@ -25,8 +25,16 @@ async def migrate(connections: Connections, migrations: list[Migration]) -> None
             await db.execute(migration.script, timeout=MIGRATION_TIMEOUT_S)
             await fetch(db, "note_migration", number=migration.number, name=migration.name)
 
-    if pending(await connections.read(_applied), migrations):
+    if await missing(connections, migrations):
         await connections.write(apply)
+
+
+async def missing(connections: Connections, migrations: list[Migration]) -> list[Migration]:
+    """Return what was not applied yet. Nothing is changed.
+
+    :raises Unavailable: if that cannot be read, or if the database was made by a newer program.
+    """
+    return pending(await connections.read(_applied), migrations)
 
 
 async def _applied(db: Db) -> list[tuple[int, str]]:

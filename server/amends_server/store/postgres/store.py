@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from amends_server.engine.policy import Time
-from amends_server.store.migration import load_migrations
+from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres import registry, sagas
 from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.leases import Leases
-from amends_server.store.postgres.schema import migrate
+from amends_server.store.postgres.schema import migrate, missing
 from amends_server.store.postgres.sharing import sharing
 from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.protocol import (
@@ -49,6 +49,17 @@ class PostgresStore:
         self._partitions = 0
         self._doubts: dict[int, object] = {}
         self._settling: asyncio.Task[None] | None = None
+
+    async def pending(self) -> list[Migration]:
+        """Return the migrations that `open` would make.
+
+        :raises Unavailable: as `open` does.
+        """
+        await self._connections.open()
+        try:
+            return await missing(self._connections, load_migrations("postgres"))
+        finally:
+            await self._connections.close()
 
     async def open(self) -> None:
         await self._connections.open()
