@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from amends import Saga, encode
+from amends.testing import given
 from amends.v1 import participant_pb2
 from amends_server.cli.commands import app as cli
 from amends_server.cli.files import read_definition
@@ -133,6 +134,15 @@ def test_the_sagas_in_the_documents_can_be_registered(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
     for definition in [*(saga.definition() for saga in sagas), read_definition(file)]:
         assert diagnose(definition)[1] == []
+
+
+@pytest.mark.parametrize("hiccup", ["refuses", "times_out"])
+def test_a_hiccup_changes_nothing_of_what_a_saga_in_the_documents_does(hiccup: str) -> None:
+    code = run_code("docs/sagas.md")
+    begun = given(code["spare"], code["Order"]("c-1", "tea", 2)).expect(code["reserve"])
+    again = begun.times_out() if hiccup == "times_out" else begun.refuses("BUSY", data={"queue": 1})
+    held = again.when_due().expect(code["reserve"]).replies("H-1")
+    held.expect(code["send"]).replies("P-1").completes("H-1")
 
 
 async def test_the_participant_in_the_documents_keeps_the_contract() -> None:

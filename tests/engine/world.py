@@ -37,6 +37,7 @@ from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Json
 from amends_server.engine.state import SagaStatus, State
 from tests.engine.build import NO, START, TIMEOUT, started
+from tests.engine.endings import Endings
 
 TURNS_MAX = 2_000
 """Far more than any tape and policy need: a saga that is not at rest by then never will be."""
@@ -125,6 +126,7 @@ class World:
         self.graph, self.tape, self.log = graph, Tape(numbers), log
         self.ledger = Ledger()
         self.observer = Observer(graph)
+        self.endings = Endings(graph)
         self.journal: list[Event] = []
         self.late: list[Call] = []
         self.replies: list[Settle] = []
@@ -311,6 +313,7 @@ class World:
         self.log.extend(f"    {event}" for event in events)
         self.observer.decision(events)
         for event in events:
+            self.endings.see(event)
             self.journal.append(event)
             self.folded = evolve(self.folded, event) if self.folded else fold(self.graph, [event])
         assert self.folded == self.state, "I30: the state is not the fold of the journal"

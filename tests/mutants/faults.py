@@ -161,6 +161,13 @@ MUTANTS = (
         WORLDS,
     ),
     Mutant(
+        "a step that has succeeded keeps the error of an attempt before",
+        SERVER + "engine/context.py",
+        "            return _error(state.step(step).error)\n",
+        "            return _error(state.step(step).action.error)\n",
+        WORLDS,
+    ),
+    Mutant(
         "compensations go in the order of the way forward (I5)",
         SERVER + "engine/draft.py",
         "        for index in reversed(graph.order):\n",

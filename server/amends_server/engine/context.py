@@ -65,7 +65,7 @@ def _find(root: Root, state: State, error: Error | None) -> Payload | JsonValue:
         case ("steps", step, "output"):
             return state.step(step).output
         case ("steps", step, _):
-            return _error(state.step(step).action.error)
+            return _error(state.step(step).error)
         case ("error",):
             return _error(error)
         case (_, field):

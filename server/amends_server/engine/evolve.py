@@ -1,4 +1,4 @@
-"""How each event moves a saga: `evolve` owns every transition.
+"""How each event moves a saga: `evolve` owns every transition. What it does to the attempts of a call is in `calls`.
 
 Theory
 ======
@@ -52,6 +52,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from amends_server.engine import calls
 from amends_server.engine.events import (
     ActionEvent,
     AttemptWithdrawn,
@@ -88,9 +89,8 @@ from amends_server.engine.events import (
     StepSucceeded,
 )
 from amends_server.engine.graph import Graph
-from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
-from amends_server.engine.state import BLOCKED, DONE, CallState, SagaStatus, State, StepState, StepStatus, StuckState
+from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepState, StepStatus, StuckState
 from amends_server.engine.value import replace
 
 
@@ -201,7 +201,7 @@ def _evolve_action(step: StepState, event: ActionEvent) -> StepState:
             return replace(
                 step,
                 status=StepStatus.WAITING if call.waiting else StepStatus.RUNNING,
-                action=_dispatch(call, event),
+                action=calls.dispatch(call, event),
                 unproven=step.unproven + 1,
                 input=event.input if call.attempts == 0 else step.input,
             )
@@ -209,8 +209,9 @@ def _evolve_action(step: StepState, event: ActionEvent) -> StepState:
             return replace(
                 step,
                 status=StepStatus.SUCCEEDED,
-                action=_settle(call, event),
+                action=calls.settle(call, event),
                 output=event.output,
+                error=None,
                 related_services=event.related_services,
             )
         case StepRefused():
@@ -218,19 +219,20 @@ def _evolve_action(step: StepState, event: ActionEvent) -> StepState:
             return replace(
                 step,
                 status=StepStatus.FAILED,
-                action=_settle(call, event, event.error) if called else _fail_uncalled(call, event),
+                action=calls.settle(call, event, event.error) if called else calls.fail_uncalled(call, event),
                 unproven=0 if event.stored else step.unproven - (call.at_stake if called else 0),
+                error=event.error,
                 related_services=event.related_services,
             )
         case StepRetryScheduled() if event.refused:
-            again = replace(_schedule(call, event), waiting=False)
+            again = replace(calls.schedule(call, event), waiting=False)
             return replace(step, status=StepStatus.RUNNING, action=again, unproven=step.unproven - call.at_stake)
         case StepRetryScheduled():
             status = step.status if call.open else StepStatus.RUNNING
-            return replace(step, status=status, action=_schedule(call, event))
+            return replace(step, status=status, action=calls.schedule(call, event))
         case StepGivenUp():
             status = StepStatus.UNKNOWN if step.unproven else StepStatus.FAILED  # all were refused, or none was made
-            return replace(step, status=status, action=_give_up(call, event))
+            return replace(step, status=status, action=calls.give_up(call, event), error=event.error)
         case _:
             assert_never(event)
 
@@ -240,13 +242,16 @@ def _evolve_step(step: StepState, event: StepEvent) -> StepState:
     match event:
         case StepDeferred():
             asked = call.at_stake - 1  # a question about work in progress has made nothing of its own
-            return replace(step, status=StepStatus.WAITING, action=_defer(call, event), unproven=step.unproven - asked)
+            return replace(
+                step, status=StepStatus.WAITING, action=calls.defer(call, event), unproven=step.unproven - asked
+            )
         case StepOutputRefused():
             return replace(
                 step,
                 status=StepStatus.FAILED,
-                action=_settle(call, event, event.error),
+                action=calls.settle(call, event, event.error),
                 output=event.output,
+                error=event.error,
                 related_services=event.related_services,
             )
         case StepSkipped():
@@ -271,46 +276,18 @@ def _evolve_compensation(step: StepState, event: CompensationEvent) -> StepState
             return replace(
                 step,
                 status=StepStatus.COMPENSATING,
-                compensation=_dispatch(call, event),
+                compensation=calls.dispatch(call, event),
                 arguments=event.arguments if call.attempts == 0 else step.arguments,
             )
         case CompensationSucceeded():
-            return replace(step, status=StepStatus.COMPENSATED, compensation=_settle(call, event), unproven=0)
+            return replace(step, status=StepStatus.COMPENSATED, compensation=calls.settle(call, event), unproven=0)
         case CompensationRetryScheduled():
-            return replace(step, compensation=_schedule(call, event))
+            return replace(step, compensation=calls.schedule(call, event))
         case CompensationFailed():
-            failed = _settle(call, event, event.error) if event.attempt > 0 else _fail_uncalled(call, event)
+            failed = calls.settle(call, event, event.error) if event.attempt > 0 else calls.fail_uncalled(call, event)
             return replace(step, status=StepStatus.COMPENSATION_FAILED, compensation=failed, resolution=None)
         case _:
             assert_never(event)
-
-
-def _dispatch(call: CallState, event: StepDispatched | CompensationDispatched) -> CallState:
-    assert not call.open, f"{event!r} while another attempt is open"
-    assert event.attempt == call.attempts + 1, f"{event!r} is not the next attempt"
-    start_time = event.time if call.start_time is None else call.start_time
-    return replace(call, attempts=event.attempt, open=True, due_time=None, start_time=start_time)
-
-
-def _settle(
-    call: CallState,
-    event: StepSucceeded | StepOutputRefused | StepRefused | CompensationSucceeded | CompensationFailed,
-    error: Error | None = None,
-) -> CallState:
-    _assert_awaited(call, event)
-    error = error or call.error
-    return replace(call, open=False, due_time=None, waiting=False, error=error, end_time=event.time)
-
-
-def _schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
-    _assert_awaited(call, event)
-    waiting = call.waiting and call.open  # a question that is lost leaves the work as it was
-    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error)
-
-
-def _defer(call: CallState, event: StepDeferred) -> CallState:
-    _assert_awaited(call, event)
-    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts)
 
 
 def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
@@ -324,41 +301,25 @@ def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
     return replace(step, action=waiting, unproven=step.unproven - 1)
 
 
-def _give_up(call: CallState, event: StepGivenUp) -> CallState:
-    assert call.active, f"{event!r} of a call that is over"
-    return replace(call, open=False, due_time=None, waiting=False, error=event.error, end_time=event.time)
-
-
-def _fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> CallState:
-    assert not call.open, f"{event!r} while an attempt is open"
-    return replace(call, due_time=None, error=event.error, end_time=event.time)
-
-
-def _assert_awaited(call: CallState, event: ActionEvent | StepDeferred | StepOutputRefused | CompensationEvent) -> None:
-    """The open attempt is answered; while the participant is at work, with the token of any attempt."""
-    assert call.open or call.waiting, f"{event!r} while no outcome is waited for"
-    assert event.attempt == call.attempts or (not call.open and 0 < event.attempt <= call.attempts), (
-        f"{event!r} of another attempt"
-    )
-
-
 def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:
     assert not step.action.open, "resolved while its action is in flight"
     assert not step.compensation.open, "resolved while its compensation is in flight"
+    error = step.error or (None if step.action.waiting else step.action.error)
     action = replace(step.action, due_time=None, waiting=False, end_time=step.action.end_time or event.time)
     compensation = replace(step.compensation, due_time=None)
     step = replace(step, action=action, compensation=compensation, resolution=event)
     match event.resolution:
         case Resolution.SUCCEEDED:
             unproven = max(step.unproven, 1)  # an operator says that the effect is there
-            return replace(step, status=StepStatus.SUCCEEDED, output=event.output, unproven=unproven)
+            return replace(step, status=StepStatus.SUCCEEDED, output=event.output, error=None, unproven=unproven)
         case Resolution.COMPENSATED:
             return replace(step, status=StepStatus.COMPENSATED, unproven=0)
         case Resolution.SKIPPED if back:
             return replace(step, status=StepStatus.COMPENSATION_FAILED)
         case Resolution.SKIPPED:
             # An operator's word is enough to go on; what is unproven stays so: a compensation is owed, a pivot commits.
-            return replace(step, status=StepStatus.SKIPPED)
+            # What was tried again has failed so far; of work in progress there is no verdict yet, and so no error.
+            return replace(step, status=StepStatus.SKIPPED, error=error)
 
 
 def _retry(state: State, time: Time) -> State:
@@ -367,12 +328,12 @@ def _retry(state: State, time: Time) -> State:
 
 def _retry_step(step: StepState, time: Time, *, back: bool) -> StepState:
     if step.status is StepStatus.COMPENSATION_FAILED:
-        again = _forgive(step.compensation, time)  # not due: it waits for its turn in the order
+        again = calls.forgive(step.compensation, time)  # not due: it waits for its turn in the order
         return replace(step, status=StepStatus.COMPENSATING, compensation=again, resolution=None)
     if step.compensation.due_time is not None:
         return replace(step, compensation=replace(step.compensation, due_time=time))
     if not back and step.status in BLOCKED:
-        return replace(step, status=StepStatus.RUNNING, action=replace(_forgive(step.action, time), due_time=time))
+        return replace(step, status=StepStatus.RUNNING, action=replace(calls.forgive(step.action, time), due_time=time))
     if step.action.rests:
         return replace(step, action=replace(step.action, due_time=time))
     return step
@@ -384,10 +345,6 @@ def _drop_delays(state: State) -> State:
         return state
     steps = tuple(_PENDING_STEP if step.status is StepStatus.PENDING else step for step in state.steps)
     return state.with_steps(steps)
-
-
-def _forgive(call: CallState, time: Time) -> CallState:
-    return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None)
 
 
 def _go_on(state: State) -> State:

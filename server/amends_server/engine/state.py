@@ -105,7 +105,11 @@ class CallState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepState:
-    """A step. `unproven`: how many attempts of the action may have had an effect that is still there."""
+    """A step. `unproven`: how many attempts of the action may have had an effect that is still there.
+
+    `error` is what it ended with if it did not succeed, and what templates and conditions see. That of the last
+    attempt, which may not be the last word, is in `action`.
+    """
 
     status: StepStatus = StepStatus.PENDING
     action: CallState = CallState()
@@ -113,6 +117,7 @@ class StepState:
     unproven: int = 0
     input: Payload | None = None
     output: Payload | None = None
+    error: Error | None = None
     arguments: Payload | None = None
     related_services: tuple[RelatedService, ...] = ()
     resolution: StepResolved | None = None

@@ -1,0 +1,73 @@
+"""How an event moves one call of a step: its attempts begin, end, are waited for, and count or are forgiven."""
+
+from __future__ import annotations
+
+from amends_server.engine.events import (
+    ActionEvent,
+    CompensationDispatched,
+    CompensationEvent,
+    CompensationFailed,
+    CompensationRetryScheduled,
+    CompensationSucceeded,
+    StepDeferred,
+    StepDispatched,
+    StepGivenUp,
+    StepOutputRefused,
+    StepRefused,
+    StepRetryScheduled,
+    StepSucceeded,
+)
+from amends_server.engine.payload import Error
+from amends_server.engine.policy import Time
+from amends_server.engine.state import CallState
+from amends_server.engine.value import replace
+
+
+def dispatch(call: CallState, event: StepDispatched | CompensationDispatched) -> CallState:
+    assert not call.open, f"{event!r} while another attempt is open"
+    assert event.attempt == call.attempts + 1, f"{event!r} is not the next attempt"
+    start_time = event.time if call.start_time is None else call.start_time
+    return replace(call, attempts=event.attempt, open=True, due_time=None, start_time=start_time)
+
+
+def settle(
+    call: CallState,
+    event: StepSucceeded | StepOutputRefused | StepRefused | CompensationSucceeded | CompensationFailed,
+    error: Error | None = None,
+) -> CallState:
+    _assert_awaited(call, event)
+    error = error or call.error
+    return replace(call, open=False, due_time=None, waiting=False, error=error, end_time=event.time)
+
+
+def schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
+    _assert_awaited(call, event)
+    waiting = call.waiting and call.open  # a question that is lost leaves the work as it was
+    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error)
+
+
+def defer(call: CallState, event: StepDeferred) -> CallState:
+    _assert_awaited(call, event)
+    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts)
+
+
+def give_up(call: CallState, event: StepGivenUp) -> CallState:
+    assert call.active, f"{event!r} of a call that is over"
+    return replace(call, open=False, due_time=None, waiting=False, error=event.error, end_time=event.time)
+
+
+def fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> CallState:
+    assert not call.open, f"{event!r} while an attempt is open"
+    return replace(call, due_time=None, error=event.error, end_time=event.time)
+
+
+def _assert_awaited(call: CallState, event: ActionEvent | StepDeferred | StepOutputRefused | CompensationEvent) -> None:
+    """The open attempt is answered; while the participant is at work, with the token of any attempt."""
+    assert call.open or call.waiting, f"{event!r} while no outcome is waited for"
+    assert event.attempt == call.attempts or (not call.open and 0 < event.attempt <= call.attempts), (
+        f"{event!r} of another attempt"
+    )
+
+
+def forgive(call: CallState, time: Time) -> CallState:
+    return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None)

@@ -1,0 +1,72 @@
+"""How steps have ended, told from the journal alone, and whether those that read it were told the same."""
+
+from __future__ import annotations
+
+import re
+
+from amends_server.engine.events import (
+    CompensationDispatched,
+    Event,
+    Resolution,
+    StepDeferred,
+    StepDispatched,
+    StepGivenUp,
+    StepOutputRefused,
+    StepRefused,
+    StepResolved,
+    StepRetryScheduled,
+    StepSkipped,
+    StepSucceeded,
+)
+from amends_server.engine.graph import Graph
+from amends_server.engine.payload import Error, Json, Payload
+
+WHEN_FINE = re.compile(r"steps\.(\w+)\.error == null")
+READS_ERROR = re.compile(r"\$\{steps\.(\w+)\.error\}")
+
+
+class Endings:
+    """The errors that steps ended with; a step that has succeeded has none, whatever its attempts had before."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._errors: dict[str, Error] = {}
+        self._tried: dict[str, Error] = {}  # those of attempts that are made again
+
+    def see(self, event: Event) -> None:
+        """Take one more event, and assert that it follows from how the steps before ended."""
+        match event:
+            case StepRefused() | StepGivenUp() | StepOutputRefused():
+                self._errors[event.step] = event.error
+            case StepRetryScheduled():
+                self._tried[event.step] = event.error
+            case StepDeferred():
+                self._tried.pop(event.step, None)
+            case StepSucceeded():
+                self._errors.pop(event.step, None)
+            case StepResolved(resolution=Resolution.SUCCEEDED):
+                self._errors.pop(event.step, None)
+            case StepResolved(resolution=Resolution.SKIPPED) if event.step in self._tried:
+                self._errors.setdefault(event.step, self._tried[event.step])
+            case StepSkipped():
+                assert self._is_fine(event.step) is not True, f"{event!r}, and the step before has succeeded"
+            case StepDispatched(attempt=1):
+                assert self._is_fine(event.step) is not False, f"{event!r}, and the step before has failed"
+                self._check(event, self._graph.node(event.step).step.input_template, event.input)
+            case CompensationDispatched(attempt=1):
+                compensation = self._graph.node(event.step).step.compensation
+                self._check(event, compensation.template if compensation else None, event.arguments)
+            case _:
+                pass
+
+    def _is_fine(self, step: str) -> bool | None:
+        """Tell whether the step may run that runs if another has no error; None if it says nothing of the kind."""
+        match = WHEN_FINE.fullmatch(self._graph.node(step).step.when or "")
+        return match[1] not in self._errors if match else None
+
+    def _check(self, event: Event, template: str | None, made: Payload | None) -> None:
+        match = READS_ERROR.search(template or "")
+        if match is not None:
+            assert isinstance(made, Json)
+            told = '"code"' in made.text
+            assert told == (match[1] in self._errors), f"{event!r}, and `{match[1]}` ended otherwise"
