@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CODE = re.compile(r"[A-Z]+(_[A-Z]+)*")
+"""What reasons, findings and codes of errors look like."""
+
 PRODUCT_ROOTS = ("sdk", "server", "participants", "tools")
 
 
@@ -46,3 +51,13 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def codes_in(folder: Path, makers: set[str]) -> Iterator[tuple[str, str]]:
+    """Calls of these functions with a code among their arguments, and the code; a choice between codes gives each."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
+                for argument in node.args:
+                    if isinstance(argument, ast.Constant) and CODE.fullmatch(str(argument.value)):
+                        yield node.func.id, str(argument.value)

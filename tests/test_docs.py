@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,12 +37,12 @@ from amends_server.engine.history import EVENTS_MAX, ROOM_BACK, ROOM_REPAIRS
 from amends_server.engine.validation import RULES_MAX, STEPS_MAX
 from amends_server.status import REFUSALS, to_status
 from amends_server.transport.verdicts import verdict_of_status
-from tests.sources import ROOT, parse
+from tests.advice import says_what_to_do
+from tests.sources import CODE, ROOT, codes_in
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-CODE = re.compile(r"[A-Z]+(_[A-Z]+)*")
 SERVER = ROOT / "server/amends_server"
 # What makes an error of a saga, and what makes a finding about a definition.
 MAKE_ERRORS = {"Error", "_error", "_read_error"}
@@ -99,6 +98,13 @@ def test_each_finding_about_a_definition_is_explained() -> None:
     codes = {code for _, code in codes_in(SERVER, MAKE_FINDINGS)}
     assert {"CYCLE", "FIELD_UNKNOWN", "ACTION_UNCHECKED"} <= codes
     assert codes - set(rows("docs/errors.md")) == set()
+
+
+def test_what_explains_a_code_says_what_to_do() -> None:
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    sections = re.findall(rf"^### ({CODE.pattern})\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(sections) == len([each for each in raw_headings("docs/errors.md") if CODE.fullmatch(each)]) > 0
+    assert [code for code, *_, section in sections if not says_what_to_do(section)] == []
 
 
 def test_no_code_is_explained_that_does_not_exist() -> None:
@@ -269,16 +275,6 @@ def rows(name: str) -> dict[str, list[str]]:
         match[1]: [cell.strip() for cell in match[0].strip("|").split("|")]
         for match in re.finditer(r"^\| `(\w+)` \|.*\|$", text, re.MULTILINE)
     }
-
-
-def codes_in(folder: Path, makers: set[str]) -> Iterator[tuple[str, str]]:
-    """Calls of these functions with a code among their arguments, and the code; a choice between codes gives each."""
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(parse(path)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
-                for argument in node.args:
-                    if isinstance(argument, ast.Constant) and CODE.fullmatch(str(argument.value)):
-                        yield node.func.id, str(argument.value)
 
 
 def commands_of(command: object, name: str) -> Iterator[str]:

@@ -110,7 +110,10 @@ class DefinitionInUse(ServiceError):
     """A definition cannot be removed while stored sagas have it."""
 
     def __init__(self, namespace: str, name: str, version: int) -> None:
-        message = f"Stored sagas have version {version} of `{name}`: it can be removed once retention has deleted them."
+        message = (
+            f"Stored sagas have version {version} of `{name}` and need it as long as they are stored: leave it there;"
+            " starts that name no version take the newest one."
+        )
         super().__init__(message, {"namespace": namespace, "definition": name, "version": str(version)})
 
 
@@ -149,7 +152,7 @@ class AddressNotAllowed(ServiceError):
 
     def __init__(self, address: str) -> None:
         super().__init__(
-            f"Calls to `{address}` are not allowed: the server's operator can add it to the setting participant_allow.",
+            f"Calls to `{address}` are not allowed: ask the server's operator to add it to participant_allow.",
             {"address": address},
         )
 

@@ -114,7 +114,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
         "UNWRITABLE",
         "The store cannot hold this: it is too large, or no valid text. Nothing was recorded; send less.",
     ),
-    store.InUse: Refusal(_C.FAILED_PRECONDITION, "IN_USE", "Others need it: remove them first, or wait for their end."),
+    store.InUse: Refusal(_C.FAILED_PRECONDITION, "IN_USE", "Others need it: wait for their end, or remove them first."),
     store.StoreError: Refusal(
         _C.UNAVAILABLE,
         "STORE_UNAVAILABLE",

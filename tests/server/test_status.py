@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,6 +20,7 @@ from amends_server.engine.commands import Rejected
 from amends_server.engine.problem import InvalidDefinition, error
 from amends_server.status import refusals
 from amends_server.store import protocol as store
+from tests.advice import says_what_to_do
 
 if TYPE_CHECKING:
     from amends_server.status import Context
@@ -261,3 +263,21 @@ async def test_a_stream_ends_when_its_reader_leaves(
         call.cancel()
         await asyncio.wait_for(service.closed.wait(), ANSWER_S)
     assert logs == []
+
+
+def each_kind() -> Iterator[Exception]:
+    """One of each kind of refusal of the services; what is wrong with fields is said by whoever checks them."""
+    kinds = [kind for kind in status.REFUSALS if issubclass(kind, errors.ServiceError)]
+    for kind in kinds:
+        if not issubclass(kind, errors.InvalidArgument):
+            wants = inspect.signature(kind).parameters.values()
+            yield kind(*(1 if each.annotation == "int" else "x" for each in wants if each.default is each.empty))
+    yield errors.DefinitionNotFound("default", name="x", version=1)
+    yield from (kind() for kind, refusal in status.REFUSALS.items() if refusal.message and kind not in kinds)
+    yield RuntimeError()
+
+
+def test_each_refusal_says_what_to_do() -> None:
+    texts = [status.to_status(each).message for each in each_kind()]
+    assert len(texts) > 20
+    assert [text for text in texts if not says_what_to_do(text)] == []

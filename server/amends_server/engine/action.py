@@ -38,6 +38,7 @@ from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
+from amends_server.engine.rejections import step_unknown
 from amends_server.engine.state import StepState, StepStatus
 from amends_server.engine.value import replace
 
@@ -73,7 +74,7 @@ def complete(draft: Draft, command: Complete) -> None:
     :raises Rejected: if the saga's state does not allow it.
     """
     if command.step not in draft.state.graph.index:
-        raise Rejected("STEP_UNKNOWN", f"The saga has no step `{command.step}`; its steps are named in its definition.")
+        raise step_unknown(command.step)
     node, step = draft.state.graph.node(command.step), draft.state.step(command.step)
     if _is_repeated(step, command):
         return

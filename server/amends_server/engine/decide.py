@@ -43,6 +43,14 @@ from amends_server.engine.graph import Graph, Node
 from amends_server.engine.history import takes_repairs
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
+from amends_server.engine.rejections import (
+    Ways,
+    final,
+    not_stuck,
+    pivot_dispatched,
+    resolution_not_allowed,
+    step_unknown,
+)
 from amends_server.engine.settle import recover, settle
 from amends_server.engine.state import BLOCKED, SagaStatus, State, StepStatus
 
@@ -97,13 +105,13 @@ def decide(state: State, command: Command, now: Time, *, hold: bool = False) -> 
 def _cancel(draft: Draft, command: Cancel) -> None:
     state = draft.state
     if state.status is SagaStatus.COMPLETED:
-        raise Rejected("SAGA_COMPLETED", "The saga is completed; start another saga that makes up for it.")
+        raise Rejected("SAGA_COMPLETED", "The saga is completed: start another one that makes up for it.")
     if state.status is SagaStatus.FAILED:
-        raise Rejected("SAGA_FAILED", "An operator gave the saga up; look at its steps to see what is left.")
+        raise Rejected("SAGA_FAILED", "An operator gave the saga up: look at its steps to see what is left.")
     if state.going_back:
         return
     if state.committed:
-        raise Rejected("PIVOT_DISPATCHED", "The saga is at or past its pivot and only goes forward from there.")
+        raise Rejected("PIVOT_DISPATCHED", pivot_dispatched(state, _ways(state)))
     draft.turn_back(Cancelled(command.reason, command.principal))
     draft.advance(())
 
@@ -126,7 +134,7 @@ def _retry(draft: Draft, command: Retry) -> None:
     _reject_final(draft.state)
     waits = any(s.action.rests or s.compensation.rests for s in draft.state.steps)
     if draft.state.status is not SagaStatus.STUCK and not waits:
-        raise Rejected("NOTHING_TO_RETRY", "The saga is not stuck and waits for no retry; watch it, or cancel it.")
+        raise Rejected("NOTHING_TO_RETRY", "The saga is not stuck and waits for no retry: watch it, or cancel it.")
     _reject_full(draft.state)
     draft.add(SagaRetried(draft.now, command.reason, command.principal))
     draft.wake()
@@ -135,17 +143,14 @@ def _retry(draft: Draft, command: Retry) -> None:
 def _resolve(draft: Draft, command: Resolve) -> None:
     _reject_final(draft.state)
     if command.step not in draft.state.graph.index:
-        raise Rejected("STEP_UNKNOWN", f"The saga has no step `{command.step}`; its steps are named in its definition.")
+        raise step_unknown(command.step)
     step = draft.state.step(command.step)
     if step.action.open or step.compensation.open:
-        raise Rejected("CALL_IN_FLIGHT", f"A call of step `{command.step}` is in flight; wait for its outcome.")
+        raise Rejected("CALL_IN_FLIGHT", f"A call of step `{command.step}` is in flight: wait for its outcome.")
     allowed = resolutions(draft.state, command.step)
     if command.resolution not in allowed:
-        names = ", ".join(sorted(r.name for r in allowed)) or "none"
-        raise Rejected(
-            "RESOLUTION_NOT_ALLOWED",
-            f"Step `{command.step}` is {step.status.name}; resolutions that it allows now: {names}.",
-        )
+        message = resolution_not_allowed(draft.state, command.step, command.resolution, _ways(draft.state))
+        raise Rejected("RESOLUTION_NOT_ALLOWED", message)
     if command.resolution is Resolution.SUCCEEDED:
         _check_output(draft.state.graph.node(command.step), command.output)
     draft.add(
@@ -183,10 +188,17 @@ def resolutions(state: State, step_id: str) -> frozenset[Resolution]:
     return frozenset(Resolution)
 
 
+def _ways(state: State) -> Ways:
+    """Return the steps that an operator can resolve now, and as what."""
+    nodes = zip(state.graph.nodes, state.steps, strict=True)
+    idle = [node.step.id for node, step in nodes if not (step.action.open or step.compensation.open)]
+    return {step_id: allowed for step_id in idle if (allowed := resolutions(state, step_id))}
+
+
 def _fail(draft: Draft, command: Fail) -> None:
     _reject_final(draft.state)
     if draft.state.status is not SagaStatus.STUCK:
-        raise Rejected("SAGA_NOT_STUCK", "Only a STUCK saga can be given up; cancel it, or wait until it is stuck.")
+        raise Rejected("SAGA_NOT_STUCK", not_stuck(draft.state, _ways(draft.state)))
     draft.add(SagaFailed(draft.now, command.reason, command.principal))
 
 
@@ -200,4 +212,4 @@ def _reject_full(state: State) -> None:
 
 def _reject_final(state: State) -> None:
     if state.final:
-        raise Rejected("SAGA_FINAL", f"The saga is {state.status.name}; nothing can change it any more.")
+        raise Rejected("SAGA_FINAL", final(state))

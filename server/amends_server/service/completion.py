@@ -5,9 +5,10 @@ from __future__ import annotations
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import saga_pb2
 from amends_server.convert.payload import error_from_wire, read_payload, related_services_from_wire
-from amends_server.engine.commands import Complete, Refused, Rejected, Succeeded, Unknown
+from amends_server.engine.commands import Complete, Refused, Succeeded, Unknown
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error
+from amends_server.engine.rejections import step_unknown
 from amends_server.errors import BadField, TokenInvalid
 from amends_server.reader import View
 from amends_server.tokens import Tokens
@@ -18,13 +19,13 @@ _STATUS_BAD = "Say SUCCESS, ERROR or SYSTEM_ERROR; while the work is in progress
 def read_completion(request: pb.CompleteStepRequest, view: View, tokens: Tokens, payload_bytes_max: int) -> Complete:
     """Return the command. `view` is the saga that is meant.
 
-    :raises Rejected: if it has no such step.
+    :raises amends_server.engine.commands.Rejected: if it has no such step.
     :raises TokenInvalid: if the token is not one of this step's.
     :raises amends_server.errors.ServiceError: if the reply cannot be taken.
     """
     key, graph = view.key, view.state.graph
     if request.step not in graph.index:
-        raise Rejected("STEP_UNKNOWN", f"The saga has no step `{request.step}`; its steps are named in its definition.")
+        raise step_unknown(request.step)
     execute_key = call_key(key.namespace, key.saga_id, request.step, compensation=False)
     attempt = tokens.attempt_of(execute_key, view.state.started.time, request.token)
     if attempt is None:
