@@ -256,7 +256,9 @@ async def test_e46_what_is_registered_at_one_is_known_to_all(
     replicas: tuple[World, list[Process], list[Client]],
 ) -> None:
     world, _, clients = replicas
-    late = definition("late", step("one", participant="late", attempts=50))
+    late = definition(
+        "late", step("one", participant="late", attempts=-1)
+    )  # it is tried until its move is known to all
     first, second = (ScriptedParticipant("late", world.ledger) for _ in range(2))
     async with AsyncExitStack() as stack:
         for participant in (first, second):
