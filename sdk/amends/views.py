@@ -186,7 +186,10 @@ class StuckView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepView:
-    """A step as it stands. `error` is the last one of the action; it is kept after a rollback. `message` has it all."""
+    """A step as it stands. `error` is the last one of the action; it is kept after a rollback. `message` has it all.
+
+    `due_time` is when the next attempt follows, while one is waited for.
+    """
 
     id: str
     participant: str
@@ -200,6 +203,7 @@ class StepView:
     output: Data
     start_time: datetime | None
     end_time: datetime | None
+    due_time: datetime | None
     message: saga_pb2.Step
 
     @classmethod
@@ -217,13 +221,18 @@ class StepView:
             output=Data(step.output),
             start_time=_time(step.start_time) if step.HasField("start_time") else None,
             end_time=_time(step.end_time) if step.HasField("end_time") else None,
+            due_time=_time(step.due_time) if step.HasField("due_time") else None,
             message=step,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaView:
-    """A saga as it stood after the event `sequence`. `message` has all that the orchestrator said."""
+    """A saga as it stood after the event `sequence`. `message` has all that the orchestrator said.
+
+    `due_time` is when it goes on if nobody answers before: its start, the next retry, or a deadline. `deadline_time` is
+    when it turns back, unless it has ended or is at its pivot by then.
+    """
 
     namespace: str
     id: str
@@ -240,6 +249,8 @@ class SagaView:
     sequence: int
     create_time: datetime | None
     end_time: datetime | None
+    due_time: datetime | None
+    deadline_time: datetime | None
     message: saga_pb2.Saga
 
     @classmethod
@@ -260,6 +271,8 @@ class SagaView:
             sequence=saga.sequence,
             create_time=_time(saga.create_time) if saga.HasField("create_time") else None,
             end_time=_time(saga.end_time) if saga.HasField("end_time") else None,
+            due_time=_time(saga.due_time) if saga.HasField("due_time") else None,
+            deadline_time=_time(saga.deadline_time) if saga.HasField("deadline_time") else None,
             message=saga,
         )
 

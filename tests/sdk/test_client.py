@@ -393,6 +393,12 @@ async def test_status_is_a_view_of_all_that_is_known(orchestrator: ScriptedOrche
         sequence=7,
         paused=True,
         create_time=timestamp_pb2.Timestamp(seconds=60),
+        deadline_time=timestamp_pb2.Timestamp(seconds=180),
+        due_time=timestamp_pb2.Timestamp(seconds=120),
+        steps=[
+            saga_pb2.Step(id="waits", due_time=timestamp_pb2.Timestamp(seconds=120)),
+            saga_pb2.Step(id="follows"),
+        ],
     )
     orchestrator.returns("GetSaga", orchestrator_pb2.GetSagaResponse(saga=message))
     view = await client.get("order-1")
@@ -403,6 +409,9 @@ async def test_status_is_a_view_of_all_that_is_known(orchestrator: ScriptedOrche
     assert view.output == Data(payload_pb2.Payload())
     assert view.create_time == datetime(1970, 1, 1, 0, 1, tzinfo=UTC)
     assert view.end_time is None
+    assert view.due_time == view.step("waits").due_time == datetime(1970, 1, 1, 0, 2, tzinfo=UTC)
+    assert view.deadline_time == datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
+    assert view.step("follows").due_time is None
     assert view.message == message
     with pytest.raises(KeyError):
         view.step("none")

@@ -71,6 +71,23 @@ def test_work_is_refused_by_somebody_else() -> None:
     assert (problem.code, problem.participant, problem.data.read(dict)) == ("LOST", "depot", {"van": 7})
 
 
+def test_work_that_broke_is_begun_again_and_undone_if_the_saga_turns_back() -> None:
+    saga = Saga("delivery", input=Parcel)
+    saga.step(pack)
+    saga.step(carry, retry=Retry(attempts=2, interval=60, jitter=0))
+    scenario = given(saga, Parcel("tea")).expect(pack).replies("P").expect(carry).replies_later()
+    scenario.break_off_step(carry, "FLAT_TYRE", "The van stopped.", data={"van": 7}).expect_no_call()
+    step = scenario.saga.step("carry")
+    assert step.error is not None
+    assert (step.error.code, step.error.participant, step.error.data.read(dict)) == ("FLAT_TYRE", "depot", {"van": 7})
+    assert step.due_time == scenario.saga.due_time
+    scenario.after(60).expect(carry).replies("C").completes()
+    with pytest.raises(amends.FailedPrecondition, match="Nobody waits"):
+        scenario.break_off_step("carry", "FLAT_TYRE")
+    scenario = given(saga, Parcel("tea")).expect(pack).replies("P").expect(carry).replies_later()
+    scenario.break_off_step(carry, "FLAT_TYRE").cancel().expect_compensated([carry, pack])
+
+
 def test_a_wait_ends_with_the_deadline_of_its_step() -> None:
     carrying().expect(carry).replies_later().after(3600).expect_compensated([carry, pack])
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from amends.testing._machine import TOKENS, Machine
 from amends.testing._refusals import as_clients_see_them
-from amends_server.engine.commands import Complete, Refused, Succeeded
+from amends_server.engine.commands import Complete, Refused, Succeeded, Unknown
 from amends_server.engine.key import call_key
 from amends_server.errors import TokenInvalid
 
 
-def completion_of(machine: Machine, step_id: str, token: str | None, verdict: Succeeded | Refused) -> Complete:
+def completion_of(
+    machine: Machine, step_id: str, token: str | None, verdict: Succeeded | Refused | Unknown
+) -> Complete:
     """Return the command that brings an outcome. Without a token it is of the step's last attempt.
 
     :raises PermissionDenied: if the token is not one of this step of this saga.

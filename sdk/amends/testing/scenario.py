@@ -31,6 +31,7 @@ from amends_server.engine.commands import (
     Resume,
     Retry,
     Succeeded,
+    Unknown,
 )
 from amends_server.engine.due import OwedCall
 from amends_server.engine.payload import Error
@@ -121,6 +122,17 @@ class Scenario(Generic[Out]):
         step_id, token = self._completion(step)
         error = Error(code, message, self._participant_of(step_id), payload_of(data))
         return self._command(completion_of(self._machine, step_id, token, Refused(error)))
+
+    def break_off_step(
+        self, step: Target | Completion | Call, code: str, message: str = "", *, data: object = None
+    ) -> Scenario[Out]:
+        """End the work of a step that waits, as `Client.break_off`: nobody knows whether it had its effect.
+
+        The action is called again, by the step's retry policy. Raises what `complete_step` does.
+        """
+        step_id, token = self._completion(step)
+        error = Error(code, message, self._participant_of(step_id), payload_of(data))
+        return self._command(completion_of(self._machine, step_id, token, Unknown(error)))
 
     # Time, operators, crashes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -52,8 +52,8 @@ def _head(view: SagaView) -> Table:
         ("cause", str(view.cause) if view.cause else ""),
         ("stuck", f"{', '.join(view.stuck.steps)}: {view.stuck.error}" if view.stuck else ""),
         ("started", time_text(view.create_time)),
-        ("next due", _set_time(view.message, "due_time")),
-        ("deadline", _set_time(view.message, "deadline_time")),
+        ("next due", _coming(view, view.due_time)),
+        ("deadline", _coming(view, view.deadline_time)),
         ("ended", _ended(view)),
         ("labels", " ".join(f"{key}={value}" for key, value in sorted(view.labels.items()))),
         ("namespace", "" if view.namespace == "default" else view.namespace),
@@ -67,9 +67,9 @@ def _head(view: SagaView) -> Table:
     return head
 
 
-def _set_time(saga: saga_pb2.Saga, field: Literal["due_time", "deadline_time"]) -> str:
+def _coming(view: SagaView, time: datetime | None) -> str:
     """When something is to happen of itself, as long as it may."""
-    return time_text(getattr(saga, field)) if saga.HasField(field) and not saga.HasField("end_time") else ""
+    return time_text(time) if time is not None and view.end_time is None else ""
 
 
 def _ended(view: SagaView) -> str:
