@@ -46,7 +46,10 @@ BULK_LIMIT = 100
 """Sagas that a bulk form changes in one call if the caller does not say."""
 
 BULK_LIMIT_MAX = 1_000
-"""And at the most: a call that takes seconds, and an answer that names as many failures."""
+"""And at the most: a call that takes seconds."""
+
+BULK_FAILURES_MAX = 1_000
+"""Sagas that a bulk form names because it could not change them; nobody reads on, and the answer has to fit."""
 
 PAGE_TOKEN_LENGTH_MAX = 1_000
 """Ours are far shorter."""

@@ -140,16 +140,48 @@ async def test_f_all_are_paused_resumed_and_cancelled(world: World) -> None:
         assert (await world.settled(f"s{n}")).status is SagaStatus.COMPENSATED
 
 
+async def pass_pivot(world: World, *ids: str) -> None:
+    """Have sagas wait at their pivots, so that they cannot be cancelled."""
+    world.worker.on("pay", in_progress())
+    for saga in ids:
+        await world.start(definition("pivots", step("pay", kind="PIVOT")), id=saga)
+        await world.until(saga, EventKind.STEP_DEFERRED)
+
+
 async def test_f_what_cannot_be_changed_is_named_and_does_not_count(world: World) -> None:
     await wait(world, 1)
-    world.worker.on("pay", in_progress())
-    await world.start(definition("pivots", step("pay", kind="PIVOT")), id="pivot")
-    await world.until("pivot", EventKind.STEP_DEFERRED)
+    await pass_pivot(world, "pivot")
+    dry = await bulk(world, "CancelSagas", limit=1, dry_run=True)
+    assert (await world.client.get("s0")).status is SagaStatus.RUNNING
     result = await bulk(world, "CancelSagas", limit=1)
+    assert result == dry
     assert (result.changed_count, result.remaining_count) == (1, 0)
     (failure,) = result.failures
     assert failure.saga_id == "pivot"
     assert "pivot" in failure.message
+
+
+async def test_f_a_dry_run_counts_what_would_be_changed(world: World) -> None:
+    await wait(world, 2)
+    dry = await bulk(world, "RetrySagas", filter={"statuses": [RUNNING]}, dry_run=True)
+    assert dry.changed_count == 2  # both wait, and would be asked again
+    world.worker.on("undo one", refuse("LEDGER_LOCKED"))
+    assert (await bulk(world, "CancelSagas")).changed_count == 2
+    for n in range(2):
+        assert (await world.settled(f"s{n}")).status is SagaStatus.STUCK
+    going_back = await bulk(world, "CancelSagas", dry_run=True)
+    assert (going_back.changed_count, going_back.remaining_count, list(going_back.failures)) == (0, 0, [])
+
+
+async def test_f_many_that_cannot_be_changed_do_not_hide_older_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amends_server.service.bulk.BULK_FAILURES_MAX", 2)
+    await wait(world, 1)
+    await pass_pivot(world, "p1", "p2", "p3")
+    result = await bulk(world, "CancelSagas", limit=1)
+    assert (result.changed_count, result.remaining_count, len(result.failures)) == (1, 0, 2)
+    assert (await world.settled("s0")).status is SagaStatus.COMPENSATED
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from amends.v1 import operator_pb2 as pb
 from amends_server.clock import Clock
-from amends_server.config import BULK_LIMIT, BULK_LIMIT_MAX
+from amends_server.config import BULK_FAILURES_MAX, BULK_LIMIT, BULK_LIMIT_MAX
 from amends_server.engine.commands import Cancel, Fail, Pause, Rejected, Resolve, Resume, Retry
-from amends_server.engine.decide import resolutions
+from amends_server.engine.decide import decide, resolutions
 from amends_server.engine.state import SagaStatus
 from amends_server.errors import BadField, ServiceError
 from amends_server.service.fields import read_namespace
@@ -53,8 +53,10 @@ class _Account:
     remaining: int = 0
     failures: list[pb.BulkFailure] = field(default_factory=list[pb.BulkFailure])
 
-    def has_room(self, limit: int) -> bool:
-        return self.changed < limit and len(self.failures) < BULK_LIMIT_MAX
+    def add_failure(self, row: StoredSaga, problem: Exception) -> None:
+        """Tell of a saga that cannot be changed, as long as people read on. It is in nobody's way."""
+        if len(self.failures) < BULK_FAILURES_MAX:
+            self.failures.append(pb.BulkFailure(saga_id=row.key.saga_id, message=str(problem)))
 
 
 class Bulk:
@@ -68,22 +70,23 @@ class Bulk:
     async def run(self, request: pb.BulkRequest, order: Order, metadata: Metadata | None) -> pb.BulkResult:
         """Carry a command out on what matches, newest first. Sagas that it would not change are passed over.
 
-        The limit counts those that are changed, so that what cannot be changed is in nobody's way. `metadata` is what
-        the caller said of itself, for the orchestrators that run the sagas.
+        The limit counts those that are changed, so that what cannot be changed is in nobody's way. A dry run decides
+        the same on the same sagas, and records nothing. `metadata` is what the caller said of itself, for the
+        orchestrators that run the sagas.
 
         :raises BadField: if the request cannot be meant.
         """
         limit = _read_limit(request.limit)
         account = _Account()
         async for rows in self._matching(self._read_filter(request, order), order):
-            while rows and not request.dry_run and account.has_room(limit):
+            while rows and account.changed < limit:
                 some = rows[: min(AT_ONCE, limit - account.changed)]
                 rows = rows[len(some) :]
-                await asyncio.gather(*(self._command(row, order, metadata, account) for row in some))
+                if request.dry_run:
+                    await asyncio.gather(*(self._try(row, order, account) for row in some))
+                else:
+                    await asyncio.gather(*(self._command(row, order, metadata, account) for row in some))
             account.remaining += len(rows)
-        if request.dry_run:
-            account.changed = min(limit, account.remaining)
-            account.remaining -= account.changed
         return pb.BulkResult(
             changed_count=account.changed, remaining_count=account.remaining, failures=account.failures
         )
@@ -137,13 +140,24 @@ class Bulk:
         except ServiceError:  # that it cannot be read is told when it is its turn
             return True
 
+    async def _try(self, row: StoredSaga, order: Order, account: _Account) -> None:
+        """Find out what a command would do."""
+        try:
+            events = decide(await self._steering.read(row.key), order, self._clock.now()).events
+        except NotFound:  # it was removed meanwhile
+            return
+        except (Rejected, ServiceError) as problem:
+            account.add_failure(row, problem)
+            return
+        account.changed += bool(events)
+
     async def _command(self, row: StoredSaga, order: Order, metadata: Metadata | None, account: _Account) -> None:
         try:
             sequence = await self._steering.command(row.key, order, metadata)
         except NotFound:  # it was removed meanwhile
             return
         except (Rejected, ServiceError, PeerRefused) as problem:
-            account.failures.append(pb.BulkFailure(saga_id=row.key.saga_id, message=str(problem)))
+            account.add_failure(row, problem)
             return
         account.changed += sequence > row.head.sequence
 
