@@ -31,6 +31,16 @@ CASES: dict[str, tuple[Definition, str, str]] = {
         "steps[1].retry.attempts_max",
         "RETRIABLE_GIVES_UP",
     ),
+    "retriable with a deadline": (
+        define(A, retriable("b", "a", retry=ALWAYS, deadline_us=90 * SECOND_US)),
+        "steps[1].deadline",
+        "RETRIABLE_GIVES_UP",
+    ),
+    "pivot with a short deadline": (
+        define(pivot("a", retry=MANY, deadline_us=SECOND_US)),
+        "steps[0].deadline",
+        "PIVOT_GIVES_UP_EARLY",
+    ),
     "pivot tried once": (define(pivot("a", retry=FEW)), "steps[0].retry.attempts_max", "PIVOT_GIVES_UP_EARLY"),
     "delay longer than the saga": (
         define(A, replace(B, delay_us=90 * SECOND_US), deadline_us=60 * SECOND_US),
@@ -48,6 +58,25 @@ CASES: dict[str, tuple[Definition, str, str]] = {
         "steps[0].on_error[1]",
         "RULE_UNREACHABLE",
     ),
+    "rule after rules for its codes": (
+        define(replace(A, on_error=(ErrorRule(codes=("X",)), ErrorRule(codes=("Y",)), ErrorRule(codes=("X", "Y"))))),
+        "steps[0].on_error[2]",
+        "RULE_UNREACHABLE",
+    ),
+    "rule after one under the same condition": (
+        define(
+            replace(
+                A, on_error=(replace(ANY, when="error.data.n == 1"), ErrorRule(codes=("X",), when="error.data.n == 1"))
+            )
+        ),
+        "steps[0].on_error[1]",
+        "RULE_UNREACHABLE",
+    ),
+    "rule that would turn a retriable step back": (
+        define(A, retriable("b", "a", retry=ALWAYS, on_error=(ErrorRule(codes=("X",)),))),
+        "steps[1].on_error[0]",
+        "RULE_WITHOUT_EFFECT",
+    ),
     "retry without attempts": (
         define(replace(A, retry=FEW, on_error=(ErrorRule(then=OnError.RETRY),))),
         "steps[0].on_error[0]",
@@ -60,6 +89,50 @@ CASES: dict[str, tuple[Definition, str, str]] = {
     ),
     "output of a step whose error is passed over": (
         define(replace(A, on_error=(replace(ANY, output_template=None),)), output_template='"${steps.a.output.n}"'),
+        "output_template",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, in an expression": (
+        define(replace(A, when="input.x == 1"), replace(B, input_template='{"n":"${steps.a.output.n + 1}"}')),
+        "steps[1].input_template",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, in a condition": (
+        define(replace(A, when="input.x == 1"), replace(B, when="steps.a.output.n > 0")),
+        "steps[1].when",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, where it is only asked for a field": (
+        define(replace(A, when="input.x == 1"), replace(B, when="has(steps.a.output.n)")),
+        "steps[1].when",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step whose error is passed over, under its condition": (
+        define(
+            replace(A, when="input.x == 1", on_error=(replace(ANY, output_template=None),)),
+            replace(B, when="input.x == 1 && steps.a.output.n > 0"),
+        ),
+        "steps[1].when",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, in a compensation": (
+        define(
+            replace(A, when="input.x == 1"),
+            replace(B, compensation=replace(UNDO, template='{"n":"${steps.a.output.n}"}')),
+        ),
+        "steps[1].compensation.template",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, in a rule": (
+        define(
+            replace(A, when="input.x == 1"),
+            replace(B, on_error=(replace(ANY, output_template='"${steps.a.output.n}"'),)),
+        ),
+        "steps[1].on_error[0].continue_with.output_template",
+        "OUTPUT_MAY_BE_MISSING",
+    ),
+    "output of a step that may be skipped, in an expression of the output": (
+        define(replace(A, when="input.x == 1"), output_template='"${steps.a.output.n * 2}"'),
         "output_template",
         "OUTPUT_MAY_BE_MISSING",
     ),
@@ -104,7 +177,7 @@ def test_what_is_sound_is_not_remarked_on() -> None:
     sound = define(
         replace(A, when=condition, on_error=(ErrorRule(codes=("X",)), ANY)),
         replace(B, when=condition, input_template='["${steps.a.output.n}","${steps.a.output}"]', delay_us=1),
-        pivot("c", "a", "b", retry=MANY),
+        pivot("c", "a", "b", retry=MANY, deadline_us=60 * SECOND_US),
         retriable("d", "c", retry=ALWAYS, input_template='"${steps.a.output == null ? 0 : steps.a.output.n}"'),
         deadline_us=60 * SECOND_US,
     )
@@ -113,6 +186,24 @@ def test_what_is_sound_is_not_remarked_on() -> None:
 
 
 SOUND = {
+    "an output that is looked for first": define(
+        replace(A, when="input.x == 1"),
+        replace(B, when="steps.a.output != null && has(steps.a.output.n) && steps.a.output.n > 0"),
+    ),
+    "an output that is there under the condition": define(
+        replace(A, when="input.x == 1"), replace(B, when="(input.x == 1) && steps.a.output.n > 0")
+    ),
+    "rules for other codes, or under other conditions": define(
+        replace(
+            A,
+            on_error=(
+                replace(ANY, codes=("X",)),
+                replace(ANY, codes=("X", "Y"), when="error.data.n == 1"),
+                replace(ANY, codes=("X", "Y"), when="error.data.n == 2"),
+                ErrorRule(codes=("X", "Z")),
+            ),
+        )
+    ),
     "a check before effects": define(NOTE, replace(A, after=("n",))),
     "the last step": define(A, replace(NOTE, after=("a",))),
     "a typed output": define(A, replace(NOTE, after=("a",), output_schema="{}"), replace(B, after=("n",))),
@@ -129,6 +220,6 @@ SOUND = {
 
 
 @pytest.mark.parametrize("what", SOUND)
-def test_order_is_remarked_on_only_where_something_is_left_or_held(what: str) -> None:
+def test_what_is_meant_is_not_remarked_on(what: str) -> None:
     assert check(SOUND[what]) == []
     assert advise(SOUND[what]) == []
