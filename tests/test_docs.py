@@ -46,7 +46,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SERVER = ROOT / "server/amends_server"
 # What makes an error of a saga, and what makes a finding about a definition.
 MAKE_ERRORS = {"Error", "_error", "_read_error"}
-MAKE_FINDINGS = {"error", "Problem"}
+MAKE_FINDINGS = {"error", "warning", "Problem"}
 KEPT_ELSEWHERE = {".git", ".venv", ".venv-generate", ".venv-lock", "node_modules"}
 
 

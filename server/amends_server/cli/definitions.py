@@ -49,20 +49,18 @@ def check(
 ) -> None:
     """Say what is wrong with a definition, and what the failure of each step would lead to. Nothing is stored.
 
-    The exit code is 1 if it could not be registered.
+    Without an orchestrator its participants and their actions are left out. The exit code is 1 if it could not be
+    registered.
     """
 
     async def checked() -> None:
         from amends.v1 import definition_pb2
-        from amends.v1 import orchestrator_pb2 as pb
-        from amends_server.cli.connect import connected
+        from amends_server.cli.checking import check_definition
         from amends_server.cli.failures import print_failures
         from amends_server.cli.files import read_definition
 
         definition = read_definition(file)
-        async with connected(server, namespace) as connection:
-            request = pb.CheckDefinitionRequest(namespace=namespace, definition=definition)
-            response = await connection.once(connection.orchestrator.CheckDefinition, request)
+        response = await check_definition(definition, server, namespace)
         if form is Form.JSON:
             print_message(response)
         else:

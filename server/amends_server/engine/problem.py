@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from amends_server.engine.value import dataclass
@@ -30,6 +31,11 @@ class InvalidDefinition(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(f"{p.field}: {p.message}" for p in problems))
         self.problems = problems
+
+
+def is_wrong(problems: Iterable[Problem]) -> bool:
+    """Tell whether findings keep a definition from being registered."""
+    return any(problem.severity is Severity.ERROR for problem in problems)
 
 
 def error(field: str, code: str, message: str) -> Problem:

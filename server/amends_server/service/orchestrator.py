@@ -16,10 +16,10 @@ from amends.v1 import saga_pb2
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.clock import Clock
 from amends_server.config import SESSIONS_MAX
+from amends_server.convert.check import check_to_wire
 from amends_server.convert.definition import (
     definition_body,
     diagnose,
-    plan_to_wire,
     problems_to_wire,
     read_definition,
     stored_definition_to_wire,
@@ -28,9 +28,7 @@ from amends_server.convert.saga import saga_to_wire, stored_saga_to_wire, stuck_
 from amends_server.engine.commands import Cancel
 from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
-from amends_server.engine.graph import build_graph
-from amends_server.engine.plan import PLANS_STEPS_MAX, make_plans
-from amends_server.engine.problem import InvalidDefinition, Problem, Severity
+from amends_server.engine.problem import InvalidDefinition, Problem, is_wrong
 from amends_server.engine.state import SagaStatus
 from amends_server.errors import (
     BadField,
@@ -131,16 +129,9 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     async def CheckDefinition(self, request: pb.CheckDefinitionRequest, context: Context) -> pb.CheckDefinitionResponse:
         read_namespace(request.namespace)
         definition, problems = diagnose(request.definition)
-        if not _errors(problems):
+        if not is_wrong(problems):
             problems += await self._participants.check(definition)
-        plans = not _errors(problems) and len(definition.steps) <= PLANS_STEPS_MAX
-        if not plans and not _errors(problems):
-            message = f"What a failure would lead to is shown for {PLANS_STEPS_MAX} steps at the most."
-            problems.append(Problem(Severity.WARNING, "steps", "PLANS_LEFT_OUT", message))
-        response = pb.CheckDefinitionResponse(diagnostics=problems_to_wire(_worst_first(problems)))
-        if plans:
-            response.plans.extend(map(plan_to_wire, make_plans(build_graph(definition, ""))))
-        return response
+        return check_to_wire(definition, problems)
 
     @refusals
     async def GetDefinition(self, request: pb.GetDefinitionRequest, context: Context) -> pb.GetDefinitionResponse:
@@ -366,7 +357,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
 
     async def _check_participants(self, definition: Definition, field: str) -> list[Problem]:
         found = await self._participants.check(definition)
-        if _errors(found):
+        if is_wrong(found):
             raise InvalidDefinition([replace(problem, field=f"{field}.{problem.field}") for problem in found])
         return found
 
@@ -389,11 +380,3 @@ def _same(view: View, start: Start, reference: pb.DefinitionRef) -> View:
 
 def _to_wire(view: View) -> Any:
     return saga_to_wire(view.state, view.birth.definition_version)
-
-
-def _errors(problems: list[Problem]) -> bool:
-    return any(problem.severity is Severity.ERROR for problem in problems)
-
-
-def _worst_first(problems: list[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
