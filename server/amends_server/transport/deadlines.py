@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from math import inf
 
 LEFT_BEHIND_MIN = 1_000
 """Entries of calls that are over, before it is worth a look at all of them."""
@@ -22,13 +23,14 @@ class Deadlines:
         self._entries: list[tuple[float, int]] = []
         self._open: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = inf
 
     def add(self, call_id: int, delay_us: int) -> None:
         """Take an id that is over after `delay_us`."""
         when = asyncio.get_running_loop().time() + delay_us / 1e6
         heappush(self._entries, (when, call_id))
         self._open.add(call_id)
-        if self._timer is None or when < self._timer.when():
+        if when < self._rings_at:
             self._set_timer(when)
 
     def remove(self, call_id: int) -> None:
@@ -42,17 +44,17 @@ class Deadlines:
         """Let go of all."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._rings_at = None, inf
         self._entries.clear()
         self._open.clear()
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._ring)
+        self._timer, self._rings_at = asyncio.get_running_loop().call_at(when, self._ring), when
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, inf
         now, over = asyncio.get_running_loop().time(), list[int]()
         while self._entries and (self._entries[0][0] <= now or self._entries[0][1] not in self._open):
             _, call_id = heappop(self._entries)
