@@ -98,7 +98,8 @@ class Server:
         self.address = _bind(self._grpc, self._settings.listen)
         await self._grpc.start()
         self._keeping = asyncio.create_task(self._keep(), name="server")
-        await self._ownership.start(self._settings.advertise or _reachable(self.address), self._parts.take_over)
+        reached_at = self._settings.advertise or _reachable(self.address)
+        await self._ownership.start(reached_at, self._parts.take_over, self._parts.settle)
         await self._say_ready(True)
         log.info("listening", address=self.address, store=without_password(self._settings.store))
 

@@ -24,6 +24,7 @@ class Domain:
     def __init__(self, ownership: Ownership, clock: Clock) -> None:
         self._ownership = ownership
         self._clock = clock
+        self._holding = False
 
     def epoch_of(self, key: SagaKey) -> int:
         """Return the epoch under which this process runs the saga, 0 if it does not."""
@@ -38,6 +39,14 @@ class Domain:
         if not epoch:
             raise NotOwned(key.namespace, key.saga_id)
         return epoch
+
+    def hold(self) -> None:
+        """From now on hold all sagas: the process is about to end."""
+        self._holding = True
+
+    def holds(self, key: SagaKey) -> bool:
+        """Tell whether of this saga only outcomes are recorded: another process goes on with it."""
+        return self._holding or self._ownership.leaves(key)
 
     def owns(self, key: SagaKey) -> bool:
         """Tell whether this process runs the saga, or will when there is something to do."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from amends_server.catalogue import Catalogue
 from amends_server.clock import Clock
+from amends_server.config import HAND_OVER_S
 from amends_server.domain import Domain
 from amends_server.hub import Hub
 from amends_server.journal import Journal
@@ -118,8 +119,11 @@ class Parts:
         self.orchestrator.takes_starts = False
         self.runner.hold()
 
-    async def settle(self, drain_s: float) -> None:
-        """Let calls in flight end, and record them; those that last longer are lost, and asked again by the next."""
+    async def settle(self, drain_s: float = HAND_OVER_S) -> None:
+        """Let calls in flight of sagas on hold end, and record them.
+
+        Those that last longer are lost, and asked again by who goes on with their sagas.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self.runner.settle_calls()

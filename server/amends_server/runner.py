@@ -70,7 +70,7 @@ class Runner:
         self._active: dict[SagaKey, ActiveSaga] = {}
         self._loading, self.halts = Loading(self._activate), HaltedSagas()
         self._pins: dict[SagaKey, int] = {}
-        self._holding, self._active_max = False, active_max
+        self._active_max = active_max
         self._settled, self._dropped = asyncio.Event(), asyncio.Event()
         self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
@@ -98,7 +98,7 @@ class Runner:
             await self._wait_for_birth(key)
             # Whoever repeats a start that failed must not take "not found" for an answer.
             return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
-        if self._holding:
+        if self.domain.holds(key):
             raise ShuttingDown()
         self.domain.need(key)
         if self.active_count >= self._active_max:
@@ -118,9 +118,9 @@ class Runner:
 
         False, and nothing done, if something may be in its way: `start` knows what to do.
         """
-        if key in self._active or key in self._loading or self._holding or self.active_count >= self._active_max:
+        if key in self._active or key in self._loading or self.active_count >= self._active_max:
             return False
-        if not (epoch := self.domain.epoch_of(key)):
+        if not (epoch := self.domain.epoch_of(key)) or self.domain.holds(key):
             return False
         decision = start(entry.graph, started)
         saga = make_active(key, birth, entry.graph, decision.state, epoch, self._tokens)
@@ -188,11 +188,11 @@ class Runner:
 
     def hold(self) -> None:
         """From now on record outcomes and dispatch nothing: the process is about to end."""
-        self._holding = True
+        self.domain.hold()
 
     async def settle_calls(self) -> None:
-        """Wait until all calls that were sent are answered and recorded."""
-        while any(saga.calls or saga.appending for saga in self._active.values()):
+        """Wait until all calls that were sent for sagas on hold are answered and recorded."""
+        while any((saga.calls or saga.appending) and self.domain.holds(key) for key, saga in self._active.items()):
             self._settled.clear()
             await self._settled.wait()
 
@@ -202,7 +202,7 @@ class Runner:
         if saga.state is None:
             raise Unavailable("The saga's journal could not be written: try again when the store is back.")
         assert self._active.get(saga.key) is saga, "decided on a saga that is not the one in memory"
-        decision = decide(saga.state, command, self._clock.now(), hold=self._holding)
+        decision = decide(saga.state, command, self._clock.now(), hold=self.domain.holds(saga.key))
         if decision.events:
             self._record(saga, decision, command if isinstance(command, Settle) else None)
         return decision
@@ -236,7 +236,7 @@ class Runner:
     def _wants(self, saga: ActiveSaga, owed: OwedCall) -> bool:
         """Tell whether a call is still to be sent. No action is once the saga has turned back (I3)."""
         state = saga.state
-        if state is None or state.paused or self._holding:
+        if state is None or state.paused or self.domain.holds(saga.key):
             return False
         return owed.compensation or not state.going_back
 
@@ -278,7 +278,7 @@ class Runner:
             return
         keep_s = KEEP_CROWDED_S if 2 * self.active_count >= self._active_max else KEEP_S
         delay_s = inf if due_time is None else max(0, due_time - self._clock.now()) / SECOND_US
-        if delay_s <= keep_s and not self._holding:
+        if delay_s <= keep_s and not self.domain.holds(saga.key):
             saga.arm(delay_s, partial(self._ring, saga))
         elif saga.idle and saga.key not in self._pins:
             del self._active[saga.key]
@@ -293,7 +293,7 @@ class Runner:
             self._wake(saga)
 
     def _wake(self, saga: ActiveSaga) -> None:
-        if saga.state is not None and not self._holding:
+        if saga.state is not None and not self.domain.holds(saga.key):
             self._guard(saga, self._decide, saga, Wake())
 
     # Load and mend

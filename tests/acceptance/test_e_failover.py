@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from amends import Client, SagaHandle, SagaStatus
-from tests.acceptance.harness import Process, World, definition, in_progress
+from tests.acceptance.harness import Gate, Process, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
 
 THREE = definition("three", "one", "two", "three")
@@ -91,3 +91,30 @@ async def steer(client: Client, saga: SagaHandle[object]) -> None:
     await client.pause(saga.id, reason="look")
     await client.resume(saga.id, reason="looked")
     await saga.cancel("changed my mind")
+
+
+async def test_e46_calls_in_flight_end_where_they_are_when_another_one_joins(
+    tmp_path: Path, database: Database
+) -> None:
+    """A step that may be tried once would be undone otherwise."""
+    url = database.new_url()
+    first, second = Process(url), Process(url)
+    once = definition("once", step("one"), step("two", attempts=1), step("three"))
+    async with World.opened(tmp_path, first) as world:
+        await world.client.register(once)
+        gates = [Gate() for _ in range(12)]
+        sagas = []
+        for number, gate in enumerate(gates):
+            world.worker.on("two", gate.after(), saga=f"order-{number}")
+            sagas.append(await world.client.start(once.name, None, id=f"order-{number}"))
+            await gate.reached()
+        await second.start()
+        await first.logged("partitions", '"owned": 32')
+        for gate in gates:
+            gate.release()
+        async with asyncio.timeout(WAIT_S):
+            views = [await saga.wait() for saga in sagas]
+            await second.logged("partitions", '"owned": 32')
+        await second.stop()
+    assert {view.status for view in views} == {SagaStatus.COMPLETED}
+    assert {each.attempts for view in views for each in view.steps} == {1}

@@ -30,9 +30,14 @@ class Replica:
         self.leases = Leases(url, 64, LEASE_S)
         self.gained: list[set[int]] = []
         self._told = told or asyncio.Event()
+        self.calm = asyncio.Event()
+        self.calm.set()
 
     async def start(self) -> None:
-        await self.leases.start("127.0.0.1:1", self._changed)
+        await self.leases.start("127.0.0.1:1", self._changed, self._quiet)
+
+    async def _quiet(self) -> None:
+        await self.calm.wait()
 
     def _changed(self, gained: Collection[int] | None) -> None:
         assert gained is not None
@@ -85,6 +90,44 @@ async def test_replicas_share_evenly_and_nothing_is_owned_twice(replicas: list[R
     await replicas[0].until(lambda: sorted(len(one.owned) for one in replicas) == [21, 21, 22])
     everything = [partition for replica in replicas for partition in replica.owned]
     assert sorted(everything) == list(range(64))
+
+
+async def test_who_joins_gets_what_is_handed_over_once_its_calls_have_ended(
+    replicas: list[Replica], database: Database, url: str
+) -> None:
+    first, second, _ = replicas
+    first.calm.clear()
+    await first.start()
+    await second.start()
+    sagas = [key(f"s{number}") for number in range(500)]
+    await first.until(lambda: len(first.owned) == 32)
+    await first.until(lambda: any(first.leases.leaves(saga) for saga in sagas))
+    leaving = [saga for saga in sagas if first.leases.leaves(saga)]
+    await asyncio.sleep(2 * LEASE_S)  # nobody takes it meanwhile
+    assert {first.leases.epoch_of(saga) for saga in leaving} == {1}
+    assert second.owned == set()
+    first.calm.set()
+    await second.until(lambda: len(second.owned) == 32)
+    assert {first.leases.epoch_of(saga) for saga in leaving} == {0}
+    assert {second.leases.epoch_of(saga) for saga in leaving} == {2}
+    assert not any(first.leases.leaves(saga) for saga in sagas)
+
+
+async def test_what_was_about_to_be_handed_over_is_gained_anew_when_it_stays(
+    replicas: list[Replica], database: Database, url: str
+) -> None:
+    """What was held back meanwhile has to be looked for."""
+    first, second, _ = replicas
+    first.calm.clear()
+    await first.start()
+    await first.until(lambda: first.gained == [set(range(64))])
+    await second.start()
+    await first.until(lambda: len(first.owned) == 32)
+    await second.leases.stop()  # it is gone again, before it got anything
+    await first.until(lambda: len(first.owned) == 64)
+    assert first.gained[-1] == set(range(32, 64))
+    assert {first.epoch(partition) for partition in (5, 60)} == {1}
+    assert not any(first.leases.leaves(key(f"s{number}")) for number in range(500))
 
 
 async def test_a_replica_that_stops_leaves_at_once(replicas: list[Replica]) -> None:

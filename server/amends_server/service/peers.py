@@ -152,8 +152,8 @@ class Peers(grpc.aio.ServerInterceptor):
     ) -> bytes | None:
         """Have the saga's owner answer, and return its response as bytes; None if this process is to answer.
 
-        While nobody owns it, since its owner has died, this waits for the one who takes it over, but not for so long
-        that the caller, who waits for `left_s`, gets no answer.
+        While nobody owns it, or its owner hands it over, this waits for the one who gets it, but not for so long that
+        the caller, who waits for `left_s`, gets no answer.
 
         :raises PeerRefused: with what the owner says.
         :raises NotOwned: if nobody took it over.
@@ -166,7 +166,7 @@ class Peers(grpc.aio.ServerInterceptor):
         ]
         loop = asyncio.get_running_loop()
         end = loop.time() + (TAKEOVER_S if left_s is None else min(TAKEOVER_S, left_s - SAY_S))
-        while not self._ownership.epoch_of(key):
+        while not self._ownership.epoch_of(key) or self._ownership.leaves(key):
             address = self._ownership.address_of(key)
             try:
                 if address:

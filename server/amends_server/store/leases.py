@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from amends_server.store.protocol import SagaKey
 
 Changed = Callable[[Collection[int] | None], None]
 """Called in the event loop after partitions were gained or lost, with those gained; None for all there are."""
+
+Quiet = Callable[[], Awaitable[None]]
+"""Called before partitions are handed over: returns when no call of their sagas is in flight, or it takes too long."""
 
 
 class Ownership(Protocol):
@@ -37,7 +40,11 @@ class Ownership(Protocol):
         """Return where the other process is that owns the saga, empty if there is none, or this one does."""
         ...
 
-    async def start(self, address: str, changed: Changed) -> None:
+    def leaves(self, key: SagaKey) -> bool:
+        """Tell whether the saga is owned and about to be handed over: then nothing new is begun for it."""
+        ...
+
+    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
         """Begin to own; others reach this process at that address."""
         ...
 
@@ -64,7 +71,10 @@ class Sole:
     def address_of(self, key: SagaKey) -> str:
         return ""
 
-    async def start(self, address: str, changed: Changed) -> None:
+    def leaves(self, key: SagaKey) -> bool:
+        return False
+
+    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
         self.address = address
         changed(None)
 

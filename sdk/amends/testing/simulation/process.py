@@ -97,7 +97,7 @@ class Process(Owner):
         )
         self.orchestrator, self.operator = self._parts.orchestrator, self._parts.operator
         await self._parts.open()
-        await ownership.start("", self._parts.take_over)
+        await ownership.start("", self._parts.take_over, self._parts.settle)
         self._keeping = asyncio.create_task(self._parts.run())
         self._keeping.add_done_callback(self._kept)
         self.ready = True

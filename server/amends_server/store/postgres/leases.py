@@ -16,7 +16,7 @@ from uuid import uuid4
 import asyncpg
 import structlog
 
-from amends_server.store.leases import Changed
+from amends_server.store.leases import Changed, Quiet
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres.statements import fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
@@ -48,11 +48,15 @@ class Leases:
         self._held = _Held({}, 0.0)
         self._others: Mapping[int, str] = {}
         self._leaving: frozenset[int] = frozenset()
+        self._draining: Mapping[int, int] = {}
         self._left: frozenset[int] = frozenset()
+        self._away: Collection[int] = ()
+        self._letting_go: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._begun = asyncio.Event()
         self._changed: Changed = lambda gained: None
+        self._quiet: Quiet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -60,17 +64,20 @@ class Leases:
         return self._held.epochs.keys() if time.monotonic() < self._held.until else ()
 
     def epoch_of(self, key: SagaKey) -> int:
-        held = self._held
-        if time.monotonic() >= held.until:
+        held, partition = self._held, partition_of(key, self._count)
+        if time.monotonic() >= held.until or partition in self._away:
             return 0
-        return held.epochs.get(partition_of(key, self._count), 0)
+        return held.epochs.get(partition, 0) or self._draining.get(partition, 0)
+
+    def leaves(self, key: SagaKey) -> bool:
+        return bool(self._draining) and partition_of(key, self._count) in self._draining
 
     def address_of(self, key: SagaKey) -> str:
         return "" if self.epoch_of(key) else self._others.get(partition_of(key, self._count), "")
 
-    async def start(self, address: str, changed: Changed) -> None:
+    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
         assert self._thread is None, "leases are started once"
-        self.address, self._changed, self._loop = address, changed, asyncio.get_running_loop()
+        self.address, self._changed, self._quiet, self._loop = address, changed, quiet, asyncio.get_running_loop()
         begun = self._begun = asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="leases", daemon=True)
         self._thread.start()
@@ -78,9 +85,32 @@ class Leases:
 
     async def stop(self) -> None:
         self._stop.set()
+        if self._letting_go is not None:
+            self._letting_go.cancel()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, self._lease_s)
             self._thread = None
+
+    def _take(self, gained: Collection[int], leaving: Mapping[int, int]) -> None:
+        """Take what the thread tells: partitions that were gained, and all that are to be handed over, with epochs."""
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        self._away = [id for id in gained if id in self._draining]
+        if self._away:  # they stay after all: what was held back is found when they are recovered
+            self._changed(())
+            self._away = ()
+        self._left &= leaving.keys()
+        self._draining = {id: epoch for id, epoch in leaving.items() if id not in self._left}
+        self._changed(gained)
+        if self._draining:
+            self._letting_go = asyncio.create_task(self._let_go(leaving), name="handing over")
+
+    async def _let_go(self, leaving: Collection[int]) -> None:
+        assert self._quiet is not None, "it was started"
+        await self._quiet()
+        self._draining = {}
+        self._changed(())
+        self._left = frozenset(leaving)
 
     # In the thread
 
@@ -130,9 +160,10 @@ class Leases:
     def _keep_share(self, epochs: Mapping[int, int], share: int, until: float) -> None:
         """Own as many of these partitions as are this process's to have, until then on its own clock."""
         leaving = frozenset(sorted(epochs)[share:])
-        self._hold(_Held({id: epoch for id, epoch in epochs.items() if id not in leaving}, until), leaving)
+        held = _Held({id: epoch for id, epoch in epochs.items() if id not in leaving}, until)
+        self._hold(held, {id: epochs[id] for id in leaving})
 
-    def _hold(self, held: _Held, leaving: frozenset[int]) -> None:
+    def _hold(self, held: _Held, leaving: Mapping[int, int]) -> None:
         """Take what is owned from now on, and have the event loop told if that has changed.
 
         What was not renewed in time counts as gained, though its epoch is the same: sagas were let go of meanwhile.
@@ -141,19 +172,15 @@ class Leases:
         sure: Mapping[int, int] = before.epochs if time.monotonic() < before.until else {}
         gained = {id for id, epoch in held.epochs.items() if sure.get(id) != epoch}
         # A claim that came late may add what is to be given back at once: then nothing of what is owned has changed.
-        if gained or before.epochs.keys() != held.epochs.keys() or not leaving <= self._leaving:
+        if gained or before.epochs.keys() != held.epochs.keys() or not leaving.keys() <= self._leaving:
             lost = before.epochs.keys() - held.epochs.keys()
             log.info("partitions", owned=len(held.epochs), gained=len(gained), lost=len(lost))
             self._tell(gained, leaving)
-        self._leaving = leaving
+        self._leaving = frozenset(leaving)
 
-    def _tell(self, gained: Collection[int], leaving: frozenset[int]) -> None:
-        def tell() -> None:
-            self._changed(gained)
-            self._left = leaving
-
+    def _tell(self, gained: Collection[int], leaving: Mapping[int, int]) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(self._take, gained, leaving)
 
     def _tell_begun(self) -> None:
         """Say that the first turn is over, well or not: what can be owned at once is owned."""
