@@ -68,6 +68,9 @@ _TOKEN = re.compile(
     r"""|(?P<comment>//[^\n]*)|(?P<chain>\.?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)|(?P<other>.)""",
     re.DOTALL,
 )
+_QUOTED_NAME = re.compile(r"""["']([A-Za-z_]\w*)["']""")
+_BEFORE_TEST = frozenset({"", *"([{,&|?:"})  # between these a test stands alone: nothing else binds its sides
+_AFTER_TEST = frozenset({"", *")]},&|?:"})
 _REPORT = re.compile(r"<input>:(-?\d+):(-?\d+): (.*?)(?: \(in container '.*?'\))?$", re.MULTILINE)
 _CODE = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 _MISSING = re.compile(r'Key not found in map : "(.*)"')
@@ -237,13 +240,22 @@ def _variables(text: str, *, error: bool) -> Iterator[Variable]:
 
 def _read(text: str, variables: tuple[Variable, ...]) -> Iterator[tuple[Root, Names]]:
     """Yield what is read: of which root, by which names."""
+    tokens = [token for token in _TOKEN.finditer(text) if not token[0].isspace()]
+    places = {token.start(): place for place, token in enumerate(tokens)}
     for variable in variables:
-        yield variable.root, variable.rest
-    for token in _TOKEN.finditer(text):
+        yield variable.root, variable.rest + _sought([token[0] for token in tokens], places[variable.position])
+    for token in tokens:
         chain = token["chain"]
         if chain is not None and chain.startswith("."):  # a field of something, or in CEL also a name of its own
             names = tuple(chain[1:].split("."))
             yield names[: ROOT_LENGTHS.get(names[0], 0)], ()
+
+
+def _sought(tokens: list[str], place: int) -> Names:
+    """Return the one name that is looked for in what stands at a place, as in `"name" in input`; else none."""
+    before, sought, word, _, after = ["", "", "", *tokens, ""][place : place + 5]
+    name = _QUOTED_NAME.fullmatch(sought)
+    return (name[1],) if name and word == "in" and before in _BEFORE_TEST and after in _AFTER_TEST else ()
 
 
 def _is_root(names: tuple[str, ...], *, error: bool) -> bool:
