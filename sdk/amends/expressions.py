@@ -53,6 +53,6 @@ def length(value: Sized) -> int:
     return cast("int", Reference(operators.length(value)))
 
 
-def text(value: float | str) -> str:
-    """`str(value)` of a number. Floats are written as CEL does it: 5.0 is `5`."""
+def text(value: int | str) -> str:
+    """`str(value)` of a whole number. A float is refused: expressions would write 1000000.0 as `1e+06`."""
     return cast("str", Reference(operators.text(value)))

@@ -139,13 +139,13 @@ def length(value: object) -> Term:
 
 
 def text(value: object) -> Term:
-    """A number as a text.
+    """A whole number as a text. CEL writes floats otherwise than Python does.
 
     :raises ReferenceUseError: if it is something else.
     """
     term = term_of(value)
-    if sort_of(term.type) not in _ORDERED | {Sort.ANY}:
-        raise _unfit("text", "a number", term)
+    if sort_of(term.type) not in (Sort.INT, Sort.TEXT, Sort.ANY):
+        raise _unfit("text", "a whole number", term)
     return Term(text=f"string({term.text})", type=str, origins=term.origins)
 
 
