@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import amends, in_process
+from tests.cli.programs import amends, script
 
 
 @pytest.mark.timeout(120)
 def test_a_row_has_its_figures(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    ended = amends(
+    ended = script(
         *("bench", "--workload", "refused", "--link", "session", "--concurrency", "8"),
         *("--seconds", "0.5", "--json", str(file)),
     )
@@ -30,6 +30,6 @@ def test_a_row_has_its_figures(tmp_path: Path) -> None:
 
 
 def test_a_wrong_workload_is_refused_with_the_right_ones() -> None:
-    ended = in_process("bench", "--workload", "fast")
+    ended = amends("bench", "--workload", "fast")
     assert ended.code == 2
     assert "three_steps" in ended.err

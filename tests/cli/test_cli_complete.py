@@ -1,4 +1,4 @@
-"""amends complete through the real console script: a step whose work is in progress elsewhere."""
+"""amends complete: a step whose work is in progress elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import amends, in_process
+from tests.cli.programs import amends
 
 APPEARS_S = 20
 
@@ -70,6 +70,6 @@ def test_a_step_that_broke_is_asked_for_again(server: str, tmp_path: Path) -> No
     ],
 )
 def test_wrong_usage_asks_nothing(arguments: list[str], sentence: str) -> None:
-    ended = in_process("complete", "saga", "step", *arguments)
+    ended = amends("complete", "saga", "step", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert sentence in ended.err

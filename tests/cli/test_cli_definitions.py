@@ -1,4 +1,4 @@
-"""definitions check, register, list, show and remove, and definitions in files, through the real console script."""
+"""definitions check, register, list, show and remove, and definitions in files,."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import amends, in_process
+from tests.cli.programs import amends
 
 SPARE = {
     "name": "spare",
@@ -127,7 +127,7 @@ def test_check_without_an_orchestrator_leaves_out_the_participants_only(tmp_path
 )
 def test_files_that_are_no_definitions(tmp_path: Path, name: str, text: str, sentence: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    ended = in_process("definitions", "check", str(tmp_path / name))
+    ended = amends("definitions", "check", str(tmp_path / name))
     assert (ended.code, ended.out) == (2, "")
     assert sentence in ended.err
     assert ended.err.count("\n") == 1

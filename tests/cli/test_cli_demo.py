@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import amends_server
-from tests.cli.programs import AMENDS, CLEAN, amends, program
+from tests.cli.programs import AMENDS, CLEAN, program, script
 
 AMOUNTS = {
     "stock of mug": (50, 46),
@@ -26,7 +26,7 @@ AMOUNTS = {
 
 
 def test_demo_adds_up_under_pipes(tmp_path: Path) -> None:
-    ended = amends("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
+    ended = script("demo", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert (ended.code, ended.err) == (0, "")
     for name, (before, after) in AMOUNTS.items():
         assert re.search(rf"^{name} +{before} +{after} +{after} +right$", ended.out, re.MULTILINE), name

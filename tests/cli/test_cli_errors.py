@@ -15,7 +15,7 @@ from rich.console import Console
 from amends_server.cli.escapes import Escaping, visible
 from amends_server.cli.exits import INTERRUPTED, Exit
 from amends_server.cli.output import json_text
-from tests.cli.programs import AMENDS, Ended, amends, in_process, program
+from tests.cli.programs import AMENDS, Ended, amends, program
 from tests.sources import ROOT
 
 HOSTILE = "\x1b[31mred\x9b2J\rgone\x07 \u202eback \u2028line"
@@ -61,7 +61,7 @@ def test_what_the_orchestrator_refuses_is_json_for_programs(server: str) -> None
     ],
 )
 def test_other_errors_are_json_too(arguments: list[str], code: Exit, reason: str, next_: str) -> None:
-    ended = in_process(*arguments, "-o", "json")
+    ended = amends(*arguments, "-o", "json")
     error = error_of(ended)
     assert (ended.code, ended.out, error["reason"]) == (code, "", reason)
     assert next_ in str(error["next"])
@@ -79,10 +79,10 @@ def test_a_saga_that_ended_otherwise_is_an_answer_and_an_error(server: str) -> N
 
 
 def test_wrong_usage_is_a_sentence_for_people() -> None:
-    assert in_process("show").err == "amends: Missing argument 'SAGA': see `amends show --help`.\n"
-    assert in_process("shwo").err == "amends: No such command 'shwo'. Did you mean 'show'? See `amends --help`.\n"
+    assert amends("show").err == "amends: Missing argument 'SAGA': see `amends show --help`.\n"
+    assert amends("shwo").err == "amends: No such command 'shwo'. Did you mean 'show'? See `amends --help`.\n"
     for group in ([], ["definitions"], ["participants"]):
-        helped = in_process(*group)
+        helped = amends(*group)
         assert (helped.code, "Usage: amends" in helped.out) == (Exit.USAGE, True)
 
 
@@ -105,7 +105,7 @@ def test_exit_codes_are_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     assert documented == {*map(int, Exit), INTERRUPTED}
-    assert all(f" {code} " in in_process("show", "--help").out for code in documented)
+    assert all(f" {code} " in amends("show", "--help").out for code in documented)
 
 
 def test_texts_of_others_do_not_steer_the_terminal(server: str, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_texts_of_others_do_not_steer_the_terminal(server: str, tmp_path: Path) 
         amends("list", "--label", f"k={HOSTILE}", server=server),
         amends("show", "hostile", "-o", "json", server=server),
         amends("show", HOSTILE, server=server),
-        in_process("list", "--status", HOSTILE),
+        amends("list", "--status", HOSTILE),
     ]
     for ended in outputs:
         assert [char for char in ended.out + ended.err if unicodedata.category(char) == "Cc" and char != "\n"] == []

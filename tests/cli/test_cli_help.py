@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from amends_server.config import Settings
-from tests.cli.programs import AMENDS, CLEAN, amends, in_process
+from tests.cli.programs import AMENDS, CLEAN, amends, script
 
 CLIENTS = (
     *(["start"], ["show"], ["list"], ["watch"], ["cancel"], ["retry"], ["resolve"], ["fail"], ["pause"], ["resume"]),
@@ -23,28 +23,28 @@ HELP_CPU_S = 0.4
 
 @pytest.mark.parametrize("command", CLIENTS, ids=" ".join)
 def test_help_names_exit_codes_and_environment(command: list[str]) -> None:
-    ended = in_process(*command, "--help")
+    ended = amends(*command, "--help")
     assert ended.code == 0
     for text in ("Exit codes:", "AMENDS_SERVER", "--format", "-o", "127.0.0.1:7242"):
         assert text in ended.out
 
 
 def test_help_of_serve_names_every_setting() -> None:
-    text = in_process("serve", "--help").out
+    text = amends("serve", "--help").out
     assert [name for name in Settings.model_fields if name not in text] == []
     assert "Exit codes:" in text
     assert "AMENDS_CONFIG" in text
 
 
 def test_help_of_all_names_the_commands() -> None:
-    ended = amends("--help")
+    ended = script("--help")
     assert [each[0] for each in (*CLIENTS, ["serve"], ["demo"], ["bench"]) if f" {each[0]} " not in ended.out] == []
     assert "Exit codes:" in ended.out
-    assert "Exit codes:" in in_process("demo", "--help").out
+    assert "Exit codes:" in amends("demo", "--help").out
 
 
 def test_version() -> None:
-    assert amends("--version").out.startswith("amends 0.")
+    assert script("--version").out.startswith("amends 0.")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -66,5 +66,5 @@ def test_help_comes_at_once() -> None:
 
 def test_wrong_commands_exit_with_2() -> None:
     for arguments in (["frobnicate"], ["show"], ["resolve", "x", "y", "--as", "z"], ["list", "--limit", "0"]):
-        ended = in_process(*arguments)
+        ended = amends(*arguments)
         assert (ended.code, ended.out) == (2, "")

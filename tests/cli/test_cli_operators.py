@@ -1,4 +1,4 @@
-"""retry, resolve, fail, pause and resume, participants and health through the real console script."""
+"""retry, resolve, fail, pause and resume, participants and health."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import amends, in_process, orchestrator
+from tests.cli.programs import amends, orchestrator
 
 
 def start_jammed(server: str, saga_id: str, gate: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_step_of_many_sagas_is_settled(server: str, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_bulk_forms_ask_nothing(arguments: list[str], sentence: str) -> None:
-    ended = in_process(*arguments)
+    ended = amends(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert sentence in ended.err
 
@@ -192,7 +192,7 @@ def pasted(line: str, server: str) -> int:
 
 def test_a_reason_is_asked_for() -> None:
     for command in (["retry", "x"], ["fail", "x"], ["pause", "x"], ["resume", "x"]):
-        ended = in_process(*command)
+        ended = amends(*command)
         assert (ended.code, "Say why with --reason TEXT" in ended.err) == (2, True)
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.cli.programs import amends, in_process
+from tests.cli.programs import amends
 
 TRIP = """
 name: trip
@@ -58,12 +58,12 @@ def trip(tmp_path: Path) -> Path:
 
 
 def test_graph_as_text_and_mermaid(trip: Path) -> None:
-    assert in_process("definitions", "graph", str(trip)).out == TEXT
-    assert in_process("definitions", "graph", str(trip), "--format", "mermaid").out == MERMAID
+    assert amends("definitions", "graph", str(trip)).out == TEXT
+    assert amends("definitions", "graph", str(trip), "--format", "mermaid").out == MERMAID
 
 
 def test_graph_as_svg_has_each_step_apart_and_each_arrow(trip: Path) -> None:
-    picture = ElementTree.fromstring(in_process("definitions", "graph", str(trip), "-o", "svg").out)  # noqa: S314 – our own
+    picture = ElementTree.fromstring(amends("definitions", "graph", str(trip), "-o", "svg").out)  # noqa: S314 – our own
     texts = [each.text for each in picture.iter(f"{SVG}text")]
     assert {"trip", "end", "hotel", "airline.choose", "pivot", "retriable", 'when input.name != "<#1>"'} <= set(texts)
     boxes = [box(each) for each in picture.iter(f"{SVG}rect") if each.get("class") == "box"]
@@ -81,7 +81,7 @@ def test_graph_of_a_file_that_cannot_be_registered(tmp_path: Path) -> None:
     path = tmp_path / "ring.yaml"
     step = "{{id: {0}, participant: p, action: a, compensation: {{}}, after: [{1}]}}"
     path.write_text(f"name: ring\nsteps: [{step.format('a', 'b')}, {step.format('b', 'a')}]", encoding="utf-8")
-    ended = in_process("definitions", "graph", str(path))
+    ended = amends("definitions", "graph", str(path))
     assert (ended.code, ended.out) == (2, "")
     assert "cannot be drawn before this is mended" in ended.err
 
@@ -93,7 +93,7 @@ def test_graph_of_a_long_definition_is_quick(tmp_path: Path) -> None:
     ]
     path = tmp_path / "long.yaml"
     path.write_text("name: long\nsteps:\n" + "".join(f"  - {step}\n" for step in steps), encoding="utf-8")
-    assert in_process("definitions", "graph", str(path), "-o", "svg").out.count('class="box"') == 400
+    assert amends("definitions", "graph", str(path), "-o", "svg").out.count('class="box"') == 400
 
 
 def test_registered_versions_are_drawn_and_compared(server: str, tmp_path: Path) -> None:

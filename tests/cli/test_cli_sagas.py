@@ -1,4 +1,4 @@
-"""start, show, list, watch and cancel through the real console script."""
+"""start, show, list, watch and cancel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import AMENDS, amends, in_process, program
+from tests.cli.programs import AMENDS, amends, program, script
 
 PAID = '{"customer": "ada", "amount": 5}'
 TOO_MUCH = '{"customer": "cyd", "amount": 100000}'
@@ -27,9 +27,9 @@ def test_start_and_wait_tells_how_it_ended(server: str) -> None:
 
 
 def test_start_again_is_harmless_with_an_id(server: str) -> None:
-    first = amends("start", "pay", "--id", "twice", "--input", PAID, "--wait", "-o", "json", server=server)
+    first = script("start", "pay", "--id", "twice", "--input", PAID, "--wait", "-o", "json", server=server)
     again = amends("start", "pay", "--id", "twice", "--input", PAID, "-o", "json", server=server)
-    other = amends("start", "pay", "--id", "twice", "--input", TOO_MUCH, server=server)
+    other = script("start", "pay", "--id", "twice", "--input", TOO_MUCH, server=server)
     assert (first.code, again.code, other.code) == (0, 0, 1)
     assert (first.json["created"], again.json["created"]) == (True, False)
     assert first.json["saga"]["status"] == "SAGA_STATUS_COMPLETED"
@@ -40,14 +40,14 @@ def test_start_takes_a_file_and_input_from_elsewhere(server: str, definitions: P
     (tmp_path / "input.json").write_text(PAID, encoding="utf-8")
     pay = str(definitions / "pay.yaml")
     from_file = amends("start", "--file", pay, "--input", f"@{tmp_path}/input.json", "--wait", server=server)
-    from_stdin = amends("start", "--file", pay, "--input", "-", "--wait", server=server, stdin=PAID)
+    from_stdin = script("start", "--file", pay, "--input", "-", "--wait", server=server, stdin=PAID)
     assert (from_file.code, from_stdin.code) == (0, 0)
 
 
 def test_a_wait_and_an_error_tell_the_id_that_was_made_up(server: str) -> None:
     waited = amends("start", "pay", "--input", PAID, "--wait", "-o", "json", server=server)
     assert json.loads(waited.err) == {"waiting_for": waited.json["saga"]["sagaId"]}
-    unreached = amends("start", "pay", "--input", PAID, server="127.0.0.1:1")
+    unreached = script("start", "pay", "--input", PAID, server="127.0.0.1:1")
     assert unreached.code == 3
     assert re.search(r"not known: do it again with --id [0-9a-f]{32}", unreached.err)
 
@@ -87,7 +87,7 @@ def test_start_at_a_time_and_with_a_deadline(server: str, tmp_path: Path) -> Non
     ],
 )
 def test_start_refuses_wrong_usage(arguments: list[str], sentence: str) -> None:
-    ended = in_process("start", *arguments)
+    ended = amends("start", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert sentence in ended.err
     assert ended.err.count("\n") == 1
@@ -140,8 +140,8 @@ def test_list_filters(server: str) -> None:
 
 
 def test_list_refuses_wrong_filters() -> None:
-    assert "statuses are PENDING" in in_process("list", "--status", "foo").err
-    ended = in_process("list", "--older-than", "1 week")
+    assert "statuses are PENDING" in amends("list", "--status", "foo").err
+    ended = amends("list", "--older-than", "1 week")
     assert (ended.code, "for example 90s or 2h" in ended.err) == (2, True)
 
 

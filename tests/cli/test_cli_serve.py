@@ -8,7 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-from tests.cli.programs import AMENDS, Ended, amends, in_process, orchestrator, program, troubled
+import pytest
+
+from tests.cli.programs import AMENDS, Ended, amends, orchestrator, program, script, troubled
 
 STOPPED = -signal.SIGTERM
 
@@ -28,8 +30,8 @@ def test_it_says_when_it_is_ready_and_logs_to_stderr(tmp_path: Path) -> None:
 def test_54_a_second_server_is_refused_with_who_holds_it(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/a.db"
     with orchestrator(store) as (process, address):
-        port = amends("serve", "--listen", address, "--store", "memory:")
-        file = amends("serve", "--listen", "127.0.0.1:0", "--store", store)
+        port = script("serve", "--listen", address, "--store", "memory:")
+        file = script("serve", "--listen", "127.0.0.1:0", "--store", store)
     for ended in (port, file):
         assert (ended.code, ended.out) == (1, "")
         assert len([line for line in ended.err.splitlines() if line.startswith("amends: ")]) == 1
@@ -47,7 +49,8 @@ def test_settings_come_from_environment_and_file(tmp_path: Path) -> None:
     assert (ready["store"], ended.code, ended.err) == ("memory:", 0, "")
 
 
-def test_wrong_settings_are_sentences(tmp_path: Path) -> None:
+def test_wrong_settings_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text("lisen = 1", encoding="utf-8")
     for arguments, env, sentence in (
         (["--listen", "here"], {}, "`here` is not HOST:PORT"),
@@ -56,7 +59,7 @@ def test_wrong_settings_are_sentences(tmp_path: Path) -> None:
         (["--config", "bad.toml"], {}, "There is no setting `lisen`"),
         ([], {"AMENDS_DRAIN_S": "x"}, "AMENDS_DRAIN_S"),
     ):
-        ended = amends("serve", *arguments, cwd=tmp_path, **env)
+        ended = amends("serve", *arguments, **env)
         assert (ended.code, ended.out) == (2, "")
         assert sentence in ended.err
 
@@ -121,24 +124,24 @@ def not_serving(address: str) -> None:
 def test_migrate_says_what_is_missing_does_it_and_is_content(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     store = ["--store", f"sqlite:///{path}"]
-    dry = in_process("migrate", *store, "--dry-run")
+    dry = amends("migrate", *store, "--dry-run")
     assert (dry.code, path.exists()) == (0, False)
     assert re.search(r"needs 0001_sagas, 0002_\w+", dry.out), dry.out
-    done = in_process("migrate", *store, "-o", "json")
+    done = amends("migrate", *store, "-o", "json")
     assert done.json["migrations"][0] == "0001_sagas"
-    again = in_process("migrate", *store)
+    again = amends("migrate", *store)
     assert (again.code, again.out.endswith("is up to date\n")) == (0, True)
 
 
 def test_migrate_refuses_what_is_no_store_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     path.write_text("not a database, and long enough to be taken for the header of one" * 20)
-    refused = in_process("migrate", "--store", f"sqlite:///{path}", "--dry-run")
+    refused = amends("migrate", "--store", f"sqlite:///{path}", "--dry-run")
     assert (refused.code, "is not an SQLite database" in refused.err) == (1, True)
-    assert in_process("migrate", "--store", "mysql://x").code == 2
+    assert amends("migrate", "--store", "mysql://x").code == 2
 
 
 def test_migrate_looks_at_a_store_in_use(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'sagas.db'}"
     with orchestrator(store):
-        assert "is up to date" in in_process("migrate", "--store", store, "--dry-run").out
+        assert "is up to date" in amends("migrate", "--store", store, "--dry-run").out

@@ -14,7 +14,7 @@ from amends.testing import simulate
 from amends.testing.simulation.participants import Participants
 from amends.testing.simulation.samples import sample
 from amends.v1 import participant_pb2, saga_pb2
-from tests.cli.programs import in_process
+from tests.cli.programs import amends
 
 FAULTS_LEFT_MAX = 6
 """Of some dozens in a world: those without which no saga turns back."""
@@ -85,11 +85,11 @@ def test_the_command_reports_tells_and_refuses(tmp_path: Path) -> None:
     file = tmp_path / "one.json"
     one = {"name": "one", "steps": [{"id": "a", "participant": "p", "action": "a", "compensation": {}}]}
     file.write_text(json.dumps(one), encoding="utf-8")
-    run = in_process("simulate", str(file), "--seeds", "10", "--input", "{}")
+    run = amends("simulate", str(file), "--seeds", "10", "--input", "{}")
     assert (run.code, "10 seeds, and all promises were kept" in run.out) == (0, True), run
-    told = in_process("simulate", str(file), "--seed", "3")
+    told = amends("simulate", str(file), "--seed", "3")
     assert (told.code, "server-1" in told.out) == (0, True), told
-    assert in_process("simulate", str(file), "--outputs", "[]").code == 2
+    assert amends("simulate", str(file), "--outputs", "[]").code == 2
     file.write_text(json.dumps(one | {"steps": []}), encoding="utf-8")
-    refused = in_process("simulate", str(file))
+    refused = amends("simulate", str(file))
     assert (refused.code, "at least one step" in refused.err) == (1, True), refused
