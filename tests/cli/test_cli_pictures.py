@@ -83,7 +83,7 @@ def test_graph_of_a_file_that_cannot_be_registered(tmp_path: Path) -> None:
     path.write_text(f"name: ring\nsteps: [{step.format('a', 'b')}, {step.format('b', 'a')}]", encoding="utf-8")
     ended = amends("definitions", "graph", str(path))
     assert (ended.code, ended.out) == (2, "")
-    assert "cannot be drawn before this is mended" in ended.err
+    assert "cannot be registered: mend it first" in ended.err
 
 
 def test_graph_of_a_long_definition_is_quick(tmp_path: Path) -> None:
@@ -119,6 +119,24 @@ def test_registered_versions_are_drawn_and_compared(server: str, tmp_path: Path)
     assert {"step": "charge", "field": "timeout", "before": "5s", "after": "9s"} in found
     assert amends("definitions", "diff", "grown", "grown@2", server=server).out.endswith("Nothing differs.\n")
     assert amends("definitions", "diff", "grown", "grown@9", server=server).code == 1
+    assert amends("definitions", "diff", "grown", str(second), server=server).out.splitlines() == [
+        f"grown@2 → {second}",
+        "Nothing differs.",
+    ]
+    of_file = amends("definitions", "diff", str(first), "grown", "-o", "json", server=server)
+    assert of_file.json == found
+
+
+def test_files_are_compared_without_an_orchestrator(tmp_path: Path) -> None:
+    here, there, wrong = (tmp_path / name for name in ("here.yaml", "there.yaml", "wrong.yaml"))
+    step = "{id: charge, participant: payment, action: charge, compensation: {}}"
+    here.write_text(f"name: grown\nsteps:\n  - {step}\n", encoding="utf-8")
+    there.write_text(f"name: grown\ndeadline: 60s\nsteps:\n  - {step}\n", encoding="utf-8")
+    wrong.write_text("name: grown\nsteps: []\n", encoding="utf-8")
+    compared = in_process("definitions", "diff", str(here), str(there))
+    assert compared.out.splitlines() == [f"{here} → {there}", "+ deadline: 60s"]
+    refused = in_process("definitions", "diff", str(here), str(wrong))
+    assert (refused.code, "steps: A saga needs at least one step." in refused.err) == (2, True)
 
 
 def box(rect: ElementTree.Element) -> tuple[float, float, float, float]:

@@ -16,6 +16,7 @@ from amends_server.cli.output import print_json, print_line, print_message, prin
 if TYPE_CHECKING:
     from amends.v1 import definition_pb2
     from amends_server.cli.layers import Layers
+    from amends_server.engine.definition import Definition
 
 DefinitionFile = Annotated[
     Path,
@@ -23,6 +24,14 @@ DefinitionFile = Annotated[
 ]
 Reference = Annotated[
     str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
+]
+
+
+ReferenceOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEFINITION|FILE", help="A registered one, or a file: .yaml, .yml or .json.", show_default=False
+    ),
 ]
 
 
@@ -160,23 +169,26 @@ def show(
 
 
 def diff(
-    before: Reference,
-    after: Reference,
+    before: ReferenceOrFile,
+    after: ReferenceOrFile,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
 ) -> None:
-    """Show what differs between two definitions, step by step and field by field."""
+    """Show what differs between two definitions, step by step and field by field.
+
+    A file is compared as it would be registered.
+    """
 
     async def compared() -> None:
         from amends_server.cli.differences import differences, lines_of
 
-        old, new = [await _fetch(each, server, namespace) for each in (before, after)]
+        old, new = [await _look_up(each, server, namespace) for each in (before, after)]
         found = list(differences(old, new))
         if form is Form.JSON:
             print_json([each.as_json for each in found])
             return
-        print_line(f"{old.name}@{old.version} → {new.name}@{new.version}")
+        print_line(f"{_title(old, before)} → {_title(new, after)}")
         for line in lines_of(found):
             print_line(line)
         if not found:
@@ -186,12 +198,7 @@ def diff(
 
 
 def graph(
-    definition: Annotated[
-        str,
-        typer.Argument(
-            metavar="DEFINITION|FILE", help="A registered one, or a file: .yaml, .yml or .json.", show_default=False
-        ),
-    ],
+    definition: ReferenceOrFile,
     form: Annotated[
         Picture, typer.Option("--format", "-o", help="svg stands alone; mermaid is for documents.")
     ] = Picture.TEXT,
@@ -201,11 +208,10 @@ def graph(
     """Draw the order of the steps, to stdout. A file is drawn without asking the orchestrator."""
 
     async def drawn() -> None:
-        from amends_server.cli.files import read_definition
+        from amends_server.cli.layers import make_layers
 
-        is_file = definition.endswith((".yaml", ".yml", ".json"))
-        message = read_definition(Path(definition)) if is_file else await _fetch(definition, server, namespace)
-        for line in _draw(_layers(message, definition), form).splitlines():
+        message = await _look_up(definition, server, namespace)
+        for line in _draw(make_layers(_sound(message, definition), message.version), form).splitlines():
             print_line(line)
 
     run(drawn(), server)
@@ -237,26 +243,39 @@ def remove(
     run(removed(), server)
 
 
-async def _fetch(reference: str, server: str, namespace: str) -> definition_pb2.Definition:
+async def _look_up(name: str, server: str, namespace: str) -> definition_pb2.Definition:
+    """Return a registered definition, or one in a file as it would be registered."""
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
+    from amends_server.cli.files import read_definition
     from amends_server.cli.references import read_reference
+    from amends_server.convert.definition import definition_to_wire
 
-    request = pb.GetDefinitionRequest(namespace=namespace, definition=read_reference(reference))
+    if _is_file(name):
+        return definition_to_wire(_sound(read_definition(Path(name)), name))
+    request = pb.GetDefinitionRequest(namespace=namespace, definition=read_reference(name))
     async with connected(server, namespace) as connection:
         return (await connection.once(connection.orchestrator.GetDefinition, request)).definition
 
 
-def _layers(message: definition_pb2.Definition, name: str) -> Layers:
-    from amends_server.cli.layers import make_layers
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml", ".json"))
+
+
+def _title(definition: definition_pb2.Definition, name: str) -> str:
+    return name if _is_file(name) else f"{definition.name}@{definition.version}"
+
+
+def _sound(message: definition_pb2.Definition, name: str) -> Definition:
+    """Return a definition that could be registered, as far as the participants allow it."""
     from amends_server.convert.definition import diagnose
     from amends_server.engine.problem import Severity
 
     definition, problems = diagnose(message)
     wrong = [f"{each.field}: {each.message}" for each in problems if each.severity is Severity.ERROR]
     if wrong:
-        raise usage_error("\n".join([*wrong, f"{name} cannot be drawn before this is mended."]))
-    return make_layers(definition, message.version)
+        raise usage_error("\n".join([*wrong, f"{name} cannot be registered: mend it first."]))
+    return definition
 
 
 def _draw(layers: Layers, form: Picture) -> str:
