@@ -21,6 +21,7 @@ from tests.acceptance.harness import (
     definition,
     in_progress,
     refusal_of,
+    rule,
     step,
     succeed,
 )
@@ -82,6 +83,23 @@ async def test_f52_work_that_is_refused_turns_the_saga_back(world: World) -> Non
     await complete(world, "two", REFUSAL)
     assert (await world.settled("s")).status is SagaStatus.COMPENSATED
     assert world.ledger.names() == ["one", "two", "undo one"]
+
+
+async def test_f52_a_refusal_that_is_brought_twice_says_nothing_of_the_work_of_the_next_attempt(world: World) -> None:
+    """I4: else the saga would be COMPENSATED, and what the second attempt is at work on would stay."""
+    world.worker.on("two", in_progress(), in_progress())
+    await world.start(definition("again", "one", step("two", attempts=3, on_error=[rule("retry", "NO")])))
+    await world.until("s", EventKind.STEP_DEFERRED, "two")
+    first = token_of(world, "two")
+    for _ in range(2):  # the next attempt may be in flight meanwhile: whoever repeats it need not wait for that one
+        await complete(world, "two", REFUSAL, token=first)
+    async for event in world.client.saga(None, "s").watch():
+        if event.kind == EventKind.STEP_DEFERRED and event.message.step_deferred.attempt == 2:
+            break
+    assert (await complete(world, "two", REFUSAL, token=first)).status == saga_pb2.SAGA_STATUS_RUNNING
+    await world.client.saga(None, "s").cancel("the customer has left")
+    assert (await world.settled("s")).status is SagaStatus.COMPENSATED
+    assert world.ledger.names() == ["one", "two", "two", "undo two", "undo one"]
 
 
 async def test_f52_a_token_cannot_be_guessed_or_taken_from_another_saga(world: World) -> None:

@@ -6,6 +6,7 @@ AMENDS_EXAMPLES multiplies the number of examples; AMENDS_SHRINK=0 leaves a fail
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from amends_server.engine import history
-from amends_server.engine.definition import Definition, digest
+from amends_server.engine.definition import Definition, ErrorRule, OnError, digest
 from amends_server.engine.graph import build_graph
 from amends_server.engine.state import SagaStatus
 from amends_server.engine.validation import check
@@ -38,10 +39,10 @@ def examples(count: int) -> settings:
     )
 
 
-def run(definition: Definition, tape: bytes) -> World:
+def run(definition: Definition, tape: bytes, *, slow: bool = False) -> World:
     log: list[str] = []
     try:
-        world = World(build_graph(definition, digest(definition)), tape, log)
+        world = World(build_graph(definition, digest(definition)), tape, log, slow=slow)
         world.run()
     finally:
         note("\n".join(log))
@@ -66,6 +67,15 @@ def test_no_world_breaks_an_invariant_when_histories_must_be_short(definition: D
             patch.setattr(history, limit, 2)
         world = run(definition, tape)
     assert len(world.journal) <= 12 + 40 * len(definition.steps)
+
+
+@pytest.mark.timeout(SHRINKING_S_MAX)
+@examples(300)
+@given(sound_definitions(), TAPES)
+def test_no_world_of_long_work_breaks_an_invariant(definition: Definition, tape: bytes) -> None:
+    """What is refused is tried again, the answers get lost, and each word is said again, long after."""
+    again = (ErrorRule(codes=(), when=None, then=OnError.RETRY, output_template=None),)
+    run(replace(definition, steps=tuple(replace(step, on_error=again) for step in definition.steps)), tape, slow=True)
 
 
 @pytest.mark.timeout(SHRINKING_S_MAX)

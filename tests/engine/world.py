@@ -31,7 +31,7 @@ from amends_server.engine.commands import (
 )
 from amends_server.engine.decide import decide, start
 from amends_server.engine.due import due
-from amends_server.engine.events import Cancelled, Event, Resolution, SagaCompensated, SagaCompleted
+from amends_server.engine.events import Cancelled, Event, Resolution, SagaCompensated, SagaCompleted, StepGivenUp
 from amends_server.engine.evolve import evolve, fold
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Json
@@ -90,13 +90,12 @@ class Ledger:
         """End the work, or tell how it ended."""
         entry = self.entries[step]
         entry.working = False
-        if entry.tombstone or entry.refusal_stored:
-            return Refused(NO, stored=True)
-        if entry.effects:
+        if entry.effects and not entry.tombstone and not entry.refusal_stored:
             return Succeeded(Json('{"n":1}'))
-        if choice in (1, 2):
-            entry.refusal_stored = choice == 1
-            return Refused(NO, entry.refusal_stored)
+        if choice in (1, 2) or entry.tombstone or entry.refusal_stored:
+            entry.refusal_stored = entry.refusal_stored or choice == 1
+            entry.attempts.clear()  # what comes after it is another work, and has a token of its own
+            return Refused(NO, stored=entry.refusal_stored or entry.tombstone)
         entry.effects += 1
         return Succeeded(Json('{"n":1}'))
 
@@ -120,16 +119,20 @@ class Call:
 
 
 class World:
-    """Drives one saga, and checks each decision against the journal and its observer."""
+    """Drives one saga, and checks each decision against the journal and its observer.
 
-    def __init__(self, graph: Graph, numbers: bytes, log: list[str]) -> None:
-        self.graph, self.tape, self.log = graph, Tape(numbers), log
+    `slow`: participants are mostly at work, and say later how it ended.
+    """
+
+    def __init__(self, graph: Graph, numbers: bytes, log: list[str], *, slow: bool = False) -> None:
+        self.graph, self.tape, self.log, self.slow = graph, Tape(numbers), log, slow
         self.ledger = Ledger()
         self.observer = Observer(graph)
         self.endings = Endings(graph)
         self.journal: list[Event] = []
         self.late: list[Call] = []
         self.replies: list[Settle] = []
+        self.words: list[Complete] = []
         self.cancelled = False
         self.now = START
         begin = replace(started(graph), start_time=START + 9 if self.tape.choose(16) == 15 else None)
@@ -147,6 +150,9 @@ class World:
             raise AssertionError(f"I39: not at rest after {TURNS_MAX} turns: {self.state!r}")
         while self.late:
             self._land_late()
+        for step, entry in self.ledger.entries.items():
+            if entry.working:
+                self.ledger.finish(step, 0)
         self._check_end()
 
     def _turn(self) -> None:
@@ -164,6 +170,7 @@ class World:
             self._resolve,
             self._complete,
             self._complete,
+            self._repeat_word,
             lambda: self._operate(Fail("test", "op")),
         )
         turns[self.tape.choose(len(turns))]()
@@ -184,6 +191,8 @@ class World:
             self._resolve()
         elif self.state.paused and not self.tape:
             self._decide(Resume("test", "op"))
+        elif self.words and self.tape.choose(4) == 3:
+            self._repeat_word()
         elif not self.state.final:
             self._complete()
 
@@ -195,18 +204,32 @@ class World:
         waiting = [step for step in working if self.observer.steps[step].waits] or working
         if waiting:
             step = waiting[self.tape.choose(len(waiting))]
-            tokens = sorted(self.ledger.entries[step].attempts)
-            kind = max(0, self.tape.choose(8) - 4)
+            tokens = sorted(self.ledger.entries[step].attempts, reverse=True)
+            kind = (0, 2, 2, 0, 0, 1, 2, 3)[self.tape.choose(8)] if self.slow else max(0, self.tape.choose(8) - 4)
             verdict = self.ledger.finish(step, kind) if kind < 3 else Unknown(TIMEOUT)
             command = Complete(step, tokens[self.tape.choose(len(tokens))], verdict)
             before = self.state
-            if self._operate(command) and kind == 0:
-                self._operate(command)  # a repetition changes nothing more than that it was too late again
             waited_for = before.step(step).action.takes_word
+            if self._operate(command) and waited_for and not self._gave_up(step, before):
+                self.words.append(command)
             assert waited_for or _without_marks(self.state) == _without_marks(before), f"{command} changed something"
+
+    def _gave_up(self, step: str, before: State) -> bool:
+        """Tell whether the last decision ended a step without a verdict: then it may be said what it was."""
+        return any(isinstance(event, StepGivenUp) and event.step == step for event in self.journal[before.sequence :])
+
+    def _repeat_word(self) -> None:
+        """Somebody who has not got the answer says again what was taken; that is never said of anything else."""
+        words = [word for word in self.words if self.observer.steps[word.step].waits] or self.words
+        if words:
+            command, before = words[self.tape.choose(len(words))], self.state
+            self._operate(command)
+            assert _without_marks(self.state) == _without_marks(before), f"{command} changed something again"
 
     def _answer(self, call: Call) -> None:
         kind = max(0, self.tape.choose(18) - 8)
+        if self.slow and kind == 0 and not call.compensation and self.tape:
+            kind = 8 + self.tape.choose(2)
         if kind < 3:  # 0 the smooth way, 1 refused and stored, 2 refused by this attempt
             self._settle(call, self._land(call, kind))
         elif kind == 3:  # done, and the reply is lost for now
@@ -235,7 +258,9 @@ class World:
     def _land_late(self) -> None:
         if self.late:
             call = self.late.pop(self.tape.choose(len(self.late)))
-            verdict = self._land(call, self.tape.choose(3))
+            choice = self.tape.choose(3)
+            at_work = call.step in self.ledger.entries and self.ledger.entries[call.step].working
+            verdict = self._land(call, 0 if at_work else choice)  # what is at work for another attempt goes on
             self.log.append(f"{call} lands late: {verdict}")
             self.replies.append(Settle(call.step, call.compensation, call.attempt, verdict))
 

@@ -161,6 +161,13 @@ MUTANTS = (
         WORLDS,
     ),
     Mutant(
+        "a refusal that is brought twice refuses the work of the next attempt, too (I4)",
+        SERVER + "engine/action.py",
+        "    stale = isinstance(command.verdict, Refused) and command.attempt <= step.action.heard\n",
+        "    stale = False\n",
+        "tests/engine/test_golden.py::test_history[word_repeated]",
+    ),
+    Mutant(
         "a step that has succeeded keeps the error of an attempt before",
         SERVER + "engine/context.py",
         "            return _error(state.step(step).error)\n",

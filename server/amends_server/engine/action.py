@@ -80,9 +80,10 @@ def complete(draft: Draft, command: Complete) -> None:
         return
     if draft.state.final:
         raise _too_late(command.step)
-    if step.action.active and not step.action.takes_word:
+    stale = isinstance(command.verdict, Refused) and command.attempt <= step.action.heard
+    if step.action.active and not step.action.takes_word and not stale:
         raise Rejected(CALL_IN_FLIGHT, f"A call of step `{command.step}` is in flight or due: wait for its outcome.")
-    if not step.action.takes_word or command.attempt > step.action.attempts:
+    if stale or not step.action.takes_word or command.attempt > step.action.attempts:
         draft.add_late(command.step, command.attempt, False, late_reply(command) or LateReply.UNKNOWN)
         if not draft.events:
             raise _too_late(command.step)
@@ -122,17 +123,21 @@ def late_reply(command: Settle | Complete) -> LateReply | None:
 
 
 def _is_repeated(step: StepState, command: Complete) -> bool:
-    """Tell whether the step stands as this outcome would have it stand."""
-    if step.action.active or command.attempt > step.action.attempts:
+    """Tell whether the step stands as this outcome would have it stand, or has gone on from there."""
+    call = step.action
+    if command.attempt > call.attempts:
         return False
+    heard = command.attempt <= call.heard
     match command.verdict:
         case Succeeded(output):
-            refused = step.status is StepStatus.FAILED and step.output is not None
-            return (step.status is StepStatus.SUCCEEDED or refused) and step.output == output
+            refused = heard and call.heard_error is None and step.output is not None
+            succeeded = step.status is StepStatus.SUCCEEDED
+            return (succeeded or refused) and step.output == output
         case Refused(error):
-            return step.status in (StepStatus.FAILED, StepStatus.SKIPPED) and step.action.error == error
+            ended = not call.active and step.status in (StepStatus.FAILED, StepStatus.SKIPPED)
+            return (heard and call.heard_error == error) or (ended and call.error == error)
         case Unknown():
-            return False
+            return command.attempt <= call.broken
         case _:
             assert_never(command.verdict)
 

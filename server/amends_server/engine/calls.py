@@ -43,7 +43,24 @@ def settle(
 def schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
     _assert_awaited(call, event)
     waiting = call.waiting and call.open  # a question that is lost leaves the work as it was
-    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error)
+    broken = call.attempts if call.waiting and not call.open else call.broken
+    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error, broken=broken)
+
+
+def hear(call: CallState, error: Error | None) -> CallState:
+    """Note that no attempt made so far can be refused any more."""
+    return replace(call, heard=call.attempts, heard_error=error)
+
+
+def refuse(call: CallState, event: StepRefused | StepRetryScheduled, unproven: int) -> CallState:
+    """End an attempt, or work in progress, that was refused.
+
+    If an attempt before may have had its effect, and no work was said to be in progress, its token is good still: what
+    it says is then no repetition.
+    """
+    refused = settle(call, event, event.error) if isinstance(event, StepRefused) else schedule(call, event)
+    refused = replace(refused, waiting=False)
+    return hear(refused, event.error) if call.waiting or unproven == 0 else refused
 
 
 def defer(call: CallState, event: StepDeferred) -> CallState:

@@ -307,7 +307,8 @@ class Draft:
         self.add(SagaTurnedBack(self.now, cause))
         for node, step in zip(self.state.graph.nodes, self.state.steps, strict=True):
             if step.action.rests:
-                self.add(StepGivenUp(self.now, node.step.id, step.action.attempts, step.action.error or TURNED_BACK))
+                error = None if step.action.waiting else step.action.error
+                self.add(StepGivenUp(self.now, node.step.id, step.action.attempts, error or TURNED_BACK))
 
     def _meet_deadline(self) -> None:
         deadline, state = self.state.started.deadline, self.state

@@ -34,7 +34,9 @@ skips it.
 A participant that is at work (the step is WAITING) may be asked again under the same key. Such a question is an
 attempt like any other, so that one that is lost counts. Its answer speaks for itself and for the work: "in progress"
 again takes the question back (− 1), and "refused" takes back both (− 2). Whoever holds a token of the call may bring
-the outcome instead, while no question is open: then it speaks for the work alone.
+the outcome instead, while no question is open: then it speaks for the work alone. What was refused is over with all
+its tokens: one that says "refused" once more, because its bearer never got the answer, says nothing of the work that
+the next attempt has begun.
 
 A step whose condition is false is SKIPPED, and so is one whose business error a rule has handled by going on: both are
 done without an effect. A rule goes on only where nothing is unproven; else the step has failed as without a rule.
@@ -216,17 +218,20 @@ def _evolve_action(step: StepState, event: ActionEvent) -> StepState:
             )
         case StepRefused():
             called = event.attempt > 0
+            unproven = 0 if event.stored else step.unproven - (call.at_stake if called else 0)
             return replace(
                 step,
                 status=StepStatus.FAILED,
-                action=calls.settle(call, event, event.error) if called else calls.fail_uncalled(call, event),
-                unproven=0 if event.stored else step.unproven - (call.at_stake if called else 0),
+                action=calls.refuse(call, event, unproven) if called else calls.fail_uncalled(call, event),
+                unproven=unproven,
                 error=event.error,
                 related_services=event.related_services,
             )
         case StepRetryScheduled() if event.refused:
-            again = replace(calls.schedule(call, event), waiting=False)
-            return replace(step, status=StepStatus.RUNNING, action=again, unproven=step.unproven - call.at_stake)
+            unproven = step.unproven - call.at_stake
+            return replace(
+                step, status=StepStatus.RUNNING, action=calls.refuse(call, event, unproven), unproven=unproven
+            )
         case StepRetryScheduled():
             status = step.status if call.open else StepStatus.RUNNING
             return replace(step, status=status, action=calls.schedule(call, event))
@@ -249,7 +254,7 @@ def _evolve_step(step: StepState, event: StepEvent) -> StepState:
             return replace(
                 step,
                 status=StepStatus.FAILED,
-                action=calls.settle(call, event, event.error),
+                action=calls.hear(calls.settle(call, event, event.error), None),
                 output=event.output,
                 error=event.error,
                 related_services=event.related_services,

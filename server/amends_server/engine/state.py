@@ -70,6 +70,9 @@ class CallState:
     the call its attempts anew, and at `forgiven_time` its step's time, or because the participant was at work, or
     because they were withdrawn unsent. `open`: the last one has no outcome yet. `due_time`: when the next one is to be
     sent. `waiting`: the participant has said that it is at work; further attempts only ask for the outcome.
+
+    `heard`: attempts up to this one were refused, with `heard_error`, or their output was. A token of theirs that says
+    "refused" says it again, and not of the work that the next attempt has begun. `broken`: likewise, broken off.
     """
 
     attempts: int = 0
@@ -81,6 +84,9 @@ class CallState:
     error: Error | None = None
     start_time: Time | None = None
     end_time: Time | None = None
+    heard: int = 0
+    heard_error: Error | None = None
+    broken: int = 0
 
     @property
     def active(self) -> bool:
