@@ -98,15 +98,15 @@ steps:
 def test_check_without_an_orchestrator_leaves_out_the_participants_only(tmp_path: Path) -> None:
     file = tmp_path / "spare.json"
     file.write_text(json.dumps(SPARE), encoding="utf-8")
-    checked = in_process("definitions", "check", str(file))
+    checked = amends("definitions", "check", str(file))
     assert (checked.code, checked.err) == (0, "")
     assert checked.out.startswith("warning: No orchestrator answers at 127.0.0.1:1, so participants")
     assert "after 3 attempts turns back, undoes go" in checked.out
-    told = in_process("definitions", "check", str(file), "-o", "json").json
+    told = amends("definitions", "check", str(file), "-o", "json").json
     assert [each["code"] for each in told["diagnostics"]] == ["PARTICIPANTS_UNCHECKED"]
     assert [each["failedStep"] for each in told["plans"]] == ["go"]
     file.write_text(json.dumps(SPARE | {"deadline": "-1s"}), encoding="utf-8")
-    wrong = in_process("definitions", "check", str(file))
+    wrong = amends("definitions", "check", str(file))
     assert (wrong.code, "error: deadline: " in wrong.out, "No orchestrator" in wrong.out) == (1, True, False)
 
 

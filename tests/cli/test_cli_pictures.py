@@ -133,9 +133,9 @@ def test_files_are_compared_without_an_orchestrator(tmp_path: Path) -> None:
     here.write_text(f"name: grown\nsteps:\n  - {step}\n", encoding="utf-8")
     there.write_text(f"name: grown\ndeadline: 60s\nsteps:\n  - {step}\n", encoding="utf-8")
     wrong.write_text("name: grown\nsteps: []\n", encoding="utf-8")
-    compared = in_process("definitions", "diff", str(here), str(there))
+    compared = amends("definitions", "diff", str(here), str(there))
     assert compared.out.splitlines() == [f"{here} → {there}", "+ deadline: 60s"]
-    refused = in_process("definitions", "diff", str(here), str(wrong))
+    refused = amends("definitions", "diff", str(here), str(wrong))
     assert (refused.code, "steps: A saga needs at least one step." in refused.err) == (2, True)
 
 
