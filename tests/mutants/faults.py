@@ -168,6 +168,13 @@ MUTANTS = (
         "tests/engine/test_golden.py::test_history[word_repeated]",
     ),
     Mutant(
+        "work in progress that is refused counts for no attempt",
+        SERVER + "engine/calls.py",
+        "        forgiven=call.attempts - call.counted(refused=refused),\n",
+        "",
+        "tests/engine/test_golden.py::test_history[work_refused_counts]",
+    ),
+    Mutant(
         "a step that has succeeded keeps the error of an attempt before",
         SERVER + "engine/context.py",
         "            return _error(state.step(step).error)\n",

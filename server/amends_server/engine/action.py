@@ -168,11 +168,11 @@ def _settle_refusal(draft: Draft, node: Node, attempt: int, verdict: Refused) ->
     step = draft.state.steps[node.index]
     proof = verdict.stored or step.unproven == step.action.at_stake
     if rule is OnError.RETRY and not verdict.stored:
-        due_time = _next_attempt(draft, node)
+        due_time = _next_attempt(draft, node, refused=True)
         if due_time is not None:
             draft.add(StepRetryScheduled(draft.now, node.step.id, attempt, verdict.error, due_time, refused=True))
             return
-        verdict = replace(verdict, error=_last_error(draft, node, verdict.error))
+        verdict = replace(verdict, error=_last_error(draft, node, verdict.error, refused=True))
     if node.step.kind is Kind.PIVOT and not proof:  # an earlier attempt may have had its effect, so it stays unknown
         draft.add(StepGivenUp(draft.now, node.step.id, attempt, verdict.error))
         return
@@ -228,9 +228,9 @@ def settle_unknown(draft: Draft, node: Node, attempt: int, verdict: Unknown, *, 
     _give_up(draft, node, _last_error(draft, node, verdict.error) if verdict.again else verdict.error)
 
 
-def _last_error(draft: Draft, node: Node, error: Error) -> Error:
+def _last_error(draft: Draft, node: Node, error: Error, *, refused: bool = False) -> Error:
     """Return the error that a step ends with, which says so if its policy would have allowed another attempt."""
-    ended = _would_go_on(draft, node) and is_full(draft.state)
+    ended = _would_go_on(draft, node, refused=refused) and is_full(draft.state)
     return full_error(draft.state, error) if ended else error
 
 
@@ -239,19 +239,20 @@ def _give_up(draft: Draft, node: Node, error: Error) -> None:
     draft.failed(node, error)
 
 
-def _would_go_on(draft: Draft, node: Node) -> bool:
+def _would_go_on(draft: Draft, node: Node, *, refused: bool) -> bool:
     """Tell whether the step's policy allows another attempt."""
     call = draft.state.steps[node.index].action
-    return not draft.state.going_back and node.retry.allows(call.attempts - call.forgiven)
+    return not draft.state.going_back and node.retry.allows(call.counted(refused=refused))
 
 
-def _next_attempt(draft: Draft, node: Node, *, at_once: bool = False) -> Time | None:
+def _next_attempt(draft: Draft, node: Node, *, at_once: bool = False, refused: bool = False) -> Time | None:
     """Return when the next attempt is due by the step's policy; None if there is none."""
     call, started = draft.state.steps[node.index].action, draft.state.started
-    if not _would_go_on(draft, node) or is_full(draft.state):
+    if not _would_go_on(draft, node, refused=refused) or is_full(draft.state):
         return None
     key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
-    due_time = draft.now if at_once else draft.now + retry_delay_us(node.retry, key, call, draft.now)
+    delay_us = 0 if at_once else retry_delay_us(node.retry, key, call, draft.now, call.counted(refused=refused))
+    due_time = draft.now + delay_us
     deadline = step_deadline(node, call)
     return due_time if deadline is None or due_time < deadline else None
 

@@ -43,8 +43,16 @@ def settle(
 def schedule(call: CallState, event: StepRetryScheduled | CompensationRetryScheduled) -> CallState:
     _assert_awaited(call, event)
     waiting = call.waiting and call.open  # a question that is lost leaves the work as it was
-    broken = call.attempts if call.waiting and not call.open else call.broken
-    return replace(call, open=False, due_time=event.due_time, waiting=waiting, error=event.error, broken=broken)
+    refused = isinstance(event, StepRetryScheduled) and event.refused
+    return replace(
+        call,
+        open=False,
+        due_time=event.due_time,
+        waiting=waiting,
+        forgiven=call.attempts - call.counted(refused=refused),
+        error=event.error,
+        broken=call.attempts if call.takes_word and not refused else call.broken,
+    )
 
 
 def hear(call: CallState, error: Error | None) -> CallState:
@@ -65,7 +73,8 @@ def refuse(call: CallState, event: StepRefused | StepRetryScheduled, unproven: i
 
 def defer(call: CallState, event: StepDeferred) -> CallState:
     _assert_awaited(call, event)
-    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts)
+    worked = call.worked if call.waiting else call.attempts - call.forgiven
+    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts, worked=worked)
 
 
 def give_up(call: CallState, event: StepGivenUp) -> CallState:

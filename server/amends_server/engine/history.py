@@ -57,10 +57,10 @@ def full_error(state: State, last: Error) -> Error:
     return Error("HISTORY_FULL", message, last.participant, last.data)
 
 
-def retry_delay_us(retry: Retry, key: str, call: CallState, now: Time) -> int:
-    """Return the time from the end of a call's attempt to the next one by its policy."""
+def retry_delay_us(retry: Retry, key: str, call: CallState, now: Time, counted: int) -> int:
+    """Return the time from the end of a call's attempt to the next one by its policy, for which so many count."""
     least_us = _least_pause_us(call, now) if retry.attempts_max == ENDLESS else 0
-    return retry.delay_us(key, call.attempts, call.attempts - call.forgiven, least_us)
+    return retry.delay_us(key, call.attempts, counted, least_us)
 
 
 def poll_delay_us(interval_us: int, call: CallState, now: Time) -> int:

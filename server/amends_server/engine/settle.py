@@ -78,7 +78,7 @@ def _settle_compensation_unknown(draft: Draft, node: Node, verdict: Unknown, due
 def _delay_us(draft: Draft, node: Node) -> int:
     call, started = draft.state.steps[node.index].compensation, draft.state.started
     key = call_key(started.namespace, started.saga_id, node.step.id, compensation=True)
-    return retry_delay_us(node.compensation_retry, key, call, draft.now)
+    return retry_delay_us(node.compensation_retry, key, call, draft.now, call.attempts - call.forgiven)
 
 
 def recover(draft: Draft) -> None:

@@ -67,9 +67,10 @@ class CallState:
     """The attempts of an action or a compensation.
 
     `attempts` counts those dispatched; `forgiven` of them do not count for the retry policy, because an operator gave
-    the call its attempts anew, and at `forgiven_time` its step's time, or because the participant was at work, or
-    because they were withdrawn unsent. `open`: the last one has no outcome yet. `due_time`: when the next one is to be
-    sent. `waiting`: the participant has said that it is at work; further attempts only ask for the outcome.
+    the call its attempts anew, and at `forgiven_time` its step's time, or because they were withdrawn unsent, or
+    because the participant was at work. `open`: the last one has no outcome yet. `due_time`: when the next one is to be
+    sent. `waiting`: the participant has said that it is at work; further attempts only ask for the outcome. `worked`:
+    how many counted when it said so first, and count again once its work has ended.
 
     `heard`: attempts up to this one were refused, with `heard_error`, or their output was. A token of theirs that says
     "refused" says it again, and not of the work that the next attempt has begun. `broken`: likewise, broken off.
@@ -84,6 +85,7 @@ class CallState:
     error: Error | None = None
     start_time: Time | None = None
     end_time: Time | None = None
+    worked: int = 0
     heard: int = 0
     heard_error: Error | None = None
     broken: int = 0
@@ -102,6 +104,14 @@ class CallState:
     def takes_word(self) -> bool:
         """True while the outcome may be brought by whoever holds a token."""
         return self.waiting and not self.open
+
+    def counted(self, *, refused: bool) -> int:
+        """How many attempts count for the retry policy once this one, or this work, has ended without success.
+
+        A question that got no answer has not ended the work; the questions about it count as long as it goes on.
+        """
+        ended = self.waiting and (refused or not self.open)
+        return self.worked if ended else self.attempts - self.forgiven
 
     @property
     def at_stake(self) -> int:

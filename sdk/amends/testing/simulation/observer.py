@@ -54,6 +54,8 @@ class Seen:
 
     unproven: set[int] = field(default_factory=set[int])
     attempts: int = 0
+    counted: int = 0  # those that the retry policy allows; questions about work in progress are counted anew each time
+    asked: int = 0
     undo_attempts: int = 0
     open: bool = False
     undo_open: bool = False
@@ -161,6 +163,9 @@ class Observer:
         seen.attempts, seen.open, seen.due, seen.delayed = event.attempt, True, None, False
         seen.first_time = event.time if seen.first_time is None else seen.first_time
         seen.unproven.add(event.attempt)
+        seen.counted, seen.asked = (seen.counted + 1, 0) if seen.work is None else (seen.counted, seen.asked + 1)
+        made = seen.counted if seen.work is None else seen.asked
+        assert node.retry.allows(made - 1), f"I39: {event!r} beyond the attempts that its policy allows"
 
     def _see_outcome(self, seen: Seen, event: StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp) -> None:
         called = not isinstance(event, StepRefused) or event.attempt > 0
@@ -194,6 +199,7 @@ class Observer:
             assert event.attempt == seen.attempts, f"{event!r} of another attempt"
             seen.open, seen.due = False, event.time
             seen.unproven.discard(event.attempt)
+            seen.counted, seen.asked = seen.counted - (seen.work is None), seen.asked - (seen.work is not None)
 
     def _see_not_run(self, seen: Seen, event: StepSkipped | StepDelayed) -> None:
         assert self.back is None, f"I3: {event!r} after {self.back!r}"
@@ -218,7 +224,7 @@ class Observer:
                     seen.work = event.attempt
                 else:
                     seen.unproven.discard(event.attempt)
-                seen.open, seen.due = False, event.due_time
+                seen.open, seen.due, seen.asked = False, event.due_time, 0
             case StepOutputRefused():
                 assert seen.open or seen.waits, f"{event!r} of an attempt that is not open"
                 seen.open, seen.due, seen.work, seen.failed = False, None, None, True
@@ -343,7 +349,7 @@ class Observer:
             seen.undo_due = time if seen.undo_due is not None else None
             blocked = self.back is None and seen.failed and not (seen.done or seen.skipped)
             if blocked:
-                seen.first_time = time
+                seen.first_time, seen.counted = time, 0
             if seen.due is not None or seen.waits or blocked:
                 seen.due, seen.failed = time, False
 
