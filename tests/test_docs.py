@@ -115,6 +115,14 @@ def test_no_code_is_explained_that_does_not_exist() -> None:
     assert {code for code in explained - statuses if f'"{code}"' not in sources} == set()
 
 
+def test_each_metric_is_explained() -> None:
+    source = (SERVER / "metrics.py").read_text(encoding="utf-8")
+    made = re.findall(r'(Gauge|Counter)MetricFamily\(\s*"(\w+)"', source)
+    assert len(made) > 3
+    names = {name + ("_total" if kind == "Counter" else "") for kind, name in made}
+    assert names == set(rows("docs/metrics.md"))
+
+
 def test_each_setting_is_explained() -> None:
     explained = rows("docs/configuration.md")
     assert set(Settings.model_fields) == set(explained)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
 from amends_server.transport.links import Transport
 
 if TYPE_CHECKING:
+    from amends_server.metrics import Metrics, Readings
     from amends_server.store.postgres.store import PostgresStore
 
 HEALTH_INTERVAL_S = 5.0
@@ -85,6 +86,7 @@ class Server:
             options=_server_options(settings.payload_bytes_max),
         )
         self.address = ""
+        self._metrics: Metrics | None = None
 
     async def start(self) -> None:
         """Listen, and go on with what the last process left."""
@@ -96,12 +98,31 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         self.address = _bind(self._grpc, self._settings.listen)
+        if self._settings.metrics:
+            self._metrics = _serve_metrics(self._settings.metrics, self._read)
         await self._grpc.start()
         self._keeping = asyncio.create_task(self._keep(), name="server")
         reached_at = self._settings.advertise or _reachable(self.address)
         await self._ownership.start(reached_at, self._parts.take_over, self._parts.settle)
         await self._say_ready(True)
-        log.info("listening", address=self.address, store=without_password(self._settings.store))
+        shown = {"metrics": self.metrics_address} if self._metrics is not None else {}
+        log.info("listening", address=self.address, store=without_password(self._settings.store), **shown)
+
+    @property
+    def metrics_address(self) -> str:
+        """Where figures are served, empty if they are not."""
+        return str(self._metrics.address) if self._metrics is not None else ""
+
+    def _read(self) -> Readings:
+        from amends_server.metrics import Readings
+
+        return Readings(
+            partitions_owned=self._parts.owned,
+            partitions_gained=self._parts.gained,
+            sagas_active=self._parts.runner.active_count,
+            sagas_taken_over=self._parts.taken_over,
+            calls_forwarded=dict(self._peers.forwarded),
+        )
 
     async def broken(self) -> None:
         """Return never, unless a loop that keeps sagas going has failed: then raise what it raised."""
@@ -125,6 +146,8 @@ class Server:
         await self._parts.close()
         await self._ownership.stop()
         await self._peers.close()
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         log.info("stopped")
 
     async def _watch_health(self) -> None:
@@ -193,6 +216,23 @@ def _make_postgres_store(settings: Settings) -> PostgresStore:
             "A PostgreSQL store needs asyncpg, which is not installed: pip install amends[postgres]."
         ) from None
     return PostgresStore(settings.store, settings.lease_s)
+
+
+def _serve_metrics(listen: str, read: Callable[[], Readings]) -> Metrics:
+    try:
+        from amends_server.metrics import Metrics
+    except ModuleNotFoundError as missing:
+        if missing.name != "prometheus_client":
+            raise
+        raise StartError(
+            "The setting metrics needs prometheus-client, which is not installed: pip install amends[metrics]."
+        ) from None
+    try:
+        return Metrics(parse_address(listen, port_min=0), read)
+    except OSError as error:
+        raise StartError(
+            f"Figures cannot be served at {listen}: {error.strerror}. Choose another address in the setting metrics."
+        ) from error
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     advertise: str = ""
     """Where other orchestrators on the same database reach this one, as HOST:PORT; where it listens by default."""
 
+    metrics: str = ""
+    """Where to serve figures for Prometheus, as HOST:PORT; nowhere by default. Needs `amends[metrics]`."""
+
     store: str = Field(default_factory=lambda: default_store())
     """Where sagas are kept: `sqlite:///PATH`, four slashes for an absolute path; `postgresql://USER@HOST/DATABASE`; or
     `memory:`, which forgets them."""
@@ -154,6 +157,11 @@ class Settings(BaseSettings):
     @classmethod
     def _check_listen(cls, value: str) -> str:
         return str(parse_address(value, port_min=0))
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, value: str) -> str:
+        return value and str(parse_address(value, port_min=0))
 
     @field_validator("advertise")
     @classmethod

@@ -45,6 +45,8 @@ class Keeper:
         self._gained: asyncio.Queue[Collection[int] | None] = asyncio.Queue()
         self._runner = runner
         self._clock = clock
+        self.found = 0
+        """Unfinished sagas in partitions that were gained."""
 
     def gain(self, partitions: Collection[int] | None) -> None:
         """Have the sagas of these partitions recovered, None for all: nobody else runs them any more."""
@@ -74,7 +76,9 @@ class Keeper:
         after: SagaKey | None = None
         unread: list[SagaKey] = []
         while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS, gained)):
-            unread += await self._wake_all([row.key for row in page if not self._runner.runs(row.key)])
+            keys = [row.key for row in page if not self._runner.runs(row.key)]
+            self.found += len(keys)
+            unread += await self._wake_all(keys)
             after = page[-1].key
         while unread:
             await asyncio.sleep(RETRY_INTERVAL_S)

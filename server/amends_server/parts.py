@@ -59,6 +59,7 @@ class Parts:
         catalogue, self._hub, self._journal = Catalogue(store, payload_bytes_max), Hub(), Journal(store)
         reader, tokens = Reader(store, catalogue), Tokens(secret)
         self._ownership = ownership
+        self.gained = 0
         self._transport = transport(lambda call, verdict: self._late.take(call, verdict))
         self.participants = Participants(
             store=store, transport=self._transport, clock=clock, fixed=fixed, allows=allows
@@ -96,6 +97,17 @@ class Parts:
             payload_bytes_max=payload_bytes_max,
         )
 
+    @property
+    def owned(self) -> int:
+        """How many partitions are owned; a store that has one owner is one."""
+        partitions = self._ownership.partitions
+        return 1 if partitions is None else len(partitions)
+
+    @property
+    def taken_over(self) -> int:
+        """Unfinished sagas that were found in partitions that were gained."""
+        return self._keeper.found
+
     async def open(self) -> None:
         """Read what is registered, and be ready to write."""
         await self.participants.open()
@@ -103,6 +115,7 @@ class Parts:
 
     def take_over(self, gained: Collection[int] | None) -> None:
         """Run the sagas of the partitions that were gained, None for all there are, and of those lost none."""
+        self.gained += 1 if gained is None else len(gained)
         self.runner.adapt()
         if gained is None or gained:
             self._keeper.gain(gained)

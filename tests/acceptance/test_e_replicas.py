@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, 
 from amends.v1 import operator_pb2, orchestrator_pb2
 from tests.acceptance.harness import Gate, Process, ScriptedParticipant, Wire, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
+from tests.server.test_metrics import read as read_figures
 
 THREE = definition("three", "one", "two", "three")
 SAGAS = 40
@@ -24,7 +26,7 @@ WAIT_S = 30
 async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[tuple[World, list[Process], list[Client]]]:
     """Two orchestrators that share a database evenly, and a client of each; the world is that of the first."""
     url = database.new_url()
-    servers = [Process(url), Process(url)]
+    servers = [Process(url), Process(url, metrics="127.0.0.1:0")]
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World.opened(tmp_path, servers[0]))
         await world.client.register(THREE)
@@ -36,6 +38,12 @@ async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[tuple[Wo
         await servers[0].logged("partitions", '"owned": 32')
         await servers[1].logged("partitions", '"owned": 32')
         yield world, servers, [world.client, other]
+
+
+async def figures(server: Process) -> dict[str, float]:
+    """What the orchestrator counts."""
+    listening = next(json.loads(line) for line in server.log if '"listening"' in line)
+    return await asyncio.to_thread(read_figures, listening["metrics"])
 
 
 async def test_e46_both_run_sagas_and_every_action_is_done_once(
@@ -72,6 +80,8 @@ async def test_e46_a_dead_owners_sagas_are_taken_over(
     replicas: tuple[World, list[Process], list[Client]],
 ) -> None:
     world, servers, clients = replicas
+    before = await figures(servers[1])
+    assert before["amends_partitions_owned"] == 32
     gates = [Gate() for _ in range(6)]
     sagas = []
     for gate in gates:
@@ -85,6 +95,10 @@ async def test_e46_a_dead_owners_sagas_are_taken_over(
     async with asyncio.timeout(WAIT_S):
         views = await asyncio.gather(*(clients[1].saga(None, saga.id).wait() for saga in [*sagas, *done]))
     assert {view.status for view in views} == {SagaStatus.COMPLETED}
+    after = await figures(servers[1])
+    assert after["amends_partitions_owned"] == 64
+    assert after["amends_partitions_gained_total"] >= 64
+    assert after["amends_sagas_taken_over_total"] > before["amends_sagas_taken_over_total"]
     for saga in [*sagas, *done]:
         assert [world.ledger.effects_ever(saga.id, step) for step in ("one", "two", "three")] == [1, 1, 1]
 
@@ -120,6 +134,8 @@ async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(
             assert (await clients[1].start(THREE.name, None, id=id)).id == id
             await other.CancelSaga(orchestrator_pb2.CancelSagaRequest(saga_id=id, reason="changed my mind"))
     gate.release()
+    shown = await figures(servers[1])
+    assert 0 < shown['amends_calls_forwarded_total{method="CancelSaga",outcome="answered"}'] < len(ids)
     async with asyncio.timeout(WAIT_S):
         views = [await clients[0].saga(None, id).wait() for id in ids]
     assert {view.status for view in views} == {SagaStatus.COMPENSATED}

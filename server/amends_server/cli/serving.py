@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "Each setting can be given as AMENDS_… in the environment, or in the TOML file: listen, store, participants, "
-    "participant_allow, payload_bytes_max, drain_s, lease_s, advertise, reflection, log_level, log_format. An argument "
-    "goes before the environment, and that before the file.\n\n"
+    "participant_allow, payload_bytes_max, drain_s, lease_s, advertise, metrics, reflection, log_level, log_format. An "
+    "argument goes before the environment, and that before the file.\n\n"
     "Exit codes: 0 stopped by a signal; 1 it could not start or go on; 2 wrong usage or settings."
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,9 @@ class Peers(grpc.aio.ServerInterceptor):
         self._ownership = ownership
         self._options = options
         self._callers = Callers(secret)
+        self.forwarded: Counter[tuple[str, str]] = Counter()
+        """Calls that were passed on, by the name of the method and what came back: answered, refused or lost."""
+
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -170,19 +174,25 @@ class Peers(grpc.aio.ServerInterceptor):
             address = self._ownership.address_of(key)
             try:
                 if address:
-                    return await self._ask_at(address, method, key, request, said)
+                    answer = await self._ask_at(address, method, key, request, said)
+                    self._count(method, "answered")
+                    return answer
             except _Moved:
                 continue
             except _NotThere:
                 pass  # it comes back, or somebody takes its sagas over
             except grpc.aio.AioRpcError as error:
                 status = _said(error)
+                self._count(method, "lost" if status is None else "refused")
                 if not _again(method, error, status):
                     raise _refusal(key, error, status) from error
             if loop.time() > end:
                 raise NotOwned(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
         return None
+
+    def _count(self, method: str, outcome: str) -> None:
+        self.forwarded[method.rpartition("/")[2], outcome] += 1
 
     async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata) -> bytes:
         """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
