@@ -237,3 +237,12 @@ def same(one: JsonValue, other: JsonValue) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return one == other and math.copysign(1, one) == math.copysign(1, other)
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "taken"),
+    [("12345678901234567890.12", "1.2345678901234567e+19"), ("1.10", "1.1"), ("9" * 30, "9" * 30)],
+)
+def test_whole_payloads_keep_every_digit_and_numbers_taken_out_what_a_double_has(number: str, taken: str) -> None:
+    assert fill('"${input}"', Json(f'{{"a":{number}}}')) == Json(f'{{"a":{number}}}')
+    assert fill('{"x":"${input.a}"}', Json(f'{{"a":{number}}}')) == Json(f'{{"x":{taken}}}')

@@ -9,6 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from amends_server.engine.expressions import compile_expression
+from amends_server.engine.jsonvalue import TemplateError
+
+PAIRS_MAX = 10_000
+"""Of steps that are compared before anything runs: far more than branches have, and some tenths of a second."""
+
 _QUOTED = r"""[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
 _SYMBOL = re.compile(rf"{_QUOTED}|\w+|&&|\|\||.", re.DOTALL)
 _NAMES = re.compile(rf"{_QUOTED}|\w+|[.\[\]]", re.DOTALL)
@@ -29,6 +35,40 @@ class Needs:
     def exclude(self, others: Needs) -> bool:
         """Tell whether what one step needs to run is what keeps the other from running."""
         return any(each <= others.parts for each in self.denied) or any(each <= self.parts for each in others.denied)
+
+
+class Exclusions:
+    """Which steps of a definition never run together, by their conditions. Of many pairs, the rest may."""
+
+    __slots__ = ("_conditions", "_left", "_needs")
+
+    def __init__(self, conditions: list[str | None]) -> None:
+        self._conditions = conditions
+        self._needs: dict[int, Needs | None] = {}
+        self._left = PAIRS_MAX
+
+    def between(self, one: int, other: int) -> bool:
+        """Tell whether two steps never run together; so nothing is said of conditions that have yet to be mended."""
+        if self._conditions[one] is None or self._conditions[other] is None:
+            return False
+        self._left -= 1
+        if self._left < 0:
+            return False
+        a, b = self._needs_of(one), self._needs_of(other)
+        return a is None or b is None or a.exclude(b)
+
+    def _needs_of(self, index: int) -> Needs | None:
+        if index not in self._needs:
+            condition = self._conditions[index]
+            self._needs[index] = needs_of(condition) if _is_sound(condition) else None
+        return self._needs[index]
+
+
+def _is_sound(condition: str | None) -> bool:
+    try:
+        return condition is None or bool(compile_expression(condition))
+    except TemplateError:
+        return False
 
 
 def needs_of(condition: str | None) -> Needs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
+from amends_server.engine.branches import Exclusions
 from amends_server.engine.dataflow import check_dataflow
 from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.graph import ancestors, order_without_cycles, topological_order
@@ -154,18 +155,29 @@ def _check_order(definition: Definition) -> Iterator[Problem]:
 
 
 def _check_kinds(definition: Definition, known: list[int]) -> Iterator[Problem]:
-    """From a pivot or retriable step on there is no way back, so all that may turn the saga back must come before."""
+    """From a pivot or retriable step on there is no way back, so all that may turn the saga back must come before.
+
+    What runs only where the step itself does not, in another branch, is in nobody's way.
+    """
     steps = definition.steps
+    apart = Exclusions([step.when for step in steps])
     needed = sum(1 << i for i, step in enumerate(steps) if step.kind is not Kind.RETRIABLE)
     for i, step in enumerate(steps):
         missing = 0 if step.kind is Kind.COMPENSATABLE else needed & ~known[i] & ~(1 << i)
-        if missing:
-            other = (missing & -missing).bit_length() - 1
+        other = next((j for j in _bits(missing) if not apart.between(i, j)), None)
+        if other is not None:
             message = (
                 f"`{step.id}` is {step.kind.value}, so from there on the saga cannot turn back;"
-                f" the {steps[other].kind.value} step `{steps[other].id}` must come before it, or be retriable."
+                f" the {steps[other].kind.value} step `{steps[other].id}` must come before it, be retriable, or"
+                " stand in a branch that excludes it."
             )
             yield error(f"steps[{other}].kind", "NO_WAY_BACK", message)
+
+
+def _bits(number: int) -> Iterator[int]:
+    while number:
+        yield (number & -number).bit_length() - 1
+        number &= number - 1
 
 
 def _find_cycle(before: list[tuple[int, ...]]) -> list[int]:
