@@ -185,6 +185,8 @@ def resolutions(state: State, step_id: str) -> frozenset[Resolution]:
         return frozenset()
     if node.step.kind is Kind.RETRIABLE:
         return frozenset({Resolution.SKIPPED, Resolution.SUCCEEDED})
+    if node.step.owes_compensation and not step.action.attempts:  # its input was never made, and the undoing needs it
+        return frozenset({Resolution.SKIPPED, Resolution.COMPENSATED})
     return frozenset(Resolution)
 
 
