@@ -123,6 +123,16 @@ CASES: dict[str, tuple[Definition, str, str]] = {
         "steps[1].compensation.template",
         "OUTPUT_MAY_BE_MISSING",
     ),
+    "output of the step itself, in its compensation": (
+        define(replace(A, compensation=replace(UNDO, template='{"n":"${steps.a.output.n}"}')), B),
+        "steps[0].compensation.template",
+        "ARGUMENTS_MAY_BE_MISSING",
+    ),
+    "output of the step itself, in an expression of its compensation, under its condition": (
+        define(replace(A, when="input.x > 1", compensation=replace(UNDO, template='"${steps.a.output.n + 1}"')), B),
+        "steps[0].compensation.template",
+        "ARGUMENTS_MAY_BE_MISSING",
+    ),
     "output of a step that may be skipped, in a rule": (
         define(
             replace(A, when="input.x == 1"),

@@ -58,7 +58,7 @@ def print_repairs(saga: saga_pb2.Saga, kinds: Kinds, options: Sequence[str], con
     view = SagaView.of(saga)
     if view.stuck is not None:
         console.print("It needs an operator:")
-        for line in _repairs(view.id, view.stuck, kinds.get(saga.definition_digest, {}), options):
+        for line in _repairs(view, view.stuck, kinds.get(saga.definition_digest, {}), options):
             console.print(f"  {line}", markup=False, soft_wrap=True)
         console.print(LOOK_FIRST)
 
@@ -73,23 +73,30 @@ def options_for(server: str, namespace: str) -> list[str]:
 
 
 def _repairs(
-    saga_id: str, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
+    saga: SagaView, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
 ) -> list[str]:
     """Lines that say when to give which command."""
-    found = list(_commands(saga_id, stuck, kinds, options))
+    found = list(_commands(saga, stuck, kinds, options))
     width = max(len(when) for when, _ in found)
     return [f"{when:{width}}  {command}" for when, command in found]
 
 
 def _commands(
-    saga_id: str, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
+    saga: SagaView, stuck: StuckView, kinds: Mapping[str, definition_pb2.StepKind.ValueType], options: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield when to give a command, and the command for a shell."""
-    yield "the cause is mended", command_line(["retry", *options], saga_id)
+    if not _is_in_vain(saga, stuck):
+        yield "the cause is mended", command_line(["retry", *options], saga.id)
     for step in stuck.steps:
         for words, resolution in _resolutions(stuck, kinds.get(step)):
-            yield f"{step} {words}", command_line(["resolve", "--as", resolution, *options], saga_id, step)
-    yield "nothing helps", command_line(["fail", *options], saga_id)
+            yield f"{step} {words}", command_line(["resolve", "--as", resolution, *options], saga.id, step)
+    yield "nothing helps", command_line(["fail", *options], saga.id)
+
+
+def _is_in_vain(saga: SagaView, stuck: StuckView) -> bool:
+    """Tell whether trying again ends as it did: what the arguments are made of does not change any more."""
+    blocked = [step.compensation_error for step in saga.steps if step.id in stuck.steps]
+    return stuck.compensating and all(error is not None and error.code == "ARGUMENTS_INVALID" for error in blocked)
 
 
 def _resolutions(stuck: StuckView, kind: definition_pb2.StepKind.ValueType | None) -> Iterator[tuple[str, str]]:
@@ -130,7 +137,7 @@ def _print_saga(
         show(f"  turned back by {saga.cause}")
     for name in stuck.steps:
         show(f"  {_step(name, next((step for step in saga.steps if step.id == name), None), stuck)}")
-    for line in _repairs(saga.id, stuck, kinds, options):
+    for line in _repairs(saga, stuck, kinds, options):
         show(f"    {line}")
     show("")
 

@@ -23,6 +23,8 @@ def advise_on_outputs(definition: Definition) -> Iterator[Problem]:
         return name in silent or not reader.imply(needs[name])
 
     for i, step in enumerate(definition.steps):
+        for at, (_, text) in _of_itself(f"steps[{i}].compensation.template", step):
+            yield warning(at, "ARGUMENTS_MAY_BE_MISSING", _may_be_unknown(step.id, text))
         for at, (name, text) in _read_by(f"steps[{i}]", step):
             if may_lack(name, needs[step.id]):
                 yield warning(at, "OUTPUT_MAY_BE_MISSING", _may_be_missing(name, text))
@@ -46,8 +48,14 @@ def _read_by(at: str, step: Step) -> Iterator[tuple[str, Read]]:
         yield from _told(f"{at}.on_error[{j}].continue_with.output_template", rule.output_template, _in_template)
     arguments = step.compensation.template if step.compensation else None
     for where, read in _told(f"{at}.compensation.template", arguments, _in_template):
-        if read[0] != step.id:  # its own output lacks for other reasons
+        if read[0] != step.id:
             yield where, read
+
+
+def _of_itself(at: str, step: Step) -> Iterator[tuple[str, Read]]:
+    """Yield what a compensation reads of the output of its own action, which is there only if an answer came."""
+    arguments = step.compensation.template if step.compensation else None
+    return ((at, read) for at, read in _told(at, arguments, _in_template) if read[0] == step.id)
 
 
 def _told(at: str, text: str | None, read: Callable[[str | None], Iterator[Read]]) -> Iterator[tuple[str, Read]]:
@@ -76,6 +84,14 @@ def _in_expression(expression: Expression) -> Iterator[Read]:
     known = {variable.root for variable in outputs if not variable.rest}
     for root, *_ in {variable.root: None for variable in outputs if variable.root not in known}.items():
         yield root[1], expression.text
+
+
+def _may_be_unknown(step: str, text: str) -> str:
+    return (
+        f"`{text}` has no value if the outcome of `{step}` is unknown, as after a timeout, and then it is not undone:"
+        f" say what to take then, as in ${{steps.{step}.output == null ? … : …}}, or leave it to the participant, which"
+        " gets the input, and the output if there is one."
+    )
 
 
 def _may_be_missing(step: str, text: str) -> str:
