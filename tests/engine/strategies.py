@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -31,7 +33,17 @@ OUTPUTS = ("output", "output.n", "error")
 
 deadlines = st.none() | st.none() | st.none() | st.integers(1, 400)
 
+COUNTS = st.integers(1, STEPS_MAX)
+COINS = st.booleans()
+MOSTLY = st.sampled_from([True, True, True, False])
+FAILURES = st.sampled_from(OnCompensationFailure)
+DELAYS = st.sampled_from([None, None, None, 20])
 
+
+# A strategy that is made anew for each draw costs more than the draw: so those that depend on little are kept.
+
+
+@cache
 def templates(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str | None]:
     """Templates that read the context, earlier outputs among it; if not `sound`, some lead nowhere when filled."""
     paths = ["${input}", "${input.x}", "${saga.id}"] + [f"${{steps.{v}.{end}}}" for v in visible for end in OUTPUTS]
@@ -44,24 +56,34 @@ def templates(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str | 
 @st.composite
 def sound_definitions(draw: DrawFn) -> Definition:
     """Some compensatable steps, then perhaps a pivot, then some retriable ones, listed in any order."""
-    count = draw(st.integers(1, STEPS_MAX))
-    undoable = draw(st.integers(0, count))
-    sound = draw(st.sampled_from([True, True, True, False]))
-    has_pivot = undoable < count and draw(st.booleans())
+    count = draw(COUNTS)
+    undoable = draw(_up_to(count))
+    sound = draw(MOSTLY)
+    has_pivot = undoable < count and draw(COINS)
     steps: list[Step] = []
     for i in range(count):
         kind = Kind.COMPENSATABLE if i < undoable else Kind.PIVOT if has_pivot and i == undoable else Kind.RETRIABLE
         names = [step.id for step in steps]
         needed = names if kind is Kind.PIVOT else names[: undoable + has_pivot] if kind is Kind.RETRIABLE else []
-        after = {*needed, *(draw(st.sets(st.sampled_from(names), max_size=2)) if names else ())}
+        after = {*needed, *(draw(_two_of(tuple(names))) if names else ())}
         steps.append(draw(_step(f"s{i}", kind, tuple(sorted(after)), _ancestors(after, steps), sound=sound)))
     return Definition(
         name="property",
         steps=tuple(draw(st.permutations(steps))),
         output_template=draw(templates(tuple(step.id for step in steps), sound=sound)),
         deadline_us=draw(deadlines),
-        on_compensation_failure=draw(st.sampled_from(OnCompensationFailure)),
+        on_compensation_failure=draw(FAILURES),
     )
+
+
+@cache
+def _up_to(count: int) -> SearchStrategy[int]:
+    return st.integers(0, count)
+
+
+@cache
+def _two_of(names: tuple[str, ...]) -> SearchStrategy[set[str]]:
+    return st.sets(st.sampled_from(names), max_size=2)
 
 
 @st.composite
@@ -96,17 +118,28 @@ def _step(
         retry=draw(retries),
         deadline_us=draw(deadlines),
         when=draw(_conditions(visible, sound=sound)),
-        on_error=tuple(draw(st.lists(_rules(visible, sound=sound), max_size=2))),
-        requires=draw(st.sampled_from([(), (), (), ("input.x",), *([] if sound else [("input.x", "input.missing")])])),
-        output_schema=draw(st.sampled_from([None, None, '{"required":["n"]}', *([] if sound else [MISSING])])),
-        delay_us=draw(st.sampled_from([None, None, None, 20])),
+        on_error=tuple(draw(_rules(visible, sound=sound))),
+        requires=draw(_requirements(sound=sound)),
+        output_schema=draw(_schemas(sound=sound)),
+        delay_us=draw(DELAYS),
     )
+
+
+@cache
+def _requirements(*, sound: bool) -> SearchStrategy[tuple[str, ...]]:
+    return st.sampled_from([(), (), (), ("input.x",), *([] if sound else [("input.x", "input.missing")])])
+
+
+@cache
+def _schemas(*, sound: bool) -> SearchStrategy[str | None]:
+    return st.sampled_from([None, None, '{"required":["n"]}', *([] if sound else [MISSING])])
 
 
 MISSING = '{"required":["missing"]}'
 FALSE = "input.x > 1"
 
 
+@cache
 def _conditions(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str | None]:
     """Conditions that are mostly true; a step that is skipped may leave others without what they need."""
     texts = ["input.x == 1", "saga.id != ''", *(f"steps.{v}.error == null" for v in visible)]
@@ -114,12 +147,13 @@ def _conditions(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[str 
     return st.none() | st.none() | st.none() | st.sampled_from(texts)
 
 
-def _rules(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[ErrorRule]:
+@cache
+def _rules(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[list[ErrorRule]]:
     then = st.sampled_from(OnError)
     outputs = st.sampled_from(
         [None, '"${error.code}"', '{"n":"${input.x + 1}"}', *([] if sound else ['"${error.no}"'])]
     )
-    return st.builds(
+    rule = st.builds(
         lambda codes, when, then, output: ErrorRule(
             codes=codes, when=when, then=then, output_template=output if then is OnError.CONTINUE else None
         ),
@@ -128,8 +162,10 @@ def _rules(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[ErrorRule
         then,
         outputs,
     )
+    return st.lists(rule, max_size=2)
 
 
+@cache
 def _compensations(visible: tuple[str, ...], *, sound: bool) -> SearchStrategy[Compensation]:
     needed = st.builds(Compensation, template=templates(visible, sound=sound), retry=retries)
     return needed | needed | needed | st.just(Compensation(not_needed=True))
