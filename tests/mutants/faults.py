@@ -156,8 +156,8 @@ MUTANTS = (
     Mutant(
         "a refusal speaks for the attempts before it (I17)",
         SERVER + "engine/evolve.py",
-        "                unproven=0 if event.stored else step.unproven - (call.at_stake if called else 0),\n",
-        "                unproven=0,\n",
+        "            unproven = 0 if event.stored else step.unproven - (call.at_stake if called else 0)\n",
+        "            unproven = 0\n",
         WORLDS,
     ),
     Mutant(
