@@ -232,6 +232,13 @@ MUTANTS = (
         WORLDS,
     ),
     Mutant(
+        "two pivots may run in one saga, whatever their conditions (I7)",
+        SERVER + "engine/branches.py",
+        "        return a is None or b is None or a.exclude(b)\n",
+        "        return a is None or b is None or a != b\n",
+        "tests/engine/test_validation.py::test_a_finding_has_a_code_and_names_its_field",
+    ),
+    Mutant(
         "a cancel is accepted past the pivot (I7, I21)",
         SERVER + "engine/decide.py",
         '    if state.committed:\n        raise Rejected("PIVOT_DISPATCHED"',
