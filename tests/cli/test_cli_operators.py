@@ -233,3 +233,14 @@ def test_replicas_shows_the_one_of_a_file(server: str) -> None:
     assert replica["address"] == server
     assert partition["replicaId"] == replica["replicaId"]
     assert "Nobody owns" not in shown.out
+
+
+def test_several_addresses_are_asked_until_one_answers(server: str) -> None:
+    for both in (f"127.0.0.1:1,{server}", f"{server}, 127.0.0.1:1"):
+        assert amends("participants", "list", server=both).code == 0
+        assert amends("pause", "nobody", "--reason", "look", server=both).code == 1
+    probed = amends("health", server=f"127.0.0.1:1,{server}")
+    assert (probed.code, "one orchestrator at a time" in probed.err) == (2, True)
+    assert amends("participants", "list", server=f"{server},").code == 2
+    gone = amends("participants", "list", server="127.0.0.1:1,127.0.0.1:2")
+    assert (gone.code, "No orchestrator answers at 127.0.0.1:1,127.0.0.1:2" in gone.err) == (3, True)
