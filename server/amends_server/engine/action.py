@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from amends_server.engine.calls import resume
 from amends_server.engine.commands import (
     Command,
     Complete,
@@ -253,15 +254,21 @@ def _next_attempt(draft: Draft, node: Node, *, at_once: bool = False, refused: b
     key = call_key(started.namespace, started.saga_id, node.step.id, compensation=False)
     delay_us = 0 if at_once else retry_delay_us(node.retry, key, call, draft.now, call.counted(refused=refused))
     due_time = draft.now + delay_us
-    deadline = step_deadline(node, call)
+    deadline = _deadline(draft, node)
     return due_time if deadline is None or due_time < deadline else None
+
+
+def _deadline(draft: Draft, node: Node) -> Time | None:
+    """Return when all attempts of an action must be over, if a pause ended now."""
+    call, pause_time = draft.state.steps[node.index].action, draft.state.pause_time
+    return step_deadline(node, call if pause_time is None else resume(call, pause_time, draft.now))
 
 
 def _settle_not_sent(draft: Draft, node: Node, verdict: NotSent) -> None:
     """Have the attempt made later, unless the saga turned back or the step's deadline passed while it waited."""
     call = draft.state.steps[node.index].action
     draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error))
-    deadline = step_deadline(node, call)
+    deadline = _deadline(draft, node)
     if draft.state.going_back or (deadline is not None and deadline <= draft.now):
         _give_up(draft, node, verdict.error)
     elif is_full(draft.state):

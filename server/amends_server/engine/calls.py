@@ -95,5 +95,13 @@ def _assert_awaited(call: CallState, event: ActionEvent | StepDeferred | StepOut
     )
 
 
+def resume(call: CallState, pause_time: Time, time: Time) -> CallState:
+    """Give a call that goes on the time back in which its saga was paused: nobody could have tried it then."""
+    since = call.forgiven_time or call.start_time
+    if since is None or not call.active:
+        return call
+    return replace(call, forgiven_time=since + time - max(since, pause_time))
+
+
 def forgive(call: CallState, time: Time) -> CallState:
     return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None)

@@ -158,9 +158,9 @@ def _evolve_saga(state: State, event: SagaEvent) -> State:
         case SagaRetried():
             return _go_on(_retry(state, event.time))
         case SagaPaused():
-            return replace(state, paused=True)
+            return replace(state, paused=True, pause_time=event.time)
         case SagaResumed():
-            return replace(state, paused=False)
+            return replace(_resume(state, event.time), paused=False, pause_time=None)
         case SagaCompleted():
             assert state.undone == 0, "completed with steps undone"
             assert not state.going_back, "completed on the way back"
@@ -325,6 +325,16 @@ def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:
             # An operator's word is enough to go on; what is unproven stays so: a compensation is owed, a pivot commits.
             # What was tried again has failed so far; of work in progress there is no verdict yet, and so no error.
             return replace(step, status=StepStatus.SKIPPED, error=error)
+
+
+def _resume(state: State, time: Time) -> State:
+    assert state.pause_time is not None, "resumed without a pause"
+    if state.active == 0:
+        return state
+    pause_time = state.pause_time
+    return replace(
+        state, steps=tuple(replace(step, action=calls.resume(step.action, pause_time, time)) for step in state.steps)
+    )
 
 
 def _retry(state: State, time: Time) -> State:

@@ -68,9 +68,10 @@ class CallState:
 
     `attempts` counts those dispatched; `forgiven` of them do not count for the retry policy, because an operator gave
     the call its attempts anew, and at `forgiven_time` its step's time, or because they were withdrawn unsent, or
-    because the participant was at work. `open`: the last one has no outcome yet. `due_time`: when the next one is to be
-    sent. `waiting`: the participant has said that it is at work; further attempts only ask for the outcome. `worked`:
-    how many counted when it said so first, and count again once its work has ended.
+    because the participant was at work. A pause moves that time on by as long as it took. `open`: the last one has no
+    outcome yet. `due_time`: when the next one is to be sent. `waiting`: the participant has said that it is at work;
+    further attempts only ask for the outcome. `worked`: how many counted when it said so first, and count again once
+    its work has ended.
 
     `heard`: attempts up to this one were refused, with `heard_error`, or their output was. A token of theirs that says
     "refused" says it again, and not of the work that the next attempt has begun. `broken`: likewise, broken off.
@@ -194,6 +195,7 @@ class State:
     active: int = 0
     timed: int = 0
     paused: bool = False
+    pause_time: Time | None = None
     cause: Cause | None = None
     stuck: StuckState | None = None
     stuck_count: int = 0

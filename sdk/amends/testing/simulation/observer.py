@@ -91,6 +91,7 @@ class Observer:
         self.back: SagaTurnedBack | None = None
         self.end: SagaCompleted | SagaCompensated | SagaFailed | None = None
         self.paused = False
+        self.pause_time = 0
         self.stuck = False
         self.deadline: Time | None = None
         self.start_time: Time | None = None
@@ -188,6 +189,8 @@ class Observer:
                 seen.unproven -= spoken_for if event.refused else set()
             case StepGivenUp():
                 seen.failed = True
+                limit = self._limit(event.step) if event.error.code == "DEADLINE_EXCEEDED" else None
+                assert limit is None or event.time >= limit, f"I22: {event!r} before {limit}"
 
     def _see_withdrawal(self, seen: Seen, event: AttemptWithdrawn) -> None:
         if event.compensation:
@@ -321,9 +324,12 @@ class Observer:
             case SagaRetried():
                 self._see_retry(event.time)
             case SagaPaused():
-                self.paused = True
+                self.paused, self.pause_time = True, event.time
             case SagaResumed():
                 self.paused = False
+                for seen in self.steps.values():
+                    if seen.first_time is not None and (seen.open or seen.due is not None or seen.waits):
+                        seen.first_time += event.time - max(self.pause_time, seen.first_time)
             case SagaCompleted():
                 assert self.back is None, f"I21: {event!r} after {self.back!r}"
                 assert all(s.done or s.skipped for s in self.steps.values()), f"I1: {event!r} with steps not done"
