@@ -1,7 +1,8 @@
 """Golden histories as text: a definition, then each command with the events that it leads to and the state after it.
 
 # What the history shows.
-saga deadline=500                         one line, with start=TIME on_failure=continue output=TEMPLATE
+saga deadline=500                         one line, with start=TIME on_failure=continue output=TEMPLATE, and
+                                          events_max=COUNT for the way forward, the way back, and repairs alike
 step a                                    more: kind, after=a,b attempts interval deadline input undo undo_attempts
                                           when=EXPRESSION requires=PATH,PATH output_schema=SCHEMA delay=TIME
                                           on_error=CODE|CODE[EXPRESSION]:compensate|continue|retry:TEMPLATE;…
@@ -16,6 +17,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
+
+from amends_server.engine import history as limits
 from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import (
     Cancel,
@@ -57,6 +61,7 @@ from amends_server.engine.state import State
 from tests.engine.build import NO, START, TIMEOUT, graph_of, started
 
 INTERVAL_US = 100
+EACH_STEP = ("EVENTS_PER_STEP_MAX", "ROOM_BACK_PER_STEP")
 UNSENT = Error("NOT_SENT", "Not sent.")
 CALL = re.compile(r"(?P<kind>[AC])\((?P<step>\w+)\)(?:#(?P<attempt>\d+))? (?P<verb>\w+)(?: (?P<more>.*))?")
 RULE = re.compile(r"(?P<codes>[\w|*]+)(?:\[(?P<when>.*)\])?:(?P<then>\w+)(?::(?P<output>.*))?")
@@ -71,7 +76,11 @@ def replay(text: str) -> str:
     commands = [line for line in kept if line.startswith("> ")]
     definition = [line for line in head if not line.startswith("#")]
     saga = next((_settings(line.split()[1:]) for line in definition if line.startswith("saga")), {})
-    shown = _replay(parse_definition(definition), commands, _number(saga, "start"))
+    with pytest.MonkeyPatch.context() as patch:
+        if (most := _number(saga, "events_max")) is not None:
+            for limit in (*EACH_STEP, "EVENTS_MAX", "ROOM_BACK", "ROOM_REPAIRS"):
+                patch.setattr(limits, limit, 0 if limit in EACH_STEP else most)
+        shown = list(_replay(parse_definition(definition), commands, _number(saga, "start")))
     return "\n".join([*head, "", *shown]) + "\n"
 
 
