@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from typer.testing import CliRunner
 
@@ -47,7 +48,8 @@ def amends(*arguments: str, server: str = NOBODY, stdin: str = "", **env: str) -
     """Run a command inside of this process, as `script` does in one of its own: that takes most of a second."""
     runner = CliRunner(env=dict.fromkeys(FOREIGN) | {"AMENDS_SERVER": server, "COLUMNS": "200"} | env)
     invoke = partial(runner.invoke, app, arguments, input=stdin, prog_name="amends")
-    done = copy_context().run(invoke)  # a process would forget what a command sets
+    with patch.dict(os.environ):  # a process would forget what a command sets, there and in its context
+        done = copy_context().run(invoke)
     if not isinstance(done.exception, SystemExit | None):
         raise done.exception
     return Ended(done.exit_code, done.stdout, done.stderr)
