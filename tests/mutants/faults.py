@@ -158,7 +158,7 @@ MUTANTS = (
         SERVER + "engine/evolve.py",
         "            unproven = 0 if event.stored else step.unproven - (call.at_stake if called else 0)\n",
         "            unproven = 0\n",
-        WORLDS,
+        "tests/engine/test_golden.py::test_history[refused_after_unknown]",
     ),
     Mutant(
         "a refusal that is brought twice refuses the work of the next attempt, too (I4)",
