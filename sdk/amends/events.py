@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     SAGA_RETRIED = "saga_retried"
     SAGA_PAUSED = "saga_paused"
     SAGA_RESUMED = "saga_resumed"
+    SAGA_RESTORED = "saga_restored"
     SAGA_COMPLETED = "saga_completed"
     SAGA_COMPENSATED = "saga_compensated"
     SAGA_FAILED = "saga_failed"

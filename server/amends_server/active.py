@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from amends_server.codec import encode
-from amends_server.engine.commands import Settle, Verdict
+from amends_server.engine.commands import Recover, Settle, Verdict
 from amends_server.engine.decide import Decision
 from amends_server.engine.due import OwedCall, is_open, next_time, owed_calls
 from amends_server.engine.graph import Graph
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
 from amends_server.engine.state import State
+from amends_server.store.incarnation import incarnation_of
 from amends_server.store.protocol import Append, Birth, Head, SagaKey
 from amends_server.tokens import Tokens
 from amends_server.transport.requests import Origin
@@ -140,6 +141,10 @@ class ActiveSaga:
         waiting, self._followers = self._followers, []
         for _, follower in waiting:
             follower(error)
+
+    def recovery(self, last_epoch: int) -> Recover:
+        """Return the command that begins where the last owner, of that epoch, has ended."""
+        return Recover(restored=incarnation_of(last_epoch) != incarnation_of(self.origin.epoch))
 
     def settle(self, owed: OwedCall, verdict: Verdict) -> Settle:
         """Return the command that records how a call of this saga ended."""

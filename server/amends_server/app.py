@@ -190,6 +190,21 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
         yield server
 
 
+async def begin_incarnation(settings: Settings) -> int:
+    """Note that the store was restored from a backup, and return the epoch from which it goes on.
+
+    :raises StartError: if the store cannot be had.
+    """
+    store = make_store(settings)
+    try:
+        await store.open()
+        return await store.begin_incarnation(SystemClock().now())
+    except (StoreLocked, Unavailable) as error:
+        raise StartError(str(error)) from error
+    finally:
+        await store.close()
+
+
 async def _refuse_unreadable(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     await abort(context, RequestUnreadable())
 

@@ -22,7 +22,7 @@ from amends_server.clock import Clock
 from amends_server.config import KEEP_CROWDED_S, KEEP_S
 from amends_server.domain import Domain
 from amends_server.engine.action import raise_if_late
-from amends_server.engine.commands import Command, NotSent, Recover, Rejected, Settle, Verdict, Wake
+from amends_server.engine.commands import Command, NotSent, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.due import CallOrder, OwedCall, dispatched, order_call, owed_calls
 from amends_server.engine.events import SagaStarted
@@ -338,7 +338,7 @@ class Runner:
         saga.durable = state
         lost = row.head.epoch != epoch and not state.final
         if lost:
-            self._guard(saga, self._decide, saga, Recover())
+            self._guard(saga, self._decide, saga, saga.recovery(row.head.epoch))
         else:
             self._guard(saga, self._send, saga, state, owed_calls(state))
         return saga
@@ -389,7 +389,7 @@ class Runner:
         self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
         if epoch != saga.origin.epoch:  # nothing of ours was recorded yet: what is open was sent by the last owner
-            self._guard(saga, self._decide, saga, Recover())
+            self._guard(saga, self._decide, saga, saga.recovery(epoch))
         else:
             self._guard(saga, self._go_on, saga, state, unrecorded)
 

@@ -33,6 +33,12 @@ class Endings:
         self._errors: dict[str, Error] = {}
         self._tried: dict[str, Error] = {}  # those of attempts that are made again
 
+    def forget(self, steps: list[str]) -> None:
+        """Take it that these begin again."""
+        for step in steps:
+            self._errors.pop(step, None)
+            self._tried.pop(step, None)
+
     def see(self, event: Event) -> None:
         """Take one more event, and assert that it follows from how the steps before ended."""
         match event:

@@ -175,6 +175,8 @@ def parse_command(words: str, state: State) -> Command:
             return Wake()
         case ["recover"]:
             return Recover()
+        case ["restored"]:
+            return Recover(restored=True)
         case ["cancel"]:
             return Cancel(*BY_OPERATOR)
         case ["pause"]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import SagaStatus
+from amends_server.store.incarnation import EPOCHS, incarnation_of
+from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import (
     AlreadyExists,
     Append,
@@ -195,6 +198,17 @@ async def test_i25_the_epoch_only_grows_also_when_opened_again(store: Store) -> 
     await store.close()
     await store.open()
     assert (await store.own()).epoch_of(key()) == 3
+
+
+async def test_i25_an_incarnation_is_above_all_epochs_that_a_backup_may_not_know(store: Store) -> None:
+    second = await store.begin_incarnation(NOW)
+    assert incarnation_of(second) == NOW // SECOND_US
+    assert await store.begin_incarnation(NOW) == second + EPOCHS  # the clock stood still
+    later = await store.begin_incarnation(NOW + 90 * SECOND_US)
+    assert incarnation_of(later) == incarnation_of(second) + 90
+    if not isinstance(store, PostgresStore):  # where owners claim partitions, which has tests of its own
+        assert (await store.own()).epoch_of(key()) == later + 1
+        assert incarnation_of(later + 1) == incarnation_of(later)
 
 
 async def test_a_closed_store_is_unavailable_and_keeps_all(store: Store) -> None:

@@ -671,6 +671,7 @@ class Event(_message.Message):
     STEP_OUTPUT_REFUSED_FIELD_NUMBER: _builtins.int
     STEP_DELAYED_FIELD_NUMBER: _builtins.int
     ATTEMPT_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    SAGA_RESTORED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The place in the journal, from 1, without holes."""
     @_builtins.property
@@ -785,6 +786,10 @@ class Event(_message.Message):
     def attempt_withdrawn(self) -> Global___AttemptWithdrawn:
         """An attempt was not sent after all."""
 
+    @_builtins.property
+    def saga_restored(self) -> Global___SagaRestored:
+        """The store was restored from a backup, and the saga may have gone further than this journal says."""
+
     def __init__(
         self,
         *,
@@ -817,12 +822,13 @@ class Event(_message.Message):
         step_output_refused: Global___StepOutputRefused | None = ...,
         step_delayed: Global___StepDelayed | None = ...,
         attempt_withdrawn: Global___AttemptWithdrawn | None = ...,
+        saga_restored: Global___SagaRestored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_restored", b"saga_restored", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_withdrawn", b"attempt_withdrawn", "compensation_dispatched", b"compensation_dispatched", "compensation_failed", b"compensation_failed", "compensation_omitted", b"compensation_omitted", "compensation_retry_scheduled", b"compensation_retry_scheduled", "compensation_succeeded", b"compensation_succeeded", "kind", b"kind", "late_reply_recorded", b"late_reply_recorded", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_restored", b"saga_restored", "saga_resumed", b"saga_resumed", "saga_retried", b"saga_retried", "saga_started", b"saga_started", "saga_stuck", b"saga_stuck", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_deferred", b"step_deferred", "step_delayed", b"step_delayed", "step_dispatched", b"step_dispatched", "step_error_handled", b"step_error_handled", "step_given_up", b"step_given_up", "step_output_refused", b"step_output_refused", "step_refused", b"step_refused", "step_resolved", b"step_resolved", "step_retry_scheduled", b"step_retry_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded", "step_error_handled", "step_output_refused", "step_delayed", "attempt_withdrawn"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["saga_started", "step_dispatched", "step_succeeded", "step_refused", "step_retry_scheduled", "step_given_up", "step_deferred", "step_skipped", "compensation_dispatched", "compensation_succeeded", "compensation_retry_scheduled", "compensation_failed", "compensation_omitted", "step_resolved", "saga_turned_back", "saga_stuck", "saga_retried", "saga_paused", "saga_resumed", "saga_completed", "saga_compensated", "saga_failed", "late_reply_recorded", "step_error_handled", "step_output_refused", "step_delayed", "attempt_withdrawn", "saga_restored"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1559,6 +1565,25 @@ class SagaResumed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SagaResumed: _TypeAlias = SagaResumed  # noqa: Y015
+
+@_typing.final
+class SagaRestored(_message.Message):
+    """SagaRestored records that the store was restored from a backup: what happened to the saga between the backup and this
+    event is not in its journal. From now on each step that is not done counts as one that may have had its effect.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaRestored: _TypeAlias = SagaRestored  # noqa: Y015
 
 @_typing.final
 class SagaCompleted(_message.Message):

@@ -15,6 +15,7 @@ from amends_server.cli.group import Commands
 from amends_server.cli.health import health
 from amends_server.cli.migrating import migrate
 from amends_server.cli.replicas import replicas
+from amends_server.cli.restored import restored
 from amends_server.cli.serving import SETTINGS, serve
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.command(rich_help_panel="Orchestrator")(demo)
 app.command(rich_help_panel="Orchestrator")(health)
 app.command(rich_help_panel="Orchestrator", epilog=EXIT_CODES)(replicas)
 app.command(rich_help_panel="Orchestrator")(migrate)
+app.command(rich_help_panel="Orchestrator")(restored)
 app.command(rich_help_panel="Orchestrator")(bench)
 simulation.add_commands(app)
 sagas.add_commands(app)

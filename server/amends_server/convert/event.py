@@ -123,6 +123,14 @@ def _read_saga_resumed(message: pb.Event, time: Time) -> e.Event:
     return e.SagaResumed(time, message.saga_resumed.reason, message.saga_resumed.principal)
 
 
+def _write_saga_restored(to: pb.Event, _: e.SagaRestored) -> None:
+    to.saga_restored.SetInParent()
+
+
+def _read_saga_restored(_: pb.Event, time: Time) -> e.Event:
+    return e.SagaRestored(time)
+
+
 def _write_saga_completed(to: pb.Event, event: e.SagaCompleted) -> None:
     to.saga_completed.SetInParent()
     if event.output is not None:
@@ -169,6 +177,7 @@ _WRITERS: dict[type[e.Event], tuple[str, Callable[[pb.Event, Any], None]]] = STE
     e.SagaRetried: ("saga_retried", _write_saga_retried),
     e.SagaPaused: ("saga_paused", _write_saga_paused),
     e.SagaResumed: ("saga_resumed", _write_saga_resumed),
+    e.SagaRestored: ("saga_restored", _write_saga_restored),
     e.SagaCompleted: ("saga_completed", _write_saga_completed),
     e.SagaCompensated: ("saga_compensated", _write_saga_compensated),
     e.SagaFailed: ("saga_failed", _write_saga_failed),
@@ -180,6 +189,7 @@ _READERS: dict[str, Callable[[pb.Event, Time], e.Event]] = STEP_READERS | {
     "saga_retried": _read_saga_retried,
     "saga_paused": _read_saga_paused,
     "saga_resumed": _read_saga_resumed,
+    "saga_restored": _read_saga_restored,
     "saga_completed": _read_saga_completed,
     "saga_compensated": _read_saga_compensated,
     "saga_failed": _read_saga_failed,

@@ -189,7 +189,7 @@ def _handle(draft: Draft, node: Node, verdict: Refused) -> tuple[OnError, Payloa
 
     A rule that cannot be told does nothing, and the error says so.
     """
-    if not node.rules or draft.state.going_back:
+    if not node.rules or draft.state.going_back or draft.state.restored:
         return OnError.COMPENSATE, None, verdict
     try:
         rule = _find_rule(draft, node, verdict.error)

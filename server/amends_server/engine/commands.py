@@ -75,7 +75,12 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Take all open attempts for lost: the orchestrator that waited for them is gone."""
+    """Take all open attempts for lost: the orchestrator that waited for them is gone.
+
+    `restored`: and so may be a part of the journal, since the store was restored from a backup.
+    """
+
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,21 @@ def step_input(state: State, index: int) -> Payload | None:
     return state.steps[index].input
 
 
+def undone_input(state: State, index: int) -> Payload | None:
+    """Return what a step that is to be undone was called with.
+
+    Of one that a restored store knows nothing of, it is what it would have been, as far as that can be told: its
+    participant knows it, or has nothing to undo.
+    """
+    template = state.graph.nodes[index].input
+    if template is None or state.steps[index].action.attempts:
+        return step_input(state, index)
+    try:
+        return fill(template, state)
+    except TemplateError:
+        return None
+
+
 def _find(root: Root, state: State, error: Error | None) -> Payload | JsonValue:
     match root:
         case ("input",):

@@ -84,7 +84,7 @@ def decide(state: State, command: Command, now: Time, *, hold: bool = False) -> 
         case Wake():
             draft.wake()
         case Recover():
-            recover(draft)
+            recover(draft, restored=command.restored)
         case Cancel():
             _cancel(draft, command)
         case Pause():

@@ -180,6 +180,9 @@ class Draft:
                 break
             if node.index in now or not self._ready(node):
                 continue
+            if self.state.steps[node.index].action.attempts:  # begun again after a restore: it was wanted, and waited
+                now[node.index] = node
+                continue
             delayed, delay_us = self.state.steps[node.index].active, node.step.delay_us
             try:
                 skipped = self._skips(node, others=told)  # also after its delay, which may have begun untold
@@ -256,6 +259,8 @@ class Draft:
 
         :raises TooMuch: if another decision can make it.
         """
+        if self.state.steps[node.index].action.attempts:  # begun again after a restore: it is made and frozen
+            return None
         made, requires = node.input, node.requires
         try:
             missing = self._make(lambda m: missing_of(requires, self.state, m), others=others) if requires else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from amends_server.engine.context import step_input
+from amends_server.engine.context import step_input, undone_input
 from amends_server.engine.events import Cause, CompensationDispatched, Event, StepDispatched
 from amends_server.engine.graph import Graph, Node
 from amends_server.engine.key import call_key
@@ -115,7 +115,7 @@ def order_call(state: State, owed: OwedCall) -> CallOrder:
         attempt=owed.attempt,
         key=key,
         execute_key=execute_key,
-        input=step_input(state, owed.node),
+        input=undone_input(state, owed.node) if owed.compensation else step_input(state, owed.node),
         output=step.output,
         arguments=step.arguments,
         saga_input=started.input,

@@ -288,6 +288,13 @@ class SagaResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class SagaRestored:
+    """The store was restored from a backup: the saga may have gone further than the events before this one say."""
+
+    time: Time
+
+
+@dataclass(frozen=True, slots=True)
 class SagaCompleted:
     """Final: all the way forward. `output` is the template's value; None without one: the steps' outputs by id.
 
@@ -350,6 +357,7 @@ SagaEvent = (
     | SagaRetried
     | SagaPaused
     | SagaResumed
+    | SagaRestored
     | SagaCompleted
     | SagaCompensated
     | SagaFailed

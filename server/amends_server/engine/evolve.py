@@ -45,6 +45,9 @@ Going back, a step may be compensated once all steps after it are clear (nothing
 to be undone and may be passed over. The definition gives that order, not the order in which replies came. An operator's
 retry of compensations that failed follows it too.
 
+After a restore, "it is not in the journal" says nothing: a saga on its way forward begins again at its first step, and
+each step is unproven, though it may never have been dispatched. `restored` tells why, and what takes the doubt away.
+
 From the first dispatch of a pivot on, the saga cannot turn back, unless the pivot is proven to have had no effect. Its
 unknown outcome blocks both ways. Retriable steps come after all that can be undone, so the same rule covers them.
 """
@@ -72,6 +75,7 @@ from amends_server.engine.events import (
     SagaEvent,
     SagaFailed,
     SagaPaused,
+    SagaRestored,
     SagaResumed,
     SagaRetried,
     SagaStarted,
@@ -92,6 +96,7 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.graph import Graph
 from amends_server.engine.policy import Time
+from amends_server.engine.restored import absolve, doubt, later
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepState, StepStatus, StuckState
 from amends_server.engine.value import replace
 
@@ -104,7 +109,7 @@ def begin(graph: Graph, event: SagaStarted) -> State:
         status=SagaStatus.PENDING,
         sequence=1,
         update_time=event.time,
-        steps=(_PENDING_STEP,) * len(graph.nodes),
+        steps=(StepState(),) * len(graph.nodes),
         undone=len(graph.nodes),
     )
 
@@ -126,6 +131,9 @@ def evolve(state: State, event: Event) -> State:
     """Return the state after one more event. Asserts that the event can follow: anything else is a bug of ours."""
     assert not state.final, f"{event!r} after the end"
     match event:
+        case StepRefused() if event.stored and state.restored and not state.graph.node(event.step).rules:
+            refused = _evolve_action(state.step(event.step), event)
+            return absolve(_change_step(state, event.step, event.time, refused), later(state.graph, event.step))
         case StepDispatched() | StepSucceeded() | StepRefused() | StepRetryScheduled() | StepGivenUp():
             return _change_step(state, event.step, event.time, _evolve_action(state.step(event.step), event))
         case CompensationDispatched() | CompensationSucceeded() | CompensationRetryScheduled() | CompensationFailed():
@@ -136,6 +144,8 @@ def evolve(state: State, event: Event) -> State:
             return _change_step(state, event.step, event.time, replace(state.step(event.step), unproven=0))
         case StepResolved():
             resolved = _resolve(state.step(event.step), event, back=state.going_back)
+            if event.resolution is Resolution.COMPENSATED and state.restored:
+                state = absolve(state, state.graph.ends)
             return _go_on(_change_step(state, event.step, event.time, resolved))
         case AttemptWithdrawn():
             return _change_step(state, event.step, event.time, _withdraw(state.step(event.step), event))
@@ -161,6 +171,8 @@ def _evolve_saga(state: State, event: SagaEvent) -> State:
             return replace(state, paused=True, pause_time=event.time)
         case SagaResumed():
             return replace(_resume(state, event.time), paused=False, pause_time=None)
+        case SagaRestored():
+            return doubt(state, event.time)
         case SagaCompleted():
             assert state.undone == 0, "completed with steps undone"
             assert not state.going_back, "completed on the way back"
@@ -358,14 +370,15 @@ def _drop_delays(state: State) -> State:
     """Forget what was to begin later: nothing begins on the way back."""
     if not any(step.status is StepStatus.PENDING and step.active for step in state.steps):
         return state
-    steps = tuple(_PENDING_STEP if step.status is StepStatus.PENDING else step for step in state.steps)
+    steps = tuple(_drop_delay(step) if step.status is StepStatus.PENDING else step for step in state.steps)
     return state.with_steps(steps)
+
+
+def _drop_delay(step: StepState) -> StepState:
+    return replace(step, action=replace(step.action, due_time=None))
 
 
 def _go_on(state: State) -> State:
     if state.status is not SagaStatus.STUCK:
         return state
     return replace(state, status=SagaStatus.COMPENSATING if state.going_back else SagaStatus.RUNNING, stuck=None)
-
-
-_PENDING_STEP = StepState()

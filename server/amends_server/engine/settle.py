@@ -12,6 +12,7 @@ from amends_server.engine.events import (
     CompensationFailed,
     CompensationRetryScheduled,
     CompensationSucceeded,
+    SagaRestored,
 )
 from amends_server.engine.graph import Node
 from amends_server.engine.history import full_error, is_full, retry_delay_us
@@ -81,8 +82,10 @@ def _delay_us(draft: Draft, node: Node) -> int:
     return retry_delay_us(node.compensation_retry, key, call, draft.now, call.attempts - call.forgiven)
 
 
-def recover(draft: Draft) -> None:
+def recover(draft: Draft, *, restored: bool) -> None:
     """Settle attempts that were lost: they are unknown, they count, and the next one is due at once."""
+    if restored and not draft.state.final:
+        draft.add(SagaRestored(draft.now))
     for node in draft.state.graph.nodes:
         step = draft.state.steps[node.index]
         if step.action.open:

@@ -182,7 +182,8 @@ class State:
     """A saga after `sequence` events.
 
     `undone` counts the steps that are not DONE, `active` those of which something is waited for, and `timed` those to
-    which a time matters. `late` has the replies that came too late, so that each is recorded once.
+    which a time matters. `late` has the replies that came too late, so that each is recorded once. `restored`: a part
+    of its journal may have been lost.
     """
 
     graph: Graph
@@ -196,6 +197,7 @@ class State:
     timed: int = 0
     paused: bool = False
     pause_time: Time | None = None
+    restored: bool = False
     cause: Cause | None = None
     stuck: StuckState | None = None
     stuck_count: int = 0

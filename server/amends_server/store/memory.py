@@ -10,6 +10,7 @@ from typing import TypeVar
 from amends_server.engine.policy import Time
 from amends_server.engine.state import FINAL
 from amends_server.store.batch import Batch, Place
+from amends_server.store.incarnation import epoch_before_next
 from amends_server.store.leases import Sole
 from amends_server.store.listing import WHOLE, make_page
 from amends_server.store.migration import Migration
@@ -70,6 +71,10 @@ class MemoryStore:
 
     async def own(self) -> Sole:
         return Sole(await self.next_epoch())
+
+    async def begin_incarnation(self, now: Time) -> int:
+        self._epoch = epoch_before_next(self._epoch, now)
+        return self._epoch
 
     async def next_epoch(self) -> int:
         """Count up and return the epoch of the process that owns the store. It only grows."""

@@ -227,6 +227,13 @@ class Store(Protocol):
         """Return what says which sagas this process may write, and under which epochs. Epochs only grow (I25)."""
         ...
 
+    async def begin_incarnation(self, now: Time) -> int:
+        """Note that the store was restored from a backup, and return the epoch that all later ones are above.
+
+        It is also above all those that the backup has never seen. Owners of before write nothing any more.
+        """
+        ...
+
     async def secret(self) -> bytes:
         """Return random bytes that are this store's own: always the same, and not to be guessed."""
         ...

@@ -19,6 +19,7 @@ from typing import TypeVar
 from amends_server.engine.policy import Time
 from amends_server.store import registry, sagas
 from amends_server.store.connection import Connection, Work, open_reader, open_writer, snapshot, transact
+from amends_server.store.incarnation import epoch_before_next
 from amends_server.store.leases import Sole
 from amends_server.store.lock import LockFile
 from amends_server.store.migration import Migration, load_migrations
@@ -128,6 +129,9 @@ class SqliteStore:
 
     async def own(self) -> Sole:
         return Sole(await self.next_epoch())
+
+    async def begin_incarnation(self, now: Time) -> int:
+        return await self._write(partial(_begin_incarnation, now))
 
     async def next_epoch(self) -> int:
         """Count up and return the epoch of the process that owns the store. It only grows."""
@@ -254,6 +258,13 @@ class SqliteStore:
 def _count_up(name: str, db: sqlite3.Connection) -> int:
     (value,) = db.execute(sagas.SQL["count_up"], (name,)).fetchone()
     return int(value)
+
+
+def _begin_incarnation(now: Time, db: sqlite3.Connection) -> int:
+    (newest,) = db.execute(sagas.SQL["newest_epoch"]).fetchone()
+    epoch = epoch_before_next(newest, now)
+    db.execute(sagas.SQL["set_epoch"], (epoch,))
+    return epoch
 
 
 _COUNT_CHECK = partial(_count_up, "checks")

@@ -80,6 +80,9 @@ class SimulatedStore:
         self.epoch = await self._disk.next_epoch()
         return Sole(self.epoch)
 
+    async def begin_incarnation(self, now: Time) -> int:
+        return await self._disk.begin_incarnation(now)
+
     async def secret(self) -> bytes:
         return b"simulated"
 

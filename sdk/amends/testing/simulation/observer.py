@@ -5,8 +5,7 @@ Each check carries the number of its invariant in its message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from amends.testing.simulation.seen import LOST, OPERATOR, Seen
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.events import (
     AttemptWithdrawn,
@@ -23,6 +22,7 @@ from amends_server.engine.events import (
     SagaCompleted,
     SagaFailed,
     SagaPaused,
+    SagaRestored,
     SagaResumed,
     SagaRetried,
     SagaStarted,
@@ -44,43 +44,6 @@ from amends_server.engine.events import (
 from amends_server.engine.graph import Graph, ancestors
 from amends_server.engine.policy import Time
 
-OPERATOR = 0
-"""Stands among a step's unproven attempts for an effect that an operator vouched for."""
-
-
-@dataclass
-class Seen:
-    """What the journal has said of one step."""
-
-    unproven: set[int] = field(default_factory=set[int])
-    attempts: int = 0
-    counted: int = 0  # those that the retry policy allows; questions about work in progress are counted anew each time
-    asked: int = 0
-    undo_attempts: int = 0
-    open: bool = False
-    undo_open: bool = False
-    due: Time | None = None
-    undo_due: Time | None = None
-    done: bool = False
-    skipped: bool = False
-    undo_failed: bool = False
-    passed_over: bool = False
-    failed: bool = False
-    delayed: bool = False
-    work: int | None = None  # the attempt that the participant said it is at work on
-    without_effect: bool = False
-    first_time: Time | None = None
-
-    @property
-    def wants_help(self) -> bool:
-        """True if an operator may have something to say about the step."""
-        return self.failed or self.undo_failed or self.due is not None or self.undo_due is not None or self.waits
-
-    @property
-    def waits(self) -> bool:
-        """True while a participant is at work, and not being asked."""
-        return self.work is not None and not self.open
-
 
 class Observer:
     """Follows a journal and asserts that every event may stand where it stands."""
@@ -92,6 +55,7 @@ class Observer:
         self.end: SagaCompleted | SagaCompensated | SagaFailed | None = None
         self.paused = False
         self.pause_time = 0
+        self.restored = False
         self.stuck = False
         self.deadline: Time | None = None
         self.start_time: Time | None = None
@@ -170,7 +134,7 @@ class Observer:
 
     def _see_outcome(self, seen: Seen, event: StepSucceeded | StepRefused | StepRetryScheduled | StepGivenUp) -> None:
         called = not isinstance(event, StepRefused) or event.attempt > 0
-        brought = seen.waits and not isinstance(event, StepGivenUp)  # by whoever holds a token
+        brought = seen.waits  # by whoever holds a token, also of an attempt before
         assert seen.open == called or brought or isinstance(event, StepGivenUp), f"{event!r} of no open attempt"
         assert event.attempt == seen.attempts or not called or brought, f"{event!r} of another attempt"
         spoken_for = {seen.work} if brought else {event.attempt, seen.work}
@@ -183,6 +147,8 @@ class Observer:
             case StepRefused():
                 seen.failed = True
                 seen.unproven -= seen.unproven if event.stored else spoken_for
+                if self.restored and event.stored and not self.graph.node(event.step).rules:
+                    self._absolve(self._later[event.step])
             case StepRetryScheduled():
                 assert self.back is None, f"I3: {event!r} after turning back"
                 seen.due = event.due_time
@@ -290,9 +256,11 @@ class Observer:
         match event.resolution:
             case Resolution.SUCCEEDED:
                 assert self.back is None, f"{event!r} on the way back"
-                seen.done = True
+                seen.done = seen.by_operator = True
                 seen.unproven.add(OPERATOR)
             case Resolution.COMPENSATED:
+                if self.restored:
+                    self._absolve(list(self.steps))
                 seen.unproven.clear()
                 seen.undo_failed = False
             case Resolution.SKIPPED if self.back:
@@ -330,6 +298,8 @@ class Observer:
                 for seen in self.steps.values():
                     if seen.first_time is not None and (seen.open or seen.due is not None or seen.waits):
                         seen.first_time += event.time - max(self.pause_time, seen.first_time)
+            case SagaRestored():
+                self._see_restore(event.time)
             case SagaCompleted():
                 assert self.back is None, f"I21: {event!r} after {self.back!r}"
                 assert all(s.done or s.skipped for s in self.steps.values()), f"I1: {event!r} with steps not done"
@@ -346,6 +316,28 @@ class Observer:
                 pass
             case _:
                 raise AssertionError(f"I30: {event!r} cannot stand here")
+
+    def _see_restore(self, time: Time) -> None:
+        """On the way forward all begins again, unless the saga can never have turned back since."""
+        self.restored = True
+        ends = [self.steps[self.graph.nodes[i].step.id] for i in self.graph.ends]
+        past = any(end.unproven and (end.done or end.skipped) for end in ends)
+        self.stuck = self.stuck and past
+        for seen in self.steps.values() if self.back is None else ():
+            if not (past or seen.skipped or seen.by_operator):
+                seen.done = seen.failed = seen.open = seen.delayed = False
+                seen.due = seen.work = None
+                seen.first_time, seen.counted, seen.asked = None, 0, 0
+            if not (seen.skipped or seen.done):
+                seen.unproven.add(LOST)
+                seen.due = time if seen.waits else seen.due
+
+    def _absolve(self, steps: list[str]) -> None:
+        """I7: what was refused, or called undone, before a pivot speaks for the pivot."""
+        for end in (self.graph.nodes[i].step.id for i in self.graph.ends):
+            seen = self.steps[end]
+            if end in steps and not (seen.done or seen.skipped or seen.failed or seen.open or seen.due or seen.work):
+                seen.unproven.clear()
 
     def _see_retry(self, time: Time) -> None:
         """Retried compensations begin anew, in order; waiting calls and blocked actions are due now."""

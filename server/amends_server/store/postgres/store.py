@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from amends_server.engine.policy import Time
+from amends_server.store.incarnation import epoch_before_next
 from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres import registry, sagas
@@ -78,6 +79,15 @@ class PostgresStore:
 
     async def own(self) -> Leases:
         return Leases(self._url, self._partitions, self._lease_s)
+
+    async def begin_incarnation(self, now: Time) -> int:
+        async def begin(db: Db) -> int:
+            ((newest,),) = await fetch(db, "newest_epoch")
+            epoch = epoch_before_next(newest, now)
+            await fetch(db, "set_epochs", epoch=epoch)
+            return epoch
+
+        return await self._connections.write(begin)
 
     async def secret(self) -> bytes:
         async def keep(db: Db) -> bytes:

@@ -83,6 +83,12 @@ where owner = :owner and id in (
 update partition set owner = null
 where owner = :owner and id in (select id from partition where owner = :owner order by id for update)
 
+-- name: newest_epoch
+select max(epoch) from (select epoch from partition order by id for update) as epochs
+
+-- name: set_epochs
+update partition set owner = null, epoch = :epoch
+
 -- name: leave
 delete from replica where id = :id or expires < clock_timestamp() - interval '1 hour'
 

@@ -3,6 +3,12 @@
 -- name: count_up
 update meta set value = value + 1 where name = ? returning value
 
+-- name: newest_epoch
+select value from meta where name = 'epoch'
+
+-- name: set_epoch
+update meta set value = ? where name = 'epoch'
+
 -- name: keep_secret
 insert into secret (name, value) values ('tokens', ?) on conflict do nothing
 
