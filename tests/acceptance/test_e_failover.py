@@ -117,4 +117,5 @@ async def test_e46_calls_in_flight_end_where_they_are_when_another_one_joins(
             await second.logged("partitions", '"owned": 32')
         await second.stop()
     assert {view.status for view in views} == {SagaStatus.COMPLETED}
-    assert {each.attempts for view in views for each in view.steps} == {1}
+    # What begins just when its saga is handed over may be lost on the way and asked again; what was in flight is not.
+    assert {each.attempts for view in views for each in view.steps if each.id == "two"} == {1}
