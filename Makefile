@@ -50,9 +50,9 @@ generate: $(GENERATOR)
 	.venv-generate/bin/python tools/generate.py
 
 # JSON=FILE writes one object a row to FILE; QUICK=1 takes the first workload only, and less than a minute; GROWTH=1
-# measures with up to a million sagas instead.
+# measures with up to a million sagas instead; STORE=postgresql up to three orchestrators on a database of its own.
 bench: $(VENV)
-	$(BIN)/amends bench $(if $(QUICK),--quick) $(if $(GROWTH),--growth) $(if $(JSON),--json $(JSON))
+	$(if $(STORE),PYTHONPATH=. $(BIN)/python -m tests.postgres) $(BIN)/amends bench $(if $(STORE),--shared URL) $(if $(QUICK),--quick) $(if $(GROWTH),--growth) $(if $(JSON),--json $(JSON))
 
 # Newest versions that pyproject.toml and tools/generate.in allow, for every platform, with hashes.
 lock: .venv-lock/.stamp

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -165,3 +166,17 @@ def as_server_user(command: list[Path | str]) -> None:
 def server_user() -> dict[str, int]:
     """Return the user and group to run a server as, nothing for one's own."""
     return {"user": ORDINARY_USER, "group": ORDINARY_USER} if os.geteuid() == 0 else {}
+
+
+def run_beside(command: list[str]) -> int:
+    """Run a command with a server that syncs its disk, whose URL takes the place of `URL`; return its exit code."""
+    with postgres() as database:
+        database.stop()
+        database.more_settings["fsync"] = "on"
+        database.start()
+        url = database.new_url()
+        return subprocess.run([url if word == "URL" else word for word in command], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(run_beside(sys.argv[1:]))

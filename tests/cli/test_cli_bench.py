@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from amends_server.bench.processes import running
+from amends_server.bench.shared import _measure_costs
 from tests.cli.programs import amends, script
+from tests.postgres import Database
 
 
 @pytest.mark.timeout(120)
@@ -33,3 +36,19 @@ def test_a_wrong_workload_is_refused_with_the_right_ones() -> None:
     ended = amends("bench", "--workload", "fast")
     assert ended.code == 2
     assert "three_steps" in ended.err
+
+
+@pytest.mark.timeout(120)
+async def test_a_saga_of_three_steps_costs_a_database_twelve_rows(database: Database) -> None:
+    """docs/scale.md reckons with it."""
+    with running("amends_server.bench.nodes", "participant", "session") as served:
+        sagas, values = await _measure_costs(database.new_url(), served.address, 8, 0.3)
+    assert sagas > 0
+    assert (values["rows_inserted_per_saga"], values["rows_updated_per_saga"]) == (9, 3)
+    assert 1_000 < values["wal_bytes_per_saga"] < 1_000_000
+
+
+def test_what_is_shared_goes_with_no_workload() -> None:
+    ended = amends("bench", "--shared", "postgresql://nowhere/none", "--workload", "refused")
+    assert ended.code == 2
+    assert "--shared" in ended.err

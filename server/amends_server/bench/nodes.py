@@ -87,8 +87,9 @@ async def serve_participant(link: str) -> None:
 async def serve_orchestrator(path: str, address: str) -> None:
     set_up_logs("warning", "text")
     tune_memory()
+    store = path if "://" in path else f"sqlite:///{path}"
     settings = load_settings(
-        listen="127.0.0.1:0", store=f"sqlite:///{path}", participants={participant.name: address}, reflection=False
+        listen="127.0.0.1:0", store=store, participants={participant.name: address}, reflection=False
     )
     async with serving(settings) as server:
         await until_stopped(server.address)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amends_server.cli.exits import CommandError, fail, usage_error
+
+if TYPE_CHECKING:
+    from amends_server.bench.figures import Figures
 
 WIDTH = 175
 """Columns that the table needs, whatever the terminal or the file has."""
@@ -36,6 +39,10 @@ def bench(
         int | None,
         typer.Option("--sagas", min=1_000, help="With --growth: in the largest file; 1,000,000."),
     ] = None,
+    shared: Annotated[
+        str,
+        typer.Option("--shared", metavar="URL", help="Instead: up to three orchestrators on that PostgreSQL database."),
+    ] = "",
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one JSON object a row to FILE.")
     ] = None,
@@ -44,7 +51,7 @@ def bench(
 
     Runs orchestrator, participant and client as processes of their own, in a temporary folder (TMPDIR says where),
     and the floor before each row. Everything together takes about eight minutes, --growth about twelve. Needs
-    Linux.
+    Linux. --shared wants a database that is for nothing else, and takes about a minute.
 
     Exit codes: 0 done; 1 it could not be run; 2 wrong usage.
     """
@@ -55,7 +62,11 @@ def bench(
             raise usage_error("--sagas: it says how large --growth is; add that.")
         if growth and (quick or workload or link or concurrency):
             raise usage_error("--growth: it goes with --sagas, --seconds and --json only.")
-        if growth:
+        if shared and (quick or workload or link or concurrency or growth):
+            raise usage_error("--shared: it goes with --seconds and --json only.")
+        if shared:
+            asyncio.run(_measure_shared(shared, seconds, json))
+        elif growth:
             asyncio.run(_measure_growth(sagas, seconds, json))
         else:
             _measure(quick, workload, link, concurrency, seconds, json)
@@ -92,8 +103,18 @@ def _measure(
 async def _measure_growth(sagas: int | None, seconds: float | None, json: Path | None) -> None:
     from amends_server.bench.growth import SAGAS, SECONDS, measure_growth
 
+    await _show(measure_growth(sagas or SAGAS, seconds or SECONDS), json)
+
+
+async def _measure_shared(url: str, seconds: float | None, json: Path | None) -> None:
+    from amends_server.bench.shared import SECONDS, measure_shared
+
+    await _show(measure_shared(url, seconds or SECONDS), json)
+
+
+async def _show(measured: AsyncIterable[Figures], json: Path | None) -> None:
     found: list[str] = []
-    async for figures in measure_growth(sagas or SAGAS, seconds or SECONDS):
+    async for figures in measured:
         found.append(f"{figures.to_json()}\n")
         print(figures.to_text(), flush=True)
         _write(json, found)
