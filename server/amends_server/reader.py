@@ -42,13 +42,15 @@ class Reader:
             entry = await self._catalogue.find(key.namespace, digest=row.birth.definition_digest)
         except NotFound:  # it must not be taken for a saga that is not there
             raise SagaHalted(key.namespace, key.saga_id, "its definition is not stored") from None
-        records = await self._records(key)
+        records = await self._records(key, row.head.sequence)
         return row, entry, fold(entry.graph, [decode(key, record) for record in records])
 
-    async def _records(self, key: SagaKey) -> list[Record]:
+    async def _records(self, key: SagaKey, count: int) -> list[Record]:
+        """Read as many records as the row tells of: later ones may be those of another owner, in a later epoch."""
         records: list[Record] = []
-        while True:
-            page = await self._store.read_records(key, len(records), RECORDS_PAGE)
+        while len(records) < count:
+            page = await self._store.read_records(key, len(records), min(RECORDS_PAGE, count - len(records)))
+            if not page:
+                break
             records += page
-            if len(page) < RECORDS_PAGE:
-                return records
+        return records

@@ -63,14 +63,12 @@ class Runner:
         active_max: int,
         tokens: Tokens | None = None,
     ) -> None:
-        self._journal, self._reader = journal, reader
-        self._send_call = send
-        self._hub, self._clock = hub, clock
+        self._journal, self._reader, self._send_call = journal, reader, send
+        self._hub, self._clock, self._active_max = hub, clock, active_max
         self.domain, self._tokens = domain, tokens
         self._active: dict[SagaKey, ActiveSaga] = {}
         self._loading, self.halts = Loading(self._activate), HaltedSagas()
-        self._pins: dict[SagaKey, int] = {}
-        self._active_max = active_max
+        self._pins, self._unsent = dict[SagaKey, int](), set[SagaKey]()
         self._settled, self._dropped = asyncio.Event(), asyncio.Event()
         self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
@@ -296,7 +294,7 @@ class Runner:
         if saga.state is not None and not self.domain.holds(saga.key):
             self._guard(saga, self._decide, saga, Wake())
 
-    # Load and mend
+    # Load, mend and let go
 
     @asynccontextmanager
     async def _pin(self, key: SagaKey) -> AsyncGenerator[ActiveSaga]:
@@ -336,11 +334,10 @@ class Runner:
             return await self._activate(key)
         saga = self._active[key] = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
         saga.durable = state
-        lost = row.head.epoch != epoch and not state.final
-        if lost:
-            self._guard(saga, self._decide, saga, saga.recovery(row.head.epoch))
-        else:
+        if state.final or (key in self._unsent and row.head.epoch == epoch):
             self._guard(saga, self._send, saga, state, owed_calls(state))
+        else:  # what is open may have been sent, by another process or by this one before it let go of the saga
+            self._guard(saga, self._decide, saga, saga.recovery(row.head.epoch))
         return saga
 
     def _break(self, saga: ActiveSaga, settle: Settle | None, error: StoreError) -> None:
@@ -359,8 +356,6 @@ class Runner:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
             self.mender.add(saga, error)
 
-    # Own
-
     def _owns(self, saga: ActiveSaga) -> bool:
         return self.domain.epoch_of(saga.key) == saga.origin.epoch
 
@@ -376,7 +371,11 @@ class Runner:
         """Forget a start that failed: only the store knows whether it went well, and what else has that id."""
         if self._active.get(saga.key) is saga:
             del self._active[saga.key]
-        await self.wake(saga.key)
+            self._unsent.add(saga.key)
+        try:
+            await self.wake(saga.key)
+        finally:
+            self._unsent.discard(saga.key)
 
     def _resume(self, saga: ActiveSaga, epoch: int, state: State) -> None:
         """Go on with a saga that was read again."""

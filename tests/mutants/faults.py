@@ -82,8 +82,8 @@ MUTANTS = (
     Mutant(
         "calls that were lost with their process are sent again as if they were new (I27)",
         SERVER + "runner.py",
-        "        lost = row.head.epoch != epoch and not state.final\n",
-        "        lost = False\n",
+        "        if state.final or (key in self._unsent and row.head.epoch == epoch):\n",
+        "        if True:\n",
         CRASHES,
     ),
     Mutant(

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from amends_server.catalogue import Catalogue
 from amends_server.engine.commands import Cancel, Rejected
+from amends_server.engine.policy import Retry
 from amends_server.errors import NotOwned, SagaHalted
+from amends_server.reader import Reader
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
 from tests.server.house import HandClock, House, MoodyStore, step
@@ -109,3 +112,38 @@ async def test_i26_a_saga_that_was_read_while_another_one_owned_it_is_read_again
     await heir.until(lambda: heir.journal.pending == 0)
     assert (await read(ONE)).head.epoch == 4
     await heir.close()
+
+
+async def test_i26_what_another_one_writes_while_a_saga_is_read_is_not_in_what_was_read(house: House) -> None:
+    """Whoever took a later intent for its own, by the epoch of an earlier row, would send that call a second time."""
+
+    async def get_saga(key: SagaKey) -> object:
+        row = await read(key)
+        house.answer(0)
+        await house.sent(2)
+        return row
+
+    entry = await house.register(step("a"), step("b", "a"))
+    await house.start(entry)
+    await house.sent(1)
+    read = house.store.get_saga
+    house.store.get_saga = get_saga  # type: ignore[method-assign, assignment]
+    row, _, state = await Reader(house.store, Catalogue(house.store)).read(ONE)
+    assert state.sequence == row.head.sequence < (await read(ONE)).head.sequence
+
+
+async def test_i27_a_call_that_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_as_if_it_were_new(
+    house: House,
+) -> None:
+    """The lease ran out, and was renewed in the same epoch: the first copy may still be on its way."""
+    entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
+    await house.start(entry)
+    await house.sent(1)
+    epoch_of = house.runner.domain.epoch_of
+    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
+    house.runner.adapt()
+    house.runner.domain.epoch_of = epoch_of  # type: ignore[method-assign]
+    house.runner.adapt()
+    await house.runner.wake(ONE)
+    await house.sent(2)
+    assert house.calls == [("a", "do", 1), ("a", "do", 2)]

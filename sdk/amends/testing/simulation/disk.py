@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from amends.testing.simulation.lease import Lease
 from amends_server.engine.policy import Time
-from amends_server.store.leases import Sole
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import (
     Append,
@@ -20,6 +20,7 @@ from amends_server.store.protocol import (
     SagaFilter,
     SagaKey,
     SagaPage,
+    Stale,
     StoredDefinition,
     StoredParticipant,
     StoredSaga,
@@ -45,6 +46,11 @@ class Disk(MemoryStore):
         self.full = False
         self.doubts: dict[SagaKey, str] = {}
         """Sagas of which a commit was reported as failed, and what really became of it."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of its owner, the last one that there was."""
+        return self._epoch
 
     def _write(self, append: Append) -> None:
         super()._write(append)
@@ -75,10 +81,10 @@ class SimulatedStore:
     async def check(self) -> None:
         await self._reach_to_write()
 
-    async def own(self) -> Sole:
+    async def own(self) -> Lease:
         await self._reach_to_write()
         self.epoch = await self._disk.next_epoch()
-        return Sole(self.epoch)
+        return Lease(self.epoch)
 
     async def begin_incarnation(self, now: Time) -> int:
         return await self._disk.begin_incarnation(now)
@@ -105,7 +111,13 @@ class SimulatedStore:
             raise
         if world.effect(process, "crash before a commit"):
             await world.never()
+        await world.maybe_overtaken(process, "before a commit", about)
+        if any(append.head.epoch != self._disk.epoch for append in appends):
+            world.story.see("stale write refused")
+            world.story.tell("disk", f"refuses {process.name}, of epoch {self.epoch}, a commit of {len(appends)}")
+            return [Stale("Another process owns the disk.") for _ in appends]
         outcomes = await self._disk.commit(appends)
+        await world.maybe_overtaken(process, "after a commit", about)
         if world.effect(process, "crash after a commit"):
             await world.never()
         if dice.strikes("commit fails after", about, 0.03):
@@ -120,7 +132,9 @@ class SimulatedStore:
         doubt = self._disk.doubts.pop(key, None)
         if doubt is not None:
             self._world.story.see(f"commit unknown resolved as {doubt}")
-        return await self._disk.get_saga(key)
+        saga = await self._disk.get_saga(key)
+        await self._world.maybe_overtaken(self._process, "after a read", f"{self._process.name} {key.saga_id}")
+        return saga
 
     async def read_records(self, key: SagaKey, after_sequence: int, limit: int) -> list[Record]:
         return await self._read(partial(self._disk.read_records, key, after_sequence, limit))
@@ -131,6 +145,8 @@ class SimulatedStore:
     async def list_due(
         self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
     ) -> list[StoredSaga]:
+        if within is not None:  # what nobody owns
+            return []
         rows = await self._read(partial(self._disk.list_due, until, after, limit))
         if any(not self._process.runs(row.key) for row in rows):
             self._world.story.see("woken by the sweep")

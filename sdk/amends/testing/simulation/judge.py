@@ -16,6 +16,7 @@ from amends_server.codec import decode
 from amends_server.engine.commands import Verdict
 from amends_server.engine.due import CallOrder, due
 from amends_server.engine.events import (
+    CompensationDispatched,
     DeadlinePassed,
     Event,
     LateReplyRecorded,
@@ -27,6 +28,7 @@ from amends_server.engine.events import (
     SagaStarted,
     SagaStuck,
     SagaTurnedBack,
+    StepDispatched,
     StepErrorHandled,
     StepRefused,
     StepResolved,
@@ -49,6 +51,8 @@ class Known:
     state: State | None = None
     events: list[Event] = field(default_factory=list[Event])
     bodies: list[bytes] = field(default_factory=list[bytes])
+    intents: dict[tuple[str, bool, int], int] = field(default_factory=dict[tuple[str, bool, int], int])
+    """The epochs in which calls were intended: step, compensation, attempt."""
 
     @property
     def final(self) -> bool:
@@ -114,6 +118,9 @@ class Judge:
         known.observer.decision(events)
         for event in events:
             known.state = _evolve(known, event)
+            if isinstance(event, StepDispatched | CompensationDispatched):
+                intent = event.step, isinstance(event, CompensationDispatched), event.attempt
+                known.intents[intent] = append.head.epoch
         known.events += events
         known.bodies += [record.body for record in append.records]
         head, state = append.head, known.state
@@ -165,18 +172,24 @@ class Judge:
         epoch: int,
         order: CallOrder,
         request: participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest,
+        *,
+        stale: bool = False,
     ) -> None:
-        """A call is about to leave the process."""
+        """A call is about to leave the process. One of a stale process is as one that was long under way (I26)."""
         with self.checking():
             call = request.call
             key = SagaKey(call.namespace, call.saga_id)
             what = f"{call.key} #{call.attempt}"
             known = self.sagas.get(key)
             assert known is not None, f"I10: {what} was sent of a saga that is not on disk"
-            assert not known.final, f"I2: {what} was sent after the end"
-            open_calls = known.observer.open_calls()
-            assert (call.step, order.compensation, call.attempt) in open_calls, f"I10: {what} was sent without intent"
-            assert order.compensation or known.observer.back is None, f"I3: {what} was sent after the turning back"
+            intent = call.step, order.compensation, call.attempt
+            assert known.intents.get(intent) == epoch, f"I10, I26: {what} was sent by who never intended it"
+            if stale:
+                self._story.see("call of a process that was succeeded")
+            else:
+                assert not known.final, f"I2: {what} was sent after the end"
+                assert intent in known.observer.open_calls(), f"I10: {what} was sent without intent"
+                assert order.compensation or known.observer.back is None, f"I3: {what} was sent after the turning back"
             assert (call.key, call.attempt) not in self._sent, f"I27: {what} was sent twice"
             self._sent.add((call.key, call.attempt))
             wanted = f"{key.namespace}/{key.saga_id}/{call.step}/{'compensate' if order.compensation else 'execute'}"

@@ -91,7 +91,7 @@ class Network:
         attempt.begin(process.clock.now())
         make = compensate_request if order.compensation else execute_request
         call = Call(process, attempt, make(order, attempt.origin, attempt.expire_time))
-        world.judge.sent(process.epoch, order, call.request)
+        world.judge.sent(process.epoch, order, call.request, stale=process.stale)
         world.story.tell("network", f"{call.name} is sent")
         world.loop.call_later(attempt.timeout_us / SECOND_US, self._time_is_up, call, context=process.context)
         self._carry(call)
@@ -166,6 +166,8 @@ class Network:
         if world.effect(process, "crash between answer and record"):
             return
         world.story.tell(process.name, f"is told of {call.name}: {say(verdict)}")
+        if process.stale:
+            world.story.see("answer to a process that was succeeded")
         if call.over:
             world.story.see("answer after the attempt was over")
             process.take_late(call.attempt.late(), verdict)

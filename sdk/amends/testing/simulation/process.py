@@ -68,6 +68,11 @@ class Process(Owner):
         task: asyncio.Task[Any] = self.world.loop.create_task(work, context=self.context.copy())
         return task
 
+    @property
+    def stale(self) -> bool:
+        """True once another process owns the disk, whether this one was told so or not."""
+        return self.epoch < self.world.disk.epoch
+
     def runs(self, key: SagaKey) -> bool:
         return self.ready and self._parts.runner.runs(key)
 
@@ -82,7 +87,7 @@ class Process(Owner):
     async def start(self) -> None:
         store = SimulatedStore(self.world, self)
         await store.open()
-        ownership = await store.own()
+        self.lease = ownership = await store.own()
         self.epoch = store.epoch
         self._parts = Parts(
             store=store,

@@ -155,6 +155,12 @@ class World:
         self.crash(process)
         return True
 
+    async def maybe_overtaken(self, process: Process, where: str, about: str) -> None:
+        """Hold a process up here, now and then, for so long that another one takes its place meanwhile."""
+        if process is self.process and process.ready and self.dice.strikes(f"overtaken {where}", about, 0.01):
+            self._overtake(process)
+            await self.sleep(0)
+
     def _begin_work(self, call: participant_pb2.Call) -> None:
         self.background(Worker(self, call).run(), "worker")
 
@@ -168,10 +174,12 @@ class World:
     def crash(self, process: Process) -> None:
         """Kill a process: nothing of it runs any more, and what it had in memory is gone."""
         process.dead = True
-        self.process = None
         for future in process.waiting:
             if not future.done():
                 future.set_exception(CallFailed(grpc.StatusCode.UNAVAILABLE))
+        if process is not self.process:  # it has a successor
+            return
+        self.process = None
         down_s = self.dice.number("down", 0.05, 1.0)
         if self.dice.strikes("long down", str(self._starts), 0.2):
             down_s = self.dice.number("long down", 3.0, 12.0)
@@ -269,7 +277,10 @@ class World:
 
     async def _freeze(self) -> None:
         process = self.process
-        if process is None or not process.ready:
+        if process is None or not process.ready or process.frozen:
+            return
+        if self.dice.strikes("succeeded", process.name, 0.4):
+            self._overtake(process)
             return
         self.story.tell(process.name, "is frozen")
         self.loop.freeze(process)
@@ -280,6 +291,31 @@ class World:
             self.story.tell(process.name, "goes on")
             if frozen_s > TIMEOUT_S_MAX:
                 self.story.see("frozen longer than a timeout")
+
+    def _overtake(self, process: Process) -> None:
+        """Freeze a process for longer than its lease lasts."""
+        self.story.tell(process.name, "is frozen, for longer than its lease")
+        self.loop.freeze(process)
+        self.background(self._succeed(process), "successor")
+
+    async def _succeed(self, process: Process) -> None:
+        """Start another process in the place of a frozen one, which then goes on beside it, and is told so late."""
+        await self.sleep(self.dice.number("lease", 0.3, 3.0))
+        if process.dead or not process.frozen:
+            return
+        self.story.tell(process.name, "has lost its lease")
+        self.up()
+        await self.sleep(self.dice.number("frozen beside", 0.0, 3.0))
+        self.loop.thaw(process)
+        self.story.tell(process.name, "goes on, and knows of no other")
+        await self.sleep(self.dice.number("knows of no other", 0.0, 4.0))
+        if process.stale and not process.dead:
+            self.story.tell(process.name, "is told that it was succeeded")
+            self.loop.call_soon(process.lease.lose, context=process.context)
+        await self.sleep(self.dice.number("idle", 0.0, 2.0))
+        if not process.dead:
+            self.story.tell(process.name, "is killed")
+            self.crash(process)
 
     async def _jump(self) -> None:
         seconds = self.dice.number("clock jumps", -8.0, 8.0)
