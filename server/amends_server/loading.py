@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from amends_server.active import ActiveSaga
 from amends_server.store.protocol import SagaKey
@@ -24,8 +25,13 @@ class Loading:
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.ensure_future(self._activate(key))
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(partial(self._loaded, key))
         return await asyncio.shield(task)
+
+    def _loaded(self, key: SagaKey, task: asyncio.Task[ActiveSaga]) -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it may all have been cancelled, and then nobody asks
 
     async def wait(self, key: SagaKey) -> None:
         """Wait until the saga is not on its way, whether it came or not."""
