@@ -24,7 +24,11 @@ SHRINK = os.environ.get("AMENDS_SHRINK", "1") != "0"
 PATIENCE_S = 300
 """A minute on a free core; this machine may be a slow and busy one."""
 
-FOUND = {5793: "the clock jumped back behind the start time of a saga that had begun, which then stood still"}
+FOUND = {
+    3005: "a saga that was let go of and taken up again in the same epoch had its call in flight sent a second time",
+    5793: "the clock jumped back behind the start time of a saga that had begun, which then stood still",
+    7322: "nobody asked what became of a saga that could not be read, after all who waited for it had gone",
+}
 """Seeds outside of the range that found something, and what that was. They take their luck from names, so they may
 meet other things after a change of the simulation: what a seed found also has a test of its own, near its cause."""
 
