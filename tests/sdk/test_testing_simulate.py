@@ -46,7 +46,8 @@ def booking() -> Saga[Trip, object]:
 def test_a_saga_is_run_in_many_worlds_and_the_same_seed_is_the_same_world() -> None:
     found = simulate(booking(), Trip("Rome", 30), outputs={"reserve": Seat(7)}, seeds=40)
     assert found.ok, found
-    assert found.seen["ended COMPLETED"] > found.seen["ended COMPENSATED"] > 0
+    assert found.seen["ended COMPLETED"] > 0
+    assert found.seen["ended COMPENSATED"] > 0
     assert found.seen["business error"]
     assert "40 seeds, and all promises were kept" in str(found)
     assert simulate(booking(), Trip("Rome", 30), outputs={"reserve": Seat(7)}, seeds=40) == found
