@@ -9,6 +9,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+CLIENT_S_MAX = 180.0
+"""How long a client may take; the slowest row takes half a minute."""
+
 STOP_S = 40.0
 """Longer than an orchestrator takes to drain."""
 
@@ -75,6 +78,7 @@ def running(module: str, *arguments: str) -> Generator[Node, None, None]:
 
 
 def output_of(module: str, *arguments: str) -> str:
-    """Run a process to its end and return what it printed."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, check=True)
+    """Run a process to its end and return what it printed; one that hangs ends the measurement, not the patience."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=CLIENT_S_MAX)
     return done.stdout.decode()
