@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 from random import Random
 
@@ -20,45 +19,14 @@ from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.postgres.trouble import place_of
-from amends_server.store.protocol import InUse, SagaFilter, Stale, Unavailable, Unwritable
+from amends_server.store.protocol import InUse, Stale, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 from tests.store.proxy import Proxy
+from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again
 from tests.store.test_journal import Told
-from tests.store.test_sqlite import run, stop
 
 WAIT_S = 20
-
-WRITER = """
-import asyncio, sys
-from amends_server.journal import Journal
-from amends_server.store.postgres.store import PostgresStore
-from tests.store.make import append, define, key, records, start
-
-async def main():
-    store = PostgresStore(sys.argv[1])
-    await store.open()
-    await define(store)
-    journal = Journal(store)
-    journal.start()
-
-    def begin(number):
-        def born(error):
-            assert error is None
-            journal.append(append(key(f"s{number}"), records(2, 2)), stepped)
-        def stepped(error):
-            assert error is None
-            sys.stdout.write(f"s{number}\\n")
-            sys.stdout.flush()
-            begin(number + 20)
-        journal.append(start(key(f"s{number}")), born)
-
-    for number in range(20):
-        begin(number)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
 
 
 async def take(store: PostgresStore) -> int:
@@ -76,17 +44,7 @@ async def test_everything_is_there_after_opening_again(database: Database) -> No
     store = PostgresStore(url)
     await store.open()
     await take(store)
-    await written(store, start(key(), birth(labels={"a": "b"}), due=NOW), append(key(), records(2), due=NOW))
-    stored, _ = await store.put_definition(definition())
-    await store.close()
-    again = PostgresStore(url)
-    await again.open()
-    assert (await again.get_saga(key())).head.sequence == 2
-    assert len(await again.read_records(key(), 0, 9)) == 2
-    assert len(await again.list_due(NOW, None, 9)) == 1
-    assert len((await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)).sagas) == 1
-    assert await again.get_definition("default", name="order") == stored
-    await again.close()
+    await assert_all_is_there_again(store, PostgresStore(url))
 
 
 async def test_i42_what_cannot_be_written_is_refused_alone(database: Database) -> None:
@@ -287,18 +245,10 @@ async def test_a_cancelled_caller_leaves_its_batch_whole_or_absent(postgres_stor
 @pytest.mark.parametrize("lines", [1, 200])
 async def test_i20_kill_9_of_a_writer_loses_nothing_acknowledged(database: Database, lines: int) -> None:
     url = database.new_url()
-    writer = run(WRITER, url)
-    assert writer.stdout is not None
-    acknowledged = [writer.stdout.readline().strip() for _ in range(lines)]
-    writer.send_signal(signal.SIGKILL)
-    acknowledged += [line for line in stop(writer).split("\n")[:-1] if line]
+    acknowledged = acknowledged_before_a_kill(url, lines)
     store = PostgresStore(url)
     await store.open()
-    assert len(acknowledged) >= lines
-    for name in acknowledged:
-        assert (await store.get_saga(key(name))).head.sequence == 3
-    for saga in await store.list_unfinished(None, 99_999):  # i30: what was not acknowledged is without holes too
-        assert len(await store.read_records(saga.key, 0, 9)) == saga.head.sequence
+    await assert_all_are_there(store, acknowledged)
     await store.close()
 
 

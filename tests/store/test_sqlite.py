@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,7 +20,8 @@ from amends_server.store.protocol import Cursor, SagaFilter, SagaPage, StoreLock
 from amends_server.store.queries import load_queries
 from amends_server.store.schema import migrate
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
+from tests.store.make import birth, define, key, start, written
+from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again, run, stop
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,38 +37,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-WRITER = """
-import asyncio, sys
-from amends_server.journal import Journal
-from amends_server.store.sqlite import SqliteStore
-from tests.store.make import append, define, key, records, start
-
-async def main():
-    store = SqliteStore(sys.argv[1])
-    await store.open()
-    await define(store)
-    journal = Journal(store)
-    journal.start()
-
-    def begin(number):
-        def born(error):
-            assert error is None
-            journal.append(append(key(f"s{number}"), records(2, 2)), stepped)
-        def stepped(error):
-            assert error is None
-            sys.stdout.write(f"s{number}\\n")
-            sys.stdout.flush()
-            begin(number + 20)
-        journal.append(start(key(f"s{number}")), born)
-
-    for number in range(20):
-        begin(number)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
 
 # Only for the planner: the values play no part.
 PLACES = dict.fromkeys(("namespace", "saga_id", "since", "until", "status", "statuses", "limit"), 0) | dict.fromkeys(
@@ -100,19 +66,6 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(me)
 
 
-def run(script: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
-
-
-def stop(process: subprocess.Popen[str]) -> str:
-    process.kill()
-    out, _ = process.communicate(timeout=20)
-    return out
-
-
 async def test_settings_that_durability_rests_on(sqlite_store: SqliteStore, tmp_path: Path) -> None:
     settings = await sqlite_store._write(
         lambda db: [db.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
@@ -123,24 +76,15 @@ async def test_settings_that_durability_rests_on(sqlite_store: SqliteStore, tmp_
 
 
 async def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "new" / "folder" / "amends.db")
+    path = tmp_path / "new" / "folder" / "amends.db"
+    store = SqliteStore(path)
     await store.open()
-    await written(store, start(key(), birth(labels={"a": "b"}), due=NOW), append(key(), records(2), due=NOW))
-    stored, _ = await store.put_definition(definition())
-    await store.close()
-    again = SqliteStore(tmp_path / "new" / "folder" / "amends.db")
-    await again.open()
-    assert (await again.get_saga(key())).head.sequence == 2
-    assert len(await again.read_records(key(), 0, 9)) == 2
-    assert len(await again.list_due(NOW, None, 9)) == 1
-    assert len((await again.list_sagas(SagaFilter(namespace="default", labels={"a": "b"}), None, 9)).sagas) == 1
-    assert await again.get_definition("default", name="order") == stored
-    await again.close()
+    await assert_all_is_there_again(store, SqliteStore(path))
 
 
 async def test_a_second_opener_is_told_who_holds_the_file(tmp_path: Path) -> None:
     path = tmp_path / "amends.db"
-    holder = run(HOLDER, path)
+    holder = run("-c", HOLDER, path)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
     try:
@@ -268,19 +212,10 @@ async def test_a_cancelled_caller_leaves_its_batch_whole_or_absent(sqlite_store:
 @pytest.mark.parametrize("lines", [1, 57, 400])
 async def test_i20_kill_9_of_a_writer_loses_nothing_acknowledged(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "amends.db"
-    writer = run(WRITER, path)
-    assert writer.stdout is not None
-    acknowledged = [writer.stdout.readline().strip() for _ in range(lines)]
-    writer.send_signal(signal.SIGKILL)
-    acknowledged += [line for line in stop(writer).split("\n")[:-1] if line]
+    acknowledged = acknowledged_before_a_kill(str(path), lines)
     store = SqliteStore(path)
     await store.open()
-    assert len(acknowledged) >= lines
-    for name in acknowledged:
-        assert (await store.get_saga(key(name))).head.sequence == 3
-        assert await store.read_records(key(name), 0, 9) == records(1, 3)
-    for saga in await store.list_unfinished(None, 99_999):  # i30: what was not acknowledged is without holes too
-        assert len(await store.read_records(saga.key, 0, 9)) == saga.head.sequence
+    await assert_all_are_there(store, acknowledged)
     await store.close()
 
 
