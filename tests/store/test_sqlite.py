@@ -23,8 +23,6 @@ from amends_server.store.sqlite import SqliteStore
 from tests.store.make import birth, define, key, start, written
 from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again, run, stop
 
-ROOT = Path(__file__).parents[2]
-
 HOLDER = """
 import asyncio, sys
 from amends_server.store.sqlite import SqliteStore

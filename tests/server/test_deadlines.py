@@ -1,0 +1,80 @@
+"""One timer for all calls in flight: each is over in time, never early, and once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from amends_server.transport.deadlines import LEFT_BEHIND_MIN, Deadlines
+
+PATIENCE_S = 5.0
+
+
+class Told:
+    """Who was told to be over, and when."""
+
+    def __init__(self) -> None:
+        self.over: dict[int, float] = {}
+        self.deadlines = Deadlines(self._expire)
+
+    def _expire(self, call_id: int) -> None:
+        assert call_id not in self.over, "over twice"
+        self.over[call_id] = asyncio.get_running_loop().time()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.over) < count:
+                await asyncio.sleep(0)
+
+
+async def test_each_call_is_over_when_its_time_is_up_and_not_before() -> None:
+    told, begun = Told(), asyncio.get_running_loop().time()
+    delays_us = [30_000, 10_000, 20_000, 10_000, 0]
+    for call_id, delay_us in enumerate(delays_us):
+        told.deadlines.add(call_id, delay_us)
+    await told.until(len(delays_us))
+    assert all(told.over[call_id] - begun >= delay_us / 1e6 for call_id, delay_us in enumerate(delays_us))
+
+
+async def test_a_shorter_time_that_comes_later_is_met_first() -> None:
+    told = Told()
+    told.deadlines.add(1, 3_600_000_000)
+    told.deadlines.add(2, 1_000)
+    await told.until(1)
+    assert list(told.over) == [2]
+
+
+async def test_what_was_answered_is_not_over_and_holds_up_nothing() -> None:
+    told = Told()
+    for call_id in range(5):
+        told.deadlines.add(call_id, 5_000)
+    for call_id in (0, 1, 3):
+        told.deadlines.remove(call_id)
+    told.deadlines.add(9, 10_000)
+    await told.until(3)
+    assert set(told.over) == {2, 4, 9}
+
+
+async def test_answered_calls_leave_nothing_behind_for_long() -> None:
+    """Their time may be up in a day only: then they would be in memory until then."""
+    told = Told()
+    for call_id in range(10 * LEFT_BEHIND_MIN):
+        told.deadlines.add(call_id, 86_400_000_000)
+        told.deadlines.remove(call_id)
+    assert len(told.deadlines._entries) <= LEFT_BEHIND_MIN + 1
+    told.deadlines.clear()
+
+
+async def test_a_call_that_expires_may_begin_another() -> None:
+    over: list[int] = []
+
+    def expire(call_id: int) -> None:
+        over.append(call_id)
+        if call_id < 3:
+            deadlines.add(call_id + 1, 0)
+
+    deadlines = Deadlines(expire)
+    deadlines.add(1, 0)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(over) < 3:
+            await asyncio.sleep(0)
+    assert over == [1, 2, 3]
