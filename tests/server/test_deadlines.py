@@ -14,16 +14,19 @@ class Told:
 
     def __init__(self) -> None:
         self.over: dict[int, float] = {}
+        self._told = asyncio.Event()
         self.deadlines = Deadlines(self._expire)
 
     def _expire(self, call_id: int) -> None:
         assert call_id not in self.over, "over twice"
         self.over[call_id] = asyncio.get_running_loop().time()
+        self._told.set()
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while len(self.over) < count:
-                await asyncio.sleep(0)
+                self._told.clear()
+                await self._told.wait()
 
 
 async def test_each_call_is_over_when_its_time_is_up_and_not_before() -> None:
@@ -66,15 +69,17 @@ async def test_answered_calls_leave_nothing_behind_for_long() -> None:
 
 async def test_a_call_that_expires_may_begin_another() -> None:
     over: list[int] = []
+    finished = asyncio.Event()
 
     def expire(call_id: int) -> None:
         over.append(call_id)
         if call_id < 3:
             deadlines.add(call_id + 1, 0)
+        else:
+            finished.set()
 
     deadlines = Deadlines(expire)
     deadlines.add(1, 0)
     async with asyncio.timeout(PATIENCE_S):
-        while len(over) < 3:
-            await asyncio.sleep(0)
+        await finished.wait()
     assert over == [1, 2, 3]
