@@ -35,8 +35,8 @@ BROKEN_HERE = "Internal error from Core"
 """What a client's own gRPC says when it writes to a stream that the server is ending: what the server said is lost."""
 
 LOGGED_BY_GRPC = ("DecodeError", "ExecuteBatchError", "PollerCompletionQueue")
-"""Responses that it cannot read, what is written to a stream that has ended, and the late end of a call whose event loop,
-that of a test before, was closed meanwhile: nobody's mistake here."""
+"""Responses that it cannot read, what is written to a stream that has ended, and the late end of a call whose event
+loop, that of a test before, was closed meanwhile: nobody's mistake here."""
 
 NAMESPACES = ("default", "other")
 
