@@ -20,6 +20,10 @@ Done = Callable[[StoreError | None], None]
 BATCH_APPENDS_MAX = 1_000
 """Appends in one transaction: a sync's cost is shared long before, and it still takes milliseconds."""
 
+BATCH_BYTES_MAX = 8 << 20
+"""Of records in one transaction: a sync's cost is small beside theirs by then, and a database behind a slow line still
+takes them long before its statements time out, which would fail all appends of the batch, and again and again."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 _Entry = tuple[Append, Done]
@@ -77,7 +81,7 @@ class Journal:
                 return
 
     async def _write_batch(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_APPENDS_MAX))]
+        batch = self._take_batch()
         self._writing = len(batch)
         outcomes = await self._commit([append for append, _ in batch])
         orphans = self._take_orphans(
@@ -88,6 +92,17 @@ class Journal:
             _tell(append, done, error)
         for append, done, error in orphans:
             _tell(append, done, error)
+
+    def _take_batch(self) -> list[_Entry]:
+        """Take what goes into one transaction: as many as fit, one in any case, and none past another."""
+        batch: list[_Entry] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_APPENDS_MAX:
+            size += sum([len(record.body) for record in self._queue[0][0].records])
+            if batch and size > BATCH_BYTES_MAX:
+                break
+            batch.append(self._queue.popleft())
+        return batch
 
     async def _commit(self, appends: list[Append]) -> list[StoreError | None]:
         try:

@@ -110,6 +110,37 @@ async def test_a_batch_is_bounded(store: GatedStore, journal: Journal, monkeypat
     assert store.batches == [1, 4, 4, 2]
 
 
+async def test_a_batch_is_bounded_in_bytes_and_the_largest_goes_alone(
+    store: GatedStore, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "BATCH_BYTES_MAX", 100)
+    told = Told()
+    await hold(store, journal, told)
+    for number, size in enumerate([60, 40, 1, 99, 101, 30, 30, 30, 30]):
+        journal.append(append(key(f"s{number}"), records(1, body=b"x" * size)), told.as_(f"s{number}"))
+    store.gate.set()
+    assert [name for name, _ in await told.until(10)] == ["held", *(f"s{number}" for number in range(9))]
+    assert store.batches == [1, 2, 2, 1, 3, 1]
+
+
+async def test_i35_of_a_saga_that_was_split_over_batches_nothing_is_written_past_what_failed(
+    store: GatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "BATCH_BYTES_MAX", 100)
+    told, journal = Told(), Journal(store)
+    for first in range(1, 6):
+        journal.append(append(key("split"), records(first, body=b"x" * 50)), told.as_(f"split {first}"))
+    journal.append(start(key("other")), told.as_("other"))
+    store.errors.append(Unavailable("no disk"))
+    journal.start()
+    outcomes = await told.until(6)
+    await journal.close()
+    assert outcomes == [*((f"split {first}", Unavailable) for first in range(1, 6)), ("other", None)]
+    assert store.batches == [2, 1]
+    with pytest.raises(StoreError):
+        await store.get_saga(key("split"))
+
+
 async def test_what_a_callback_appends_is_written(store: GatedStore, journal: Journal) -> None:
     told = Told()
     journal.append(start(key()), lambda _: journal.append(append(key(), records(2)), told.as_("second")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from amends_server.engine.state import SagaStatus
-from amends_server.journal import Journal
+from amends_server.journal import BATCH_BYTES_MAX, Journal
 from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres import connections as connections_module
@@ -19,7 +20,7 @@ from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.postgres.trouble import place_of
-from amends_server.store.protocol import InUse, Stale, Unavailable, Unwritable
+from amends_server.store.protocol import Append, InUse, Record, Stale, StoreError, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
 from tests.store.proxy import Proxy
@@ -69,6 +70,36 @@ async def test_i42_what_cannot_be_written_is_refused_alone(database: Database) -
     assert len(await store.list_unfinished(None, 99)) == 20
     await journal.close()
     await store.close()
+
+
+async def test_a_burst_of_large_payloads_is_committed_in_order_and_never_in_one_message(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one transaction they would meet the limit of the protocol, or that of a statement's time."""
+    told, journal, sizes = Told(), Journal(postgres_store), list[int]()
+    commit = postgres_store.commit
+
+    async def counted(appends: Sequence[Append]) -> list[StoreError | None]:
+        sizes.append(sum(len(record.body) for each in appends for record in each.records))
+        return await commit(appends)
+
+    monkeypatch.setattr(postgres_store, "commit", counted)
+    await take(postgres_store)
+    await define(postgres_store)
+    large, names = Random(1).randbytes(1 << 20), ["one", "two", "three"]
+    written_of = {name: list[Record]() for name in names}
+    for place in range(48):  # of each saga, sixteen of 64 KiB up to 1 MiB
+        name = names[place % 3]
+        record = records(len(written_of[name]) + 1, body=large[: (1 + place % 16) << 16])
+        journal.append(append(key(name), record), told.as_(f"{place}"))
+        written_of[name] += record
+    journal.start()
+    assert await told.until(48) == [(f"{place}", None) for place in range(48)]
+    await journal.close()
+    assert max(sizes) <= BATCH_BYTES_MAX < sum(sizes)
+    for name in names:
+        assert await postgres_store.read_records(key(name), 0, 99) == written_of[name]
+        assert (await postgres_store.get_saga(key(name))).head.sequence == 16
 
 
 async def test_i24_a_stale_owner_writes_nothing(database: Database) -> None:
