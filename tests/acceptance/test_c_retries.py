@@ -31,6 +31,9 @@ from tests.acceptance.harness import (
 )
 
 UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "away")
+SHORT_S = 0.5
+"""Long enough for a call that is answered at once, on a machine that stands still for a moment."""
+
 TRANSIENT = [
     UNAVAILABLE,
     system_error(),
@@ -256,7 +259,7 @@ async def test_c36_an_answer_after_the_timeout_changes_nothing(world: World) -> 
     gate = Gate()
     world.worker.on("two", gate.before(succeed("too late")))
     world.worker.on("undo two", succeed())
-    handle = await world.start(definition("late", "one", step("two", timeout_s=0.1, attempts=1), "three"))
+    handle = await world.start(definition("late", "one", step("two", timeout_s=SHORT_S, attempts=1), "three"))
     saga = await world.settled(handle)
     assert saga.status is SagaStatus.COMPENSATED
     journal = await world.journal()
@@ -276,7 +279,7 @@ async def test_c36_an_answer_after_the_timeout_changes_nothing(world: World) -> 
 async def test_c36_an_answer_of_the_first_attempt_after_the_second_succeeded_changes_nothing(world: World) -> None:
     gate = Gate()
     world.worker.on("one", gate.before(succeed("first")), succeed("second"))
-    handle = await world.start(definition("overtaken", step("one", timeout_s=0.1), "two"))
+    handle = await world.start(definition("overtaken", step("one", timeout_s=SHORT_S), "two"))
     saga = await world.settled(handle)
     gate.release()
     await world.ledger.until(lambda ledger: ledger.lines().count("end one") == 2)
@@ -290,6 +293,6 @@ async def test_c36_an_answer_of_the_first_attempt_after_the_second_succeeded_cha
 @OVER_BOTH_LINKS
 async def test_c36_a_call_that_never_answers_does_not_keep_the_saga(world: World) -> None:
     world.worker.on("one", hang(effect=True), succeed())
-    saga = await world.run(definition("hanging", step("one", timeout_s=0.1)))
+    saga = await world.run(definition("hanging", step("one", timeout_s=SHORT_S)))
     assert saga.status is SagaStatus.COMPLETED
     assert world.ledger.effects() == ["one"]

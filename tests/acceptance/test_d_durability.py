@@ -297,8 +297,8 @@ async def test_d44_a_backoff_goes_on_over_a_restart_and_is_not_early(killable: W
     [dispatched] = [
         e for e in await killable.journal() if e.kind == "step_dispatched" and (e.step, e.attempt) == ("two", 2)
     ]
-    # Late by the lease of the dead at the most, where a store has leases.
-    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 3_000_000
+    # Late by what a start takes, and by the lease of the dead, where a store has leases.
+    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 10_000_000
     assert killable.ledger.names("s") == ["one", "two", "two", "three"][:3]
 
 
@@ -306,13 +306,13 @@ async def test_d44_a_backoff_that_came_due_meanwhile_is_made_up_for(killable: Wo
     killable.worker.on("two", system_error(), succeed())
     killable.worker.on("undo one", system_error(), succeed(), saga="back")
     killable.worker.on("two", refuse("NO"), saga="back")
-    made = definition("d44", step("one", interval_s=0.5), step("two", interval_s=0.5))
+    made = definition("d44", step("one", interval_s=1), step("two", interval_s=1))
     await killable.start(made, id="forth")
     await killable.start(made, id="back")
     await killable.until("forth", "step_retry_scheduled")
     await killable.until("back", "compensation_retry_scheduled")
     await server.kill()
-    await asyncio.sleep(0.6)  # the server has to be away when the time comes
+    await asyncio.sleep(1.1)  # the server has to be away when the time comes
     await server.start()
     assert (await killable.settled("forth")).status is SagaStatus.COMPLETED
     assert (await killable.settled("back")).status is SagaStatus.COMPENSATED

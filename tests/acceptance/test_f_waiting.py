@@ -149,7 +149,7 @@ async def test_f52_an_operator_can_have_a_participant_asked_now(world: World) ->
 
 async def test_f52_the_deadline_of_the_step_bounds_the_wait(world: World) -> None:
     world.worker.on("two", in_progress())
-    saga = await world.run(definition("late", "one", step("two", deadline_s=0.3), "three"))
+    saga = await world.run(definition("late", "one", step("two", deadline_s=1), "three"))
     assert saga.status is SagaStatus.COMPENSATED
     assert world.ledger.names() == ["one", "two", "undo two", "undo one"]
     error = saga.step("two").error
