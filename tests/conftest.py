@@ -1,12 +1,17 @@
-"""What all tests may use: a database server, started once for those that ask for it."""
+"""What holds for all tests, and a database server, started once for those that ask for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import CannotRun, Database, postgres
+
+# How long an example took is the machine's affair: one that stands still for a moment would be taken for a failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

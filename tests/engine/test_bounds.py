@@ -214,7 +214,7 @@ DATA: st.SearchStrategy[JsonValue] = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(HOSTILES, DATA)
 def test_no_schema_takes_long(tree: object, data: JsonValue) -> None:
     text = json.dumps(data)

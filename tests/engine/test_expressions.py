@@ -275,7 +275,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(EXPRESSIONS | st.text(max_size=60) | st.text(alphabet="input.a()[]+'\"x,{}:?&|!<>=0123 \\\n", max_size=80))
 def test_any_expression_has_a_json_value_or_is_refused(text: str) -> None:
     began = time.perf_counter()
@@ -288,7 +288,7 @@ def test_any_expression_has_a_json_value_or_is_refused(text: str) -> None:
     assert time.perf_counter() - began < SECONDS_MAX
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -32,11 +32,9 @@ SHRINKING_S_MAX = 400
 
 
 def examples(count: int) -> settings:
-    """So many examples, which print how to reproduce a failure; a whole saga a time takes as long as it takes."""
-    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(
-        max_examples=int(count * FACTOR), deadline=None, print_blob=True, suppress_health_check=slow, phases=PHASES
-    )
+    """So many examples, which print how to reproduce a failure; each is a whole saga."""
+    large = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=int(count * FACTOR), print_blob=True, suppress_health_check=large, phases=PHASES)
 
 
 def run(definition: Definition, tape: bytes, *, slow: bool = False) -> World:

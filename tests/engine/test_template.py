@@ -203,7 +203,7 @@ def escaped(value: JsonValue) -> JsonValue:
     return {key: escaped(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(VALUES)
 def test_a_template_without_paths_is_the_value_that_it_is(value: JsonValue) -> None:
     template = parse_template(json.dumps(escaped(value)))
@@ -213,7 +213,7 @@ def test_a_template_without_paths_is_the_value_that_it_is(value: JsonValue) -> N
     assert same(json.loads(filled.text), value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES)
 def test_a_value_goes_through_a_path_unchanged(value: JsonValue) -> None:
     filled = fill('{"a":"${input.x}"}', Json(json.dumps({"x": value})))
@@ -222,7 +222,7 @@ def test_a_value_goes_through_a_path_unchanged(value: JsonValue) -> None:
     filled.text.encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.text(alphabet='${}[]".:,ainput01\\ '))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (parse_template, parse_path):

@@ -7,7 +7,7 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amends.v1 import orchestrator_pb2, payload_pb2
@@ -27,7 +27,7 @@ from amends_server.tokens import Tokens
 from tests.fuzz.messages import Maker
 
 BYTES_MAX = 1 << 20
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=150)
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -227,5 +227,5 @@ def test_postgresql_answers_as_memory_does(database: Database) -> None:
 
 def compare(make: Callable[[], Store], *, examples: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: BothStores(make()), settings=settings(max_examples=examples, stateful_step_count=25, deadline=None)
+        lambda: BothStores(make()), settings=settings(max_examples=examples, stateful_step_count=25)
     )
