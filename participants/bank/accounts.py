@@ -42,29 +42,42 @@ class Posting:
 @bank.action(barrier=ledger.barrier)
 def debit(request: Debit, call: Call, tx: Connection) -> Posting:
     """Take money from an account."""
-    book = Book(tx, call.key)
+    return withdraw(Book(tx, call.key), request)
+
+
+@bank.action(barrier=ledger.barrier)
+def credit(request: Credit, call: Call, tx: Connection) -> Posting:
+    """Put money into an account."""
+    return deposit(Book(tx, call.key), request)
+
+
+@debit.compensation
+def undo_debit(request: Debit, done: Posting, call: Call, tx: Connection) -> None:
+    reverse(Book(tx, call.execute_key), done)
+
+
+@credit.compensation
+def undo_credit(request: Credit, done: Posting, call: Call, tx: Connection) -> None:
+    reverse(Book(tx, call.execute_key), done)
+
+
+def withdraw(book: Book, request: Debit) -> Posting:
+    """:raises Refused: if the account is not there, or does not hold as much."""
     balance = _balance(book, request.account, request.amount)
     if balance < request.amount:
         raise Refused("INSUFFICIENT_FUNDS", f"account {request.account} holds {balance}, not {request.amount}")
     return _post(book, "debit", request.account, -request.amount)
 
 
-@bank.action(barrier=ledger.barrier)
-def credit(request: Credit, call: Call, tx: Connection) -> Posting:
-    """Put money into an account."""
-    book = Book(tx, call.key)
+def deposit(book: Book, request: Credit) -> Posting:
+    """:raises Refused: if the account is not there."""
     _balance(book, request.account, request.amount)
     return _post(book, "credit", request.account, request.amount)
 
 
-@debit.compensation
-def undo_debit(request: Debit, done: Posting, call: Call, tx: Connection) -> None:
-    _reverse(Book(tx, call.execute_key), done)
-
-
-@credit.compensation
-def undo_credit(request: Credit, done: Posting, call: Call, tx: Connection) -> None:
-    _reverse(Book(tx, call.execute_key), done)
+def reverse(book: Book, posting: Posting) -> None:
+    """May overdraw the account: a compensation cannot be refused because the money was spent meanwhile."""
+    book.enter("reversal", posting.account, -posting.amount)
 
 
 def _balance(book: Book, account: str, amount: int) -> int:
@@ -79,8 +92,3 @@ def _balance(book: Book, account: str, amount: int) -> int:
 def _post(book: Book, kind: str, account: str, amount: int) -> Posting:
     number = book.enter(kind, account, amount)
     return Posting(id=f"P-{number}", account=account, amount=amount, balance=book.amount(account) or 0)
-
-
-def _reverse(book: Book, posting: Posting) -> None:
-    """May overdraw the account: a compensation cannot be refused because the money was spent meanwhile."""
-    book.enter("reversal", posting.account, -posting.amount)

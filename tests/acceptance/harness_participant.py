@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import grpc
 
@@ -16,19 +17,6 @@ from tests.acceptance.harness_session import ScriptedSession
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
-
-
-class _Call(NamedTuple):
-    namespace: str
-    saga: str
-    step: str
-    action: str
-    compensating: bool
-    key: str
-    execute_key: str
-    attempt: int
-    epoch: int
-    request: bytes
 
 
 class ScriptedParticipant:
@@ -121,14 +109,14 @@ class ScriptedParticipant:
             described.actions.add(name=action, has_compensation=True)
         return described.SerializeToString()
 
-    async def _begin(self, call: _Call) -> Answer:
+    async def _begin(self, call: Record) -> Answer:
         self._note("start", call)
         task = asyncio.create_task(self._answer(call))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
         return await asyncio.shield(task)
 
-    async def _reply(self, call: _Call, context: Context) -> bytes:
+    async def _reply(self, call: Record, context: Context) -> bytes:
         answer = await self._begin(call)
         if answer.code is not None:
             await context.abort(answer.code, answer.details)
@@ -137,7 +125,7 @@ class ScriptedParticipant:
         kind = participant_pb2.CompensateResponse if call.compensating else participant_pb2.ExecuteResponse
         return kind(reply=answer.reply).SerializeToString()
 
-    async def _answer(self, call: _Call) -> Answer:
+    async def _answer(self, call: Record) -> Answer:
         answer = self._script(call)
         if answer.before is not None:
             await answer.before.hold()
@@ -154,12 +142,11 @@ class ScriptedParticipant:
             await asyncio.Event().wait()
         return answer
 
-    def _script(self, call: _Call) -> Answer:
-        name = f"undo {call.step}" if call.compensating else call.step
-        answers = self._scripts.get((call.saga, name)) or self._scripts.get(("", name))
+    def _script(self, call: Record) -> Answer:
+        answers = self._scripts.get((call.saga, call.name)) or self._scripts.get(("", call.name))
         return answers[min(call.attempt, len(answers)) - 1] if answers else succeed()
 
-    def _have(self, call: _Call) -> None:
+    def _have(self, call: Record) -> None:
         if not call.compensating and call.key not in self._done:
             self._done.add(call.key)
             self._note("effect", call)
@@ -168,23 +155,22 @@ class ScriptedParticipant:
             if call.execute_key in self._done:
                 self._note("undone", call)
 
-    def _note(self, kind: str, call: _Call, outcome: str = "") -> None:
-        fields = call._asdict()
-        del fields["namespace"]
-        self.ledger.add(Record(kind=kind, time_s=now_s(), outcome=outcome, **fields))
+    def _note(self, kind: str, call: Record, outcome: str = "") -> None:
+        self.ledger.add(replace(call, kind=kind, time_s=now_s(), outcome=outcome))
 
 
-def _execution(request: participant_pb2.ExecuteRequest, body: bytes) -> _Call:
+def _execution(request: participant_pb2.ExecuteRequest, body: bytes) -> Record:
     return _call(request.call, request.action, request.call.key, body, False)
 
 
-def _compensation(request: participant_pb2.CompensateRequest, body: bytes) -> _Call:
+def _compensation(request: participant_pb2.CompensateRequest, body: bytes) -> Record:
     return _call(request.call, request.action, request.execute_key, body, True)
 
 
-def _call(call: participant_pb2.Call, action: str, execute_key: str, body: bytes, compensating: bool) -> _Call:
-    return _Call(
-        namespace=call.namespace,
+def _call(call: participant_pb2.Call, action: str, execute_key: str, body: bytes, compensating: bool) -> Record:
+    return Record(
+        kind="start",
+        time_s=now_s(),
         saga=call.saga_id,
         step=call.step,
         action=action,

@@ -21,9 +21,14 @@ THREE = definition("three", "one", "two", "three")
 SAGAS = 40
 WAIT_S = 30
 
+IDS = [f"order-{number}" for number in range(8)]
+"""Of sagas that belong some to the one orchestrator, and some to the other."""
+
+Replicas = tuple[World, list[Process], list[Client]]
+
 
 @pytest.fixture
-async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[tuple[World, list[Process], list[Client]]]:
+async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[Replicas]:
     """Two orchestrators that share a database evenly, and a client of each; the world is that of the first."""
     url = database.new_url()
     servers = [Process(url), Process(url, metrics="127.0.0.1:0")]
@@ -46,9 +51,7 @@ async def figures(server: Process) -> dict[str, float]:
     return await asyncio.to_thread(read_figures, listening["metrics"])
 
 
-async def test_e46_both_run_sagas_and_every_action_is_done_once(
-    replicas: tuple[World, list[Process], list[Client]], database: Database
-) -> None:
+async def test_e46_both_run_sagas_and_every_action_is_done_once(replicas: Replicas) -> None:
     world, _, clients = replicas
     sagas = [await clients[number % 2].start(THREE.name, None) for number in range(SAGAS)]
     async with asyncio.timeout(WAIT_S):
@@ -58,9 +61,7 @@ async def test_e46_both_run_sagas_and_every_action_is_done_once(
         assert world.ledger.names(saga.id) == ["one", "two", "three"]
 
 
-async def test_e46_each_shows_and_watches_the_sagas_of_the_other(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_each_shows_and_watches_the_sagas_of_the_other(replicas: Replicas) -> None:
     world, _, clients = replicas
     gate = Gate()
     world.worker.on("two", gate.after())
@@ -76,9 +77,7 @@ async def test_e46_each_shows_and_watches_the_sagas_of_the_other(
         assert await watching == list(range(1, (await mine.status()).sequence + 1))
 
 
-async def test_e46_a_dead_owners_sagas_are_taken_over(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_a_dead_owners_sagas_are_taken_over(replicas: Replicas) -> None:
     world, servers, clients = replicas
     before = await figures(servers[1])
     assert before["amends_partitions_owned"] == 32
@@ -103,9 +102,7 @@ async def test_e46_a_dead_owners_sagas_are_taken_over(
         assert [world.ledger.effects_ever(saga.id, step) for step in ("one", "two", "three")] == [1, 1, 1]
 
 
-async def test_e46_an_orderly_end_hands_over_without_waiting(
-    replicas: tuple[World, list[Process], list[Client]], database: Database
-) -> None:
+async def test_e46_an_orderly_end_hands_over_without_waiting(replicas: Replicas) -> None:
     world, servers, clients = replicas
     await servers[0].stop()
     await servers[1].logged("partitions", '"owned": 64')
@@ -118,47 +115,41 @@ async def _watch(saga: object) -> list[int]:
     return [event.sequence async for event in saga.watch()]  # type: ignore[attr-defined]
 
 
-async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_commands_and_repeated_starts_reach_the_owner_through_any(replicas: Replicas) -> None:
     world, servers, clients = replicas
     gate = Gate()
     world.worker.on("two", gate.after())
-    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
-    for id in ids:
+    for id in IDS:
         await clients[0].start(THREE.name, None, id=id)
     await gate.reached()
     async with grpc.aio.insecure_channel(servers[1].address) as channel:
         other = Wire.on(channel).orchestrator
-        for id in ids:
+        for id in IDS:
             assert (await clients[1].start(THREE.name, None, id=id)).id == id
             await other.CancelSaga(orchestrator_pb2.CancelSagaRequest(saga_id=id, reason="changed my mind"))
     gate.release()
     shown = await figures(servers[1])
-    assert 0 < shown['amends_calls_forwarded_total{method="CancelSaga",outcome="answered"}'] < len(ids)
+    assert 0 < shown['amends_calls_forwarded_total{method="CancelSaga",outcome="answered"}'] < len(IDS)
     async with asyncio.timeout(WAIT_S):
-        views = [await clients[0].saga(None, id).wait() for id in ids]
+        views = [await clients[0].saga(None, id).wait() for id in IDS]
     assert {view.status for view in views} == {SagaStatus.COMPENSATED}
-    assert all(world.ledger.effects(id) == [] for id in ids)
+    assert all(world.ledger.effects(id) == [] for id in IDS)
     with pytest.raises(FailedPrecondition):
-        await clients[0].fail(ids[0], reason="too late")
+        await clients[0].fail(IDS[0], reason="too late")
     with pytest.raises(FailedPrecondition):
-        await clients[1].fail(ids[0], reason="too late")
+        await clients[1].fail(IDS[0], reason="too late")
     for client in clients:
         with pytest.raises(NotFound):
             await client.get("nobody")
 
 
-async def test_e46_the_journal_names_who_called_whoever_passed_it_on(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_the_journal_names_who_called_whoever_passed_it_on(replicas: Replicas) -> None:
     world, servers, clients = replicas
     gate = Gate()
     world.worker.on("two", gate.after())
-    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
     async with grpc.aio.insecure_channel(servers[1].address) as channel:
         other = Wire.on(channel)
-        for id in ids:
+        for id in IDS:
             start = orchestrator_pb2.StartSagaRequest(saga_id=id)
             start.definition.name = THREE.name
             await other.orchestrator.StartSaga(start)
@@ -167,19 +158,16 @@ async def test_e46_the_journal_names_who_called_whoever_passed_it_on(
             with suppress(grpc.aio.AioRpcError):  # of those of the other one, which this one does not pass on
                 await other.operator.PauseSaga(pause, metadata=forged)
             await other.operator.PauseSaga(pause)
-    events = [event for id in ids for event in await world.journal(id)]
+    events = [event for id in IDS for event in await world.journal(id)]
     callers = {event.principal for event in events if event.kind in ("saga_started", "saga_paused")}
     assert len(callers) == 1, "one connection has one name"
     assert callers.pop().startswith("ipv4:")
-    await clients[0].resume(ids[0], reason="go on")
+    await clients[0].resume(IDS[0], reason="go on")
     gate.release()
 
 
-async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(replicas: Replicas) -> None:
     _, servers, clients = replicas
-    ids = [f"order-{number}" for number in range(8)]  # some belong to the one, and some to the other
     async with AsyncExitStack() as stack:
         spaces = {
             name: [await stack.enter_async_context(Client(server.address, namespace=name)) for server in servers]
@@ -191,30 +179,28 @@ async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(
         await spaces["south"][1].register(definition("three", "one"))
         async with asyncio.timeout(WAIT_S):
             for name, (first, second) in spaces.items():
-                for number, id in enumerate(ids):
+                for number, id in enumerate(IDS):
                     saga = await (first, second)[number % 2].start(THREE.name, None, id=id, labels={"in": name})
                     assert (await saga.wait()).status is SagaStatus.COMPLETED
         for clients_there in spaces.values():
             for one in clients_there:
-                assert sorted([saga.id async for saga in one.list()]) == ids
+                assert sorted([saga.id async for saga in one.list()]) == IDS
                 assert (
-                    len([event async for event in one.saga(None, ids[0]).watch()]) == (await one.get(ids[0])).sequence
+                    len([event async for event in one.saga(None, IDS[0]).watch()]) == (await one.get(IDS[0])).sequence
                 )
         for one, other in (("north", "south"), ("south", "north")):
             assert [saga async for saga in spaces[one][0].list(labels={"in": other})] == []
-        assert len((await spaces["north"][1].get(ids[0])).steps) == 3
-        assert len((await spaces["south"][0].get(ids[0])).steps) == 1
+        assert len((await spaces["north"][1].get(IDS[0])).steps) == 3
+        assert len((await spaces["south"][0].get(IDS[0])).steps) == 1
         bulk = await spaces["south"][1].cancel_all(reason="none left", dry_run=True)
         assert (bulk.changed, bulk.remaining) == (0, 0)
     for client in clients:
         assert [saga async for saga in client.list()] == []
         with pytest.raises(NotFound):
-            await client.get(ids[0])
+            await client.get(IDS[0])
 
 
-async def test_e46_operators_see_who_owns_what(
-    replicas: tuple[World, list[Process], list[Client]], database: Database
-) -> None:
+async def test_e46_operators_see_who_owns_what(replicas: Replicas) -> None:
     _, servers, clients = replicas
     for client, server in zip(clients, servers, strict=True):
         shown = await client.replicas()
@@ -239,12 +225,10 @@ async def test_e46_operators_see_who_owns_what(
     }
 
 
-async def test_e46_bulk_forms_are_for_the_sagas_of_all(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_bulk_forms_are_for_the_sagas_of_all(replicas: Replicas) -> None:
     world, _, clients = replicas
     world.worker.on("two", in_progress())
-    ids = [f"many-{number}" for number in range(12)]  # some belong to the one, and some to the other
+    ids = [f"many-{number}" for number in range(12)]
     for id in ids:
         await clients[0].start(THREE.name, None, id=id, labels={"batch": "one"})
         await world.until(id, EventKind.STEP_DEFERRED)
@@ -268,9 +252,7 @@ async def test_e46_bulk_forms_are_for_the_sagas_of_all(
     assert {view.status for view in views} == {SagaStatus.COMPLETED}
 
 
-async def test_e46_what_is_registered_at_one_is_known_to_all(
-    replicas: tuple[World, list[Process], list[Client]],
-) -> None:
+async def test_e46_what_is_registered_at_one_is_known_to_all(replicas: Replicas) -> None:
     world, _, clients = replicas
     late = definition(
         "late", step("one", participant="late", attempts=-1)

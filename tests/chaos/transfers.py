@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from sqlite3 import Connection
 
-from amends import Refused, Saga
+from amends import Saga
 from amends.action import Action
 from amends.call import Call
 from amends.participant import Participant
 from amends.policies import PIVOT, RETRIABLE, Compensation, Retry
-from participants.bank.accounts import Credit, Debit, Posting
+from participants.bank.accounts import Credit, Debit, Posting, deposit, reverse, withdraw
+from participants.bank.saga import Confirmation, Transfer
 from participants.ledger import Book, Ledger
 
 BANKS = ("north", "south", "east")
@@ -38,21 +38,6 @@ class Bank:
     credit: Action[Credit, Posting]
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """From an account of one bank to one of another, which may be the same bank."""
-
-    source: str
-    destination: str
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    debit_id: str
-    credit_id: str
-
-
 @cache
 def bank(name: str) -> Bank:
     """Return the bank of that name."""
@@ -60,25 +45,19 @@ def bank(name: str) -> Bank:
 
     @participant.action(barrier=ledger.barrier)
     def debit(request: Debit, call: Call, tx: Connection) -> Posting:
-        book = Book(tx, call.key)
-        balance = _balance(book, request.account)
-        if balance < request.amount:
-            raise Refused("INSUFFICIENT_FUNDS", f"account {request.account} holds {balance}, not {request.amount}")
-        return _post(book, "debit", request.account, -request.amount)
+        return withdraw(Book(tx, call.key), request)
 
     @participant.action(barrier=ledger.barrier)
     def credit(request: Credit, call: Call, tx: Connection) -> Posting:
-        book = Book(tx, call.key)
-        _balance(book, request.account)
-        return _post(book, "credit", request.account, request.amount)
+        return deposit(Book(tx, call.key), request)
 
     @debit.compensation
     def undo_debit(request: Debit, done: Posting, call: Call, tx: Connection) -> None:
-        Book(tx, call.execute_key).enter("reversal", done.account, -done.amount)
+        reverse(Book(tx, call.execute_key), done)
 
     @credit.compensation
     def undo_credit(request: Credit, done: Posting, call: Call, tx: Connection) -> None:
-        Book(tx, call.execute_key).enter("reversal", done.account, -done.amount)
+        reverse(Book(tx, call.execute_key), done)
 
     return Bank(participant, ledger, debit, credit)
 
@@ -99,24 +78,3 @@ def transfer(source: str, destination: str, *, forward: bool) -> Saga[Transfer, 
         put = saga.step(credit, putting, retry=A_FEW, timeout=TIMEOUT_S, compensation=undo)
     saga.returns(Confirmation(debit_id=taken.output.id, credit_id=put.output.id))
     return saga
-
-
-def all_transfers() -> list[Saga[Transfer, Confirmation]]:
-    """Return the sagas between any two banks."""
-    return [
-        transfer(source, destination, forward=forward)
-        for source, destination in product(BANKS, BANKS)
-        for forward in (False, True)
-    ]
-
-
-def _balance(book: Book, account: str) -> int:
-    balance = book.amount(account)
-    if balance is None:
-        raise Refused("UNKNOWN_ACCOUNT", f"there is no account {account}")
-    return balance
-
-
-def _post(book: Book, kind: str, account: str, amount: int) -> Posting:
-    number = book.enter(kind, account, amount)
-    return Posting(id=f"P-{number}", account=account, amount=amount, balance=book.amount(account) or 0)
