@@ -119,6 +119,7 @@ class Server:
         return Readings(
             partitions_owned=self._parts.owned,
             partitions_gained=self._parts.gained,
+            renewals=self._ownership.renewals,
             sagas_active=self._parts.runner.active_count,
             sagas_taken_over=self._parts.taken_over,
             calls_forwarded=dict(self._peers.forwarded),

@@ -10,14 +10,19 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from amends_server.addresses import Address
+from amends_server.store.leases import Renewals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """What is shown. `calls_forwarded` has method and outcome: answered, refused or lost."""
+    """What is shown. `calls_forwarded` has method and outcome: answered, refused or lost.
+
+    `renewals` is None where there are no leases.
+    """
 
     partitions_owned: int
     partitions_gained: int
+    renewals: Renewals | None
     sagas_active: int
     sagas_taken_over: int
     calls_forwarded: Mapping[tuple[str, str], int]
@@ -50,6 +55,8 @@ class _Collector(Collector):
         now = self._read()
         yield GaugeMetricFamily("amends_partitions_owned", "Partitions of sagas that are owned.", now.partitions_owned)
         yield CounterMetricFamily("amends_partitions_gained", "Partitions that were claimed.", now.partitions_gained)
+        if now.renewals is not None:
+            yield from _lease_metrics(now.renewals)
         yield GaugeMetricFamily("amends_sagas_active", "Sagas in memory.", now.sagas_active)
         yield CounterMetricFamily(
             "amends_sagas_taken_over",
@@ -64,3 +71,12 @@ class _Collector(Collector):
         for labels, count in sorted(now.calls_forwarded.items()):
             forwarded.add_metric(labels, count)
         yield forwarded
+
+
+def _lease_metrics(renewals: Renewals) -> Iterable[Metric]:
+    yield CounterMetricFamily(
+        "amends_lease_renewals_failed", "Attempts to renew and claim leases that failed.", renewals.failed
+    )
+    yield GaugeMetricFamily(
+        "amends_lease_renewal_age_seconds", "Since the last renewal that went well was begun.", renewals.age_s
+    )

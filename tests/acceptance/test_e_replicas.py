@@ -81,6 +81,8 @@ async def test_e46_a_dead_owners_sagas_are_taken_over(replicas: Replicas) -> Non
     world, servers, clients = replicas
     before = await figures(servers[1])
     assert before["amends_partitions_owned"] == 32
+    assert before["amends_lease_renewals_failed_total"] >= 0
+    assert 0 <= before["amends_lease_renewal_age_seconds"] < WAIT_S
     gates = [Gate() for _ in range(6)]
     sagas = []
     for gate in gates:

@@ -54,6 +54,10 @@ class Replica:
     def owned(self) -> set[int]:
         return set(self.leases.partitions)
 
+    @property
+    def renewal_time(self) -> float:
+        return time.monotonic() - self.leases.renewals.age_s
+
     def epoch(self, partition: int) -> int:
         saga = next(k for n in range(10_000) if partition_of(k := key(f"s{n}"), 64) == partition)
         return self.leases.epoch_of(saga)
@@ -207,10 +211,15 @@ async def test_i28_what_was_not_renewed_in_time_is_gained_again_in_the_same_epoc
         async with asyncio.timeout(WAIT_S):
             while first.owned:  # noqa: ASYNC110 - that a lease is over nobody tells
                 await asyncio.sleep(0.05)
+            while not first.leases.renewals.failed:  # noqa: ASYNC110 - nor that a renewal has failed
+                await asyncio.sleep(0.05)
+        lost = first.renewal_time
+        assert first.leases.renewals.age_s >= LEASE_S
     await holding.close()
     await first.until(lambda: len(first.gained) == 2)
     assert first.gained[1] == set(range(64))
     assert first.epoch(5) == 1
+    assert first.renewal_time > lost + 0.1, "that of before"
 
 
 async def test_a_transaction_of_a_dead_replica_that_hangs_keeps_nobody_from_what_it_has(
@@ -297,6 +306,7 @@ async def test_an_error_that_nobody_expects_ends_no_ownership(
     monkeypatch.setattr(Leases, "_turn", fail_once)
     await first.start()
     await first.until(lambda: len(first.owned) == 64)
+    assert first.leases.renewals.failed >= 1
 
 
 async def _die(db: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from amends_server.store.protocol import SagaKey
@@ -12,6 +13,14 @@ Changed = Callable[[Collection[int] | None], None]
 
 Quiet = Callable[[], Awaitable[None]]
 """Called before partitions are handed over: returns when no call of their sagas is in flight, or it takes too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewals:
+    """How the renewal of leases goes: attempts that failed, and seconds since one that went well was begun."""
+
+    failed: int
+    age_s: float
 
 
 class Ownership(Protocol):
@@ -30,6 +39,11 @@ class Ownership(Protocol):
     @property
     def partitions(self) -> Collection[int] | None:
         """The partitions that are owned now, None for all there are."""
+        ...
+
+    @property
+    def renewals(self) -> Renewals | None:
+        """How the renewal of the leases goes, None where there is nothing to renew."""
         ...
 
     def epoch_of(self, key: SagaKey) -> int:
@@ -63,6 +77,10 @@ class Sole:
 
     @property
     def partitions(self) -> None:
+        return None
+
+    @property
+    def renewals(self) -> None:
         return None
 
     def epoch_of(self, key: SagaKey) -> int:

@@ -23,6 +23,10 @@ class Lease:
     def partitions(self) -> tuple[()] | None:
         return () if self._lost else None
 
+    @property
+    def renewals(self) -> None:
+        return None
+
     def epoch_of(self, key: SagaKey) -> int:
         return 0 if self._lost else self._epoch
 

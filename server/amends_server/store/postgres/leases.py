@@ -16,7 +16,7 @@ from uuid import uuid4
 import asyncpg
 import structlog
 
-from amends_server.store.leases import Changed, Quiet
+from amends_server.store.leases import Changed, Quiet, Renewals
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres.statements import fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
@@ -46,6 +46,8 @@ class Leases:
         self.id = uuid4().hex
         self.address = ""
         self._held = _Held({}, 0.0)
+        self._renewed_at = time.monotonic()
+        self._failed = 0
         self._others: Mapping[int, str] = {}
         self._leaving: frozenset[int] = frozenset()
         self._draining: Mapping[int, int] = {}
@@ -62,6 +64,10 @@ class Leases:
     @property
     def partitions(self) -> Collection[int]:
         return self._held.epochs.keys() if time.monotonic() < self._held.until else ()
+
+    @property
+    def renewals(self) -> Renewals:
+        return Renewals(self._failed, time.monotonic() - self._renewed_at)
 
     def epoch_of(self, key: SagaKey) -> int:
         held, partition = self._held, partition_of(key, self._count)
@@ -123,16 +129,19 @@ class Leases:
                 await self._turn(db)
             except FAILURES as error:
                 log.warning("leases_not_renewed", store=place_of(self._url), error=str(error) or type(error).__name__)
-                if db is not None:
-                    db.terminate()
+                self._fail(db)
             except Exception:  # whatever it is, a thread that ends would end this process's ownership for good
                 log.exception("leases_failed", store=place_of(self._url))
-                if db is not None:
-                    db.terminate()
+                self._fail(db)
             self._tell_begun()
             self._stop.wait(self._pause_s)
         if db is not None and not db.is_closed():
             await self._give_up(db)
+
+    def _fail(self, db: asyncpg.Connection[asyncpg.Record] | None) -> None:
+        self._failed += 1
+        if db is not None:
+            db.terminate()
 
     @property
     def _pause_s(self) -> float:
@@ -146,6 +155,7 @@ class Leases:
         if left:
             await fetch(db, "release", owner=self.id, partitions=sorted(left))
         epochs = {row["id"]: row["epoch"] for row in await fetch(db, "renew", owner=self.id, lease_s=self._lease_s)}
+        self._renewed_at = asked
         replicas = [row["id"] for row in await fetch(db, "live_replicas")]
         share, until = _share(self._count, replicas, self.id), asked + self._lease_s
         self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self.id)}
