@@ -45,7 +45,7 @@ async def test_a_file_that_was_filled_is_as_if_its_sagas_had_been_run(
 async def test_all_sagas_that_a_crash_left_are_recovered(tmp_path: Path) -> None:
     found = await unfinished.measure_recovery(300, tmp_path / "sagas.db")
     assert 0 < found["unfinished"] <= 300
-    assert 0 < found["first_call_after_listening_s"] < found["first_call_s"] <= found["last_saga_s"] + 0.1
+    assert found["first_call_after_listening_s"] < found["first_call_s"] <= found["last_saga_s"] + 0.1
     async with opened(tmp_path / "sagas.db") as store:
         page = await store.list_sagas(DEFAULT, None, 9_999)
         assert [saga.head.status for saga in page.sagas] == [SagaStatus.COMPLETED] * 300

@@ -28,6 +28,9 @@ from amends_server.memory import tune_memory
 
 START_TIMEOUT_S = 60.0
 
+CALL_S_MAX = 60.0
+"""How long a call of the load may take: what is overloaded is slow, and that is what is measured."""
+
 
 class UnaryServicer(participant_pb2_grpc.ParticipantServiceServicer):
     """A participant as others write them: without sessions."""
@@ -96,7 +99,7 @@ async def serve_orchestrator(path: str, address: str) -> None:
 
 
 async def load(link: str, address: str, workload: str, concurrency: str, seconds: str) -> None:
-    async with Client(address) as client, grpc.aio.insecure_channel(address) as channel:
+    async with Client(address, timeout=CALL_S_MAX) as client, grpc.aio.insecure_channel(address) as channel:
         chosen = BY_NAME[workload]
         one = run_in_session(client, chosen) if link == "session" else await run_unary(client, channel, chosen)
         print(json.dumps(await drive(one, int(concurrency), float(seconds))), flush=True)

@@ -131,13 +131,13 @@ async def measure_timers(count: int, path: Path) -> dict[str, float]:
     calls = Calls()
     async with serving(make_participant(_noting(calls))) as address, orchestrator(path, address) as node:
         await asyncio.sleep(due - time.time() - 1)
-        early, waiting_mb = len(calls.times), node.memory_mb()
+        waiting_mb = node.memory_mb()
         last = await _until_none(path)
         peak_mb = node.memory_peak_mb()
-    late = sorted(at - due for at in calls.times[early:])
+    late = sorted(at - due for at in calls.times if at >= due)
     return {
         "waiting_mb": round(waiting_mb),
-        "early_calls": early,
+        "early_calls": len(calls.times) - len(late),
         "first_call_late_s": round(late[0], 2),
         "median_call_late_s": round(statistics.median(late), 2),
         "last_saga_s": round(last - due, 1),
