@@ -13,7 +13,7 @@ from pathlib import Path
 
 from amends.v1 import participant_pb2
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 """The longest that a test waits for something that should happen at once: enough for a busy machine."""
 
 

@@ -29,7 +29,7 @@ def servers() -> Iterator[Cluster]:
 async def test_i20_a_commit_that_the_standby_does_not_have_is_not_believed(
     servers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_S", 1)
     store = PostgresStore(servers.url())
     await store.open()
     await define(store)
