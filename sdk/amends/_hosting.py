@@ -12,7 +12,8 @@ from typing import NoReturn, cast
 import grpc
 
 from amends._proxies import proxy_options
-from amends.connection import Connection, pages
+from amends.catalogue import participants_at
+from amends.connection import Connection
 from amends.errors import AmendsError, RpcError
 from amends.v1 import operator_pb2, participant_pb2, participant_pb2_grpc
 
@@ -54,16 +55,10 @@ async def registered_at(connection: Connection, name: str) -> str | None:
 
     :raises RpcError: if the orchestrator does not say.
     """
-
-    async def fetch(token: str) -> operator_pb2.ListParticipantsResponse:
-        request = operator_pb2.ListParticipantsRequest(page_token=token)
-        return await connection.repeatable(connection.operator.ListParticipants, request)
-
-    async with aclosing(pages(fetch)) as found:
-        async for page in found:
-            for participant in page.participants:
-                if participant.name == name:
-                    return participant.address
+    async with aclosing(participants_at(connection)) as found:
+        async for participant in found:
+            if participant.name == name:
+                return participant.address
     return None
 
 

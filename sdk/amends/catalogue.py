@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from amends.builder import Saga
-from amends.connection import Connected, pages
+from amends.connection import Connected, Connection, pages
 from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2
 
 
@@ -81,16 +81,9 @@ class Catalogue(Connected):
 
     async def participants(self) -> AsyncGenerator[operator_pb2.Participant, None]:
         """The registered participants by name."""
-        connection = self._connection
-
-        async def fetch(token: str) -> operator_pb2.ListParticipantsResponse:
-            request = operator_pb2.ListParticipantsRequest(page_token=token)
-            return await connection.repeatable(connection.operator.ListParticipants, request)
-
-        async with aclosing(pages(fetch)) as found:
-            async for page in found:
-                for participant in page.participants:
-                    yield participant
+        async with aclosing(participants_at(self._connection)) as found:
+            async for participant in found:
+                yield participant
 
     async def replicas(self) -> operator_pb2.ListReplicasResponse:
         """The orchestrators that share the store, the partitions of sagas that each owns, and how late due work is."""
@@ -105,6 +98,19 @@ class Catalogue(Connected):
         """
         request = operator_pb2.DeleteParticipantRequest(name=name)
         await self._connection.once(self._connection.operator.DeleteParticipant, request)
+
+
+async def participants_at(connection: Connection) -> AsyncGenerator[operator_pb2.Participant, None]:
+    """Yield the registered participants by name."""
+
+    async def fetch(token: str) -> operator_pb2.ListParticipantsResponse:
+        request = operator_pb2.ListParticipantsRequest(page_token=token)
+        return await connection.repeatable(connection.operator.ListParticipants, request)
+
+    async with aclosing(pages(fetch)) as found:
+        async for page in found:
+            for participant in page.participants:
+                yield participant
 
 
 def _definition(definition: Saga[Any, Any] | definition_pb2.Definition) -> definition_pb2.Definition:

@@ -13,10 +13,17 @@ from amends_server.cli.options import COUNT_MAX, Form, need_reason
 from amends_server.cli.output import print_line, print_message
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from amends.connection import Connection
     from amends.v1 import operator_pb2
+
+    Response = (
+        operator_pb2.RetrySagasResponse
+        | operator_pb2.CancelSagasResponse
+        | operator_pb2.PauseSagasResponse
+        | operator_pb2.ResumeSagasResponse
+        | operator_pb2.FailSagasResponse
+        | operator_pb2.ResolveStepsResponse
+    )
 
 Verb = Literal["retry", "cancel", "pause", "resume", "fail"]
 
@@ -82,8 +89,8 @@ async def steer_many(verb: Verb, many: Many, reason: str | None, server: str, na
 
     bulk = bulk_request(many, reason, namespace)
     async with connected(server, namespace) as connection:
-        response, result = await _ask(verb, bulk, connection)
-    report(DONE[verb], response, result, many, form)
+        response = await _ask(verb, bulk, connection)
+    report(DONE[verb], response, many, form)
 
 
 def bulk_request(many: Many, reason: str | None, namespace: str) -> operator_pb2.BulkRequest:
@@ -100,7 +107,7 @@ def bulk_request(many: Many, reason: str | None, namespace: str) -> operator_pb2
     )
 
 
-def report(done: str, response: Message, result: operator_pb2.BulkResult, many: Many, form: Form) -> None:
+def report(done: str, response: Response, many: Many, form: Form) -> None:
     """Write what a bulk form did.
 
     :raises CommandError: if some sagas could not be changed.
@@ -108,34 +115,26 @@ def report(done: str, response: Message, result: operator_pb2.BulkResult, many: 
     if form is Form.JSON:
         print_message(response)
     else:
-        _print(done, result, many)
-    if result.failures:
-        count = len(result.failures)
+        _print(done, response.result, many)
+    if count := len(response.result.failures):
         raise CommandError(f"{count} saga{'' if count == 1 else 's'} could not be {done}: see `amends show SAGA`.")
 
 
-async def _ask(
-    verb: Verb, bulk: operator_pb2.BulkRequest, connection: Connection
-) -> tuple[Message, operator_pb2.BulkResult]:
+async def _ask(verb: Verb, bulk: operator_pb2.BulkRequest, connection: Connection) -> Response:
     from amends.v1 import operator_pb2 as pb
 
     operator = connection.operator
     match verb:
         case "retry":
-            retried = await connection.once(operator.RetrySagas, pb.RetrySagasRequest(bulk=bulk))
-            return retried, retried.result
+            return await connection.once(operator.RetrySagas, pb.RetrySagasRequest(bulk=bulk))
         case "cancel":
-            cancelled = await connection.once(operator.CancelSagas, pb.CancelSagasRequest(bulk=bulk))
-            return cancelled, cancelled.result
+            return await connection.once(operator.CancelSagas, pb.CancelSagasRequest(bulk=bulk))
         case "pause":
-            paused = await connection.once(operator.PauseSagas, pb.PauseSagasRequest(bulk=bulk))
-            return paused, paused.result
+            return await connection.once(operator.PauseSagas, pb.PauseSagasRequest(bulk=bulk))
         case "resume":
-            resumed = await connection.once(operator.ResumeSagas, pb.ResumeSagasRequest(bulk=bulk))
-            return resumed, resumed.result
+            return await connection.once(operator.ResumeSagas, pb.ResumeSagasRequest(bulk=bulk))
         case "fail":
-            failed = await connection.once(operator.FailSagas, pb.FailSagasRequest(bulk=bulk))
-            return failed, failed.result
+            return await connection.once(operator.FailSagas, pb.FailSagasRequest(bulk=bulk))
         case _:
             assert_never(verb)
 

@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from amends_server.cli.exits import EXIT_CODES, CommandError, run, usage_error, with_commands
-from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Namespace, Output, Server
+from amends_server.cli.options import ADDRESS, NAMESPACE, DefinitionFile, Form, Namespace, Output, Reference, Server
 from amends_server.cli.output import print_json, print_line, print_message, print_table, time_text
 
 if TYPE_CHECKING:
     from amends.v1 import definition_pb2
     from amends_server.cli.layers import Layers
     from amends_server.engine.definition import Definition
-
-DefinitionFile = Annotated[
-    Path,
-    typer.Argument(metavar="FILE", help="YAML or JSON in the shape of amends.v1.Definition.", show_default=False),
-]
-Reference = Annotated[
-    str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
-]
-
 
 ReferenceOrFile = Annotated[
     str,

@@ -23,6 +23,11 @@ LIMIT_MAX = 100_000
 PAGE_SIZE = 1_000
 """Sagas asked for at a time: the most that the orchestrator gives."""
 
+OfDefinition = Annotated[
+    str, typer.Option("--definition", metavar="NAME", help="Of this definition, NAME or NAME@VERSION.")
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -40,9 +45,7 @@ def list_(
             "repeated; of several one must match.",
         ),
     ] = None,
-    definition: Annotated[
-        str, typer.Option("--definition", metavar="NAME", help="Of this definition, NAME or NAME@VERSION.")
-    ] = "",
+    definition: OfDefinition = "",
     label: Labels = None,
     newer_than: Annotated[
         str | None, typer.Option("--newer-than", metavar="AGE", help="Started less than this ago: 90s, 2h, 7d.")
@@ -54,7 +57,7 @@ def list_(
         str | None,
         typer.Option("--running-longer-than", metavar="AGE", help="Not ended, and started longer than this ago."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")] = LIMIT,
+    limit: Limit = LIMIT,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
@@ -84,11 +87,9 @@ def list_(
 
 
 def stuck(
-    definition: Annotated[
-        str, typer.Option("--definition", metavar="NAME", help="Of this definition, NAME or NAME@VERSION.")
-    ] = "",
+    definition: OfDefinition = "",
     label: Labels = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Show as many at the most.")] = LIMIT,
+    limit: Limit = LIMIT,
     server: Server = ADDRESS,
     namespace: Namespace = NAMESPACE,
     form: Output = Form.TEXT,
@@ -109,8 +110,7 @@ def stuck(
             await complete_stuck(connection, namespace, found.sagas)
             kinds = await read_kinds(connection, namespace, found.sagas)
         print_stuck(found.sagas, kinds, options_for(server, namespace))
-        if found.next_page_token:
-            print_line(f"There are more than these {limit}: narrow the filter, or raise --limit.")
+        _print_rest(found, limit)
 
     run(shown(), server)
 
@@ -149,5 +149,9 @@ def _print_sagas(found: orchestrator_pb2.ListSagasResponse, limit: int) -> None:
         for saga in found.sagas
     ]
     print_table(("SAGA", "DEFINITION", "STATUS", "STARTED", "LABELS"), rows, "No such sagas.")
+    _print_rest(found, limit)
+
+
+def _print_rest(found: orchestrator_pb2.ListSagasResponse, limit: int) -> None:
     if found.next_page_token:
         print_line(f"There are more than these {limit}: narrow the filter, or raise --limit.")

@@ -56,6 +56,13 @@ Output = Annotated[
         "--format", "-o", help="json: the orchestrator's answer as a JSON document on stdout, and errors so on stderr."
     ),
 ]
+DefinitionFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="YAML or JSON in the shape of amends.v1.Definition.", show_default=False),
+]
+Reference = Annotated[
+    str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
+]
 SagaId = Annotated[str, typer.Argument(metavar="SAGA", help="The id of a saga.", show_default=False)]
 Reason = Annotated[
     str | None,

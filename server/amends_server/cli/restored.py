@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amends_server.cli.exits import CommandError, run
 from amends_server.cli.output import print_line
-from amends_server.cli.serving import read_settings
+from amends_server.cli.serving import Config, read_settings
 
 if TYPE_CHECKING:
     from amends_server.config import Settings
@@ -19,12 +18,7 @@ def restored(
     store: Annotated[
         str | None, typer.Option("--store", metavar="URL", help="The store, as for `amends serve`.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="Settings as TOML. Default: what AMENDS_CONFIG names, else ./amends.toml."
-        ),
-    ] = None,
+    config: Config = None,
 ) -> None:
     """Say that the store was restored from a backup, so that it may know less than the participants.
 

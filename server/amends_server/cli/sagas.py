@@ -16,6 +16,7 @@ from amends_server.cli.options import (
     Labels,
     Namespace,
     Output,
+    Reference,
     SagaId,
     Server,
     Wait,
@@ -41,9 +42,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def start(
-    definition: Annotated[
-        str, typer.Argument(metavar="DEFINITION", help="NAME, NAME@VERSION or sha256:…", show_default=False)
-    ] = "",
+    definition: Reference = "",
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="A definition as YAML or JSON, instead of a name.")
     ] = None,

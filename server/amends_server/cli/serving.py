@@ -25,6 +25,14 @@ SETTINGS = (
 )
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Settings as TOML. Default: what AMENDS_CONFIG names, else ./amends.toml."
+    ),
+]
+
+
 def serve(
     listen: Annotated[
         str | None,
@@ -40,12 +48,7 @@ def serve(
             help="Where sagas are kept; four slashes for an absolute path. Default: in the data folder.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="Settings as TOML. Default: what AMENDS_CONFIG names, else ./amends.toml."
-        ),
-    ] = None,
+    config: Config = None,
     form: Annotated[
         Form, typer.Option("--format", "-o", help="json: the line that says it is ready as a JSON document.")
     ] = Form.TEXT,

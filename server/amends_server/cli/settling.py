@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from amends_server.cli.options import (
     need_reason,
     read_json,
 )
+
+if TYPE_CHECKING:
+    from amends.v1 import operator_pb2
 
 
 class Resolution(StrEnum):
@@ -95,14 +98,11 @@ async def _resolve_one(
     form: Form,
 ) -> None:
     from amends.v1 import operator_pb2 as pb
-    from amends.v1 import saga_pb2
     from amends_server.cli.connect import connected
     from amends_server.cli.showing import print_answer
 
     request = pb.ResolveStepRequest(namespace=namespace, saga_id=saga_id, step=step, reason=need_reason(reason))
-    request.resolution = saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{as_.name}")
-    if (text := read_json(output, "--output")) is not None:
-        request.output.json = text
+    _fill(request, as_, output)
     async with connected(server, namespace) as connection:
         response = await connection.once(connection.operator.ResolveStep, request)
         await print_answer(connection, response, response.saga, server, form)
@@ -119,13 +119,21 @@ async def _resolve_many(
     form: Form,
 ) -> None:
     from amends.v1 import operator_pb2 as pb
-    from amends.v1 import saga_pb2
     from amends_server.cli.connect import connected
 
     request = pb.ResolveStepsRequest(bulk=bulk_request(many, reason, namespace), step=step)
+    _fill(request, as_, output)
+    async with connected(server, namespace) as connection:
+        response = await connection.once(connection.operator.ResolveSteps, request)
+    report(f"settled at step {step}", response, many, form)
+
+
+def _fill(
+    request: operator_pb2.ResolveStepRequest | operator_pb2.ResolveStepsRequest, as_: Resolution, output: str | None
+) -> None:
+    """Say how the step is settled."""
+    from amends.v1 import saga_pb2
+
     request.resolution = saga_pb2.StepResolution.Value(f"STEP_RESOLUTION_{as_.name}")
     if (text := read_json(output, "--output")) is not None:
         request.output.json = text
-    async with connected(server, namespace) as connection:
-        response = await connection.once(connection.operator.ResolveSteps, request)
-    report(f"settled at step {step}", response, response.result, many, form)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from amends_server.cli.exits import EXIT_CODES, CommandError, run, usage_error
-from amends_server.cli.options import read_json
+from amends_server.cli.options import DefinitionFile, read_json
 from amends_server.cli.output import print_line
 
 SEEDS = 200
@@ -21,10 +20,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def simulate(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="YAML or JSON in the shape of amends.v1.Definition.", show_default=False),
-    ],
+    file: DefinitionFile,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many worlds.")] = SEEDS,
     first: Annotated[int, typer.Option("--first", metavar="N", min=0, help="The first of them.")] = 0,
     seed: Annotated[

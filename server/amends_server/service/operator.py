@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,7 +17,7 @@ from amends_server.convert.enums import RESOLUTION_FROM_WIRE
 from amends_server.convert.payload import read_payload
 from amends_server.convert.saga import saga_to_wire
 from amends_server.convert.times import set_time
-from amends_server.engine.commands import Cancel, Command, Fail, Pause, Resolve, Resume, Retry
+from amends_server.engine.commands import Cancel, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Payload
 from amends_server.engine.validation import NAME
@@ -26,6 +28,7 @@ from amends_server.service.bulk import Bulk
 from amends_server.service.callers import principal
 from amends_server.service.fields import need_reason, read_key, read_page_size, read_token, write_token
 from amends_server.service.replicas import Replicas
+from amends_server.service.steering import Order
 from amends_server.service.usage import Usage
 from amends_server.status import refusals
 from amends_server.store.protocol import NotFound
@@ -33,6 +36,12 @@ from amends_server.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+    _OneSaga = (
+        pb.PauseSagaRequest | pb.ResumeSagaRequest | pb.RetrySagaRequest | pb.ResolveStepRequest | pb.FailSagaRequest
+    )
+
+Make = Callable[[str, str], Order]
+"""Makes a command of its reason and of who gives it."""
 
 
 class OperatorService(pb_grpc.OperatorServiceServicer):
@@ -59,30 +68,25 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
 
     @refusals
     async def PauseSaga(self, request: pb.PauseSagaRequest, context: Context) -> pb.PauseSagaResponse:
-        command = Pause(need_reason(request.reason), principal(context))
-        return pb.PauseSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+        return pb.PauseSagaResponse(saga=await self._one(request, Pause, context))
 
     @refusals
     async def ResumeSaga(self, request: pb.ResumeSagaRequest, context: Context) -> pb.ResumeSagaResponse:
-        command = Resume(need_reason(request.reason), principal(context))
-        return pb.ResumeSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+        return pb.ResumeSagaResponse(saga=await self._one(request, Resume, context))
 
     @refusals
     async def RetrySaga(self, request: pb.RetrySagaRequest, context: Context) -> pb.RetrySagaResponse:
-        command = Retry(need_reason(request.reason), principal(context))
-        return pb.RetrySagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+        return pb.RetrySagaResponse(saga=await self._one(request, Retry, context))
 
     @refusals
     async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
         resolution, output = self._read_resolution(request.resolution, request.output)
-        reason = need_reason(request.reason)
-        command = Resolve(request.step, resolution, output, reason, principal(context))
-        return pb.ResolveStepResponse(saga=await self._command(request.namespace, request.saga_id, command))
+        resolve = partial(Resolve, request.step, resolution, output)
+        return pb.ResolveStepResponse(saga=await self._one(request, resolve, context))
 
     @refusals
     async def FailSaga(self, request: pb.FailSagaRequest, context: Context) -> pb.FailSagaResponse:
-        command = Fail(need_reason(request.reason), principal(context))
-        return pb.FailSagaResponse(saga=await self._command(request.namespace, request.saga_id, command))
+        return pb.FailSagaResponse(saga=await self._one(request, Fail, context))
 
     def _read_resolution(
         self, number: saga_pb2.StepResolution.ValueType, message: payload_pb2.Payload
@@ -95,8 +99,9 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
             raise BadField("output", "Only a step that SUCCEEDED has an output.")
         return resolution, output
 
-    async def _command(self, namespace: str, saga_id: str, command: Command) -> saga_pb2.Saga:
-        key = read_key(namespace, saga_id)
+    async def _one(self, request: _OneSaga, make: Make, context: Context) -> saga_pb2.Saga:
+        command = make(need_reason(request.reason), principal(context))
+        key = read_key(request.namespace, request.saga_id)
         try:
             view = await self._runner.command(key, command)
         except NotFound:
@@ -107,36 +112,35 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
 
     @refusals
     async def RetrySagas(self, request: pb.RetrySagasRequest, context: Context) -> pb.RetrySagasResponse:
-        order = Retry(_bulk_reason(request.bulk), principal(context))
-        return pb.RetrySagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        return pb.RetrySagasResponse(result=await self._many(request.bulk, Retry, context))
 
     @refusals
     async def CancelSagas(self, request: pb.CancelSagasRequest, context: Context) -> pb.CancelSagasResponse:
-        order = Cancel(_bulk_reason(request.bulk), principal(context))
-        return pb.CancelSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        return pb.CancelSagasResponse(result=await self._many(request.bulk, Cancel, context))
 
     @refusals
     async def PauseSagas(self, request: pb.PauseSagasRequest, context: Context) -> pb.PauseSagasResponse:
-        order = Pause(_bulk_reason(request.bulk), principal(context))
-        return pb.PauseSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        return pb.PauseSagasResponse(result=await self._many(request.bulk, Pause, context))
 
     @refusals
     async def ResumeSagas(self, request: pb.ResumeSagasRequest, context: Context) -> pb.ResumeSagasResponse:
-        order = Resume(_bulk_reason(request.bulk), principal(context))
-        return pb.ResumeSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        return pb.ResumeSagasResponse(result=await self._many(request.bulk, Resume, context))
 
     @refusals
     async def FailSagas(self, request: pb.FailSagasRequest, context: Context) -> pb.FailSagasResponse:
-        order = Fail(_bulk_reason(request.bulk), principal(context))
-        return pb.FailSagasResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        return pb.FailSagasResponse(result=await self._many(request.bulk, Fail, context))
 
     @refusals
     async def ResolveSteps(self, request: pb.ResolveStepsRequest, context: Context) -> pb.ResolveStepsResponse:
         if not request.step:
             raise BadField("step", "Say which step is settled: its id in the definition.")
         resolution, output = self._read_resolution(request.resolution, request.output)
-        order = Resolve(request.step, resolution, output, _bulk_reason(request.bulk), principal(context))
-        return pb.ResolveStepsResponse(result=await self._bulk.run(request.bulk, order, context.invocation_metadata()))
+        resolve = partial(Resolve, request.step, resolution, output)
+        return pb.ResolveStepsResponse(result=await self._many(request.bulk, resolve, context))
+
+    async def _many(self, request: pb.BulkRequest, make: Make, context: Context) -> pb.BulkResult:
+        order = make(need_reason(request.reason, "bulk.reason"), principal(context))
+        return await self._bulk.run(request, order, context.invocation_metadata())
 
     # Participants
 
@@ -173,10 +177,6 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
     @refusals
     async def ListReplicas(self, request: pb.ListReplicasRequest, context: Context) -> pb.ListReplicasResponse:
         return await self._replicas.list()
-
-
-def _bulk_reason(request: pb.BulkRequest) -> str:
-    return need_reason(request.reason, "bulk.reason")
 
 
 def _read_endpoint(message: pb.Participant) -> Endpoint:
