@@ -27,6 +27,7 @@ from amends_server.service.peers import Peers
 from amends_server.status import abort
 from amends_server.store.leases import Ownership
 from amends_server.store.memory import MemoryStore
+from amends_server.store.migration import is_new
 from amends_server.store.protocol import Store, StoreLocked, Unavailable
 from amends_server.store.sqlite import SqliteStore
 from amends_server.transport.endpoint import OVERHEAD_BYTES, Endpoint
@@ -194,10 +195,15 @@ async def serving(settings: Settings) -> AsyncGenerator[Server]:
 async def begin_incarnation(settings: Settings) -> int:
     """Note that the store was restored from a backup, and return the epoch from which it goes on.
 
-    :raises StartError: if the store cannot be had.
+    :raises StartError: if the store cannot be had, or holds nothing that could have been restored.
     """
     store = make_store(settings)
     try:
+        if isinstance(store, MemoryStore) or is_new(await store.pending()):
+            raise StartError(
+                f"There is nothing in the store {without_password(settings.store)}, so that it was not restored from "
+                "a backup: name the one that was with --store."
+            )
         await store.open()
         return await store.begin_incarnation(SystemClock().now())
     except (StoreLocked, Unavailable) as error:

@@ -87,7 +87,14 @@ DRAIN_S = 20.0
 
 POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 
-_PASSWORD = re.compile(r"(?<=:)[^:/@?]*(?=@)|(?<=[?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(?<=:)[^/?]*(?=@)|(?<=[?&]password=)[^&]*")
+_POSTGRES_URL = re.compile(
+    r"\w+://([^/?#]*@)?"
+    r"(?P<hosts>[^/?#@]*)"
+    r"(/[^/?#@]*)?"
+    r"(\?([^&=#]+=[^&#]*)?(&[^&=#]+=[^&#]*)*)?"
+)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(:\d+)?")
 
 ENV_PREFIX = "AMENDS_"
 ENV_CONFIG = "AMENDS_CONFIG"
@@ -177,6 +184,11 @@ class Settings(BaseSettings):
                 f"`{without_password(value)}` is neither sqlite:///PATH (sqlite:////PATH for an absolute one) nor "
                 "postgresql://USER@HOST/DATABASE nor memory:"
             )
+        if value.startswith(POSTGRES_SCHEMES) and not _is_readable(value):
+            raise ValueError(  # without the URL: nobody can tell which part of it is a password
+                "the URL cannot be read: it must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE, and in "
+                "each of these : / ? # @ & are written %3A %2F %3F %23 %40 %26"
+            )
         return value
 
     @field_validator("participant_allow")
@@ -235,6 +247,12 @@ def config_file() -> Path | None:
 def without_password(url: str) -> str:
     """Return the URL of a store as it may be shown."""
     return _PASSWORD.sub("***", url)
+
+
+def _is_readable(url: str) -> bool:
+    """Tell whether the hosts of a database's URL can be told from its other parts."""
+    parts = _POSTGRES_URL.fullmatch(url)
+    return parts is not None and all(_HOST.fullmatch(host) for host in parts["hosts"].split(","))
 
 
 def default_store() -> str:

@@ -13,6 +13,8 @@ from typing import Protocol
 import pytest
 
 from amends import EventKind, NotFound, SagaStatus
+from amends_server.app import StartError, begin_incarnation
+from amends_server.config import load_settings
 from tests.acceptance.harness import SQLITE_ONLY, Gate, InProcess, Process, World, definition, in_progress
 from tests.postgres import Database, schema_of
 
@@ -113,6 +115,18 @@ async def test_i43_after_a_restore_nothing_is_doubled_and_nothing_is_left(store:
         since = [call for saga in gates for call in world.ledger.calls(saga) if call.epoch > before]
         assert {call.saga for call in since} == set(gates)
         assert min(call.epoch for call in since) > before + 1_000_000, "as many could have been lost"
+
+
+async def test_i43_a_store_that_nobody_has_used_was_not_restored(tmp_path: Path, database: Database) -> None:
+    """The name of another store than the one that was restored would leave that one without its new incarnation."""
+    file = tmp_path / "amends.db"
+    schema = database.new_url()
+    for url in (f"sqlite:///{file}", schema, "memory:"):
+        with pytest.raises(StartError, match="There is nothing in the store"):
+            await begin_incarnation(load_settings(store=url))
+    assert not file.exists()
+    tables = "select count(*) from information_schema.tables where table_schema = current_schema()"
+    assert database.sql(tables, schema_of(schema)) == "0"
 
 
 @SQLITE_ONLY

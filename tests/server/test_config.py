@@ -8,7 +8,7 @@ import pytest
 
 from amends_server.addresses import is_allowed, parse_address, parse_pattern
 from amends_server.clock import SystemClock
-from amends_server.config import CALLS_IN_FLIGHT_MAX, SettingsError, load_settings
+from amends_server.config import CALLS_IN_FLIGHT_MAX, SettingsError, load_settings, without_password
 from amends_server.ids import new_id
 
 LOOPBACK = ("127.0.0.1:*", "localhost:*", "[::1]:*")
@@ -108,6 +108,30 @@ def test_what_cannot_be_used_is_said_in_a_sentence(folder: Path, toml: str, word
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["me:hu#sh@x/sagas", "me:hu/sh@x/sagas", "me:5/hush@x/sagas", "me:5?hush@x/sagas", "x:hush/sagas", "[::1/sagas"],
+)
+def test_a_database_whose_host_cannot_be_told_from_the_password_is_refused_unseen(url: str) -> None:
+    with pytest.raises(SettingsError, match="postgresql://USER:PASSWORD@HOST:PORT/DATABASE") as caught:
+        load_settings(store=f"postgresql://{url}")
+    assert "hu" not in str(caught.value)
+    assert "sh@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hu:sh@x/sagas", "postgresql://me:***@x/sagas"),
+        ("postgresql://me:hu@sh@x:1,y:2/sagas?a=b", "postgresql://me:***@x:1,y:2/sagas?a=b"),
+        ("postgres://[::1]:5432/sagas?password=hush&a=b", "postgres://[::1]:5432/sagas?password=***&a=b"),
+        ("postgresql:///?host=/run/postgresql&user=me", "postgresql:///?host=/run/postgresql&user=me"),
+    ],
+)
+def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(load_settings(store=url).store) == shown
 
 
 def test_a_named_file_must_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

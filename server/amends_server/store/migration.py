@@ -47,3 +47,8 @@ def pending(applied: Sequence[tuple[int, str]], migrations: list[Migration]) -> 
     if list(applied) != known[: len(applied)]:
         raise Unavailable("The database has another schema than this program: its migrations are different ones.")
     return migrations[len(applied) :]
+
+
+def is_new(pending: Sequence[Migration]) -> bool:
+    """Tell whether a database that needs these migrations was never used."""
+    return any(migration.number == 1 for migration in pending)
