@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from amends_server.engine.state import SagaStatus
-from amends_server.store import listing
+from amends_server.store import connection, listing
 from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.protocol import Cursor, SagaFilter, SagaPage, StoreLocked, Unavailable
 from amends_server.store.queries import load_queries
 from amends_server.store.schema import migrate
 from amends_server.store.sqlite import SqliteStore
-from tests.store.make import birth, define, key, start, written
+from tests.store.make import append, birth, define, key, records, start, written
 from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again, run, stop
 
 HOLDER = """
@@ -267,6 +267,41 @@ def test_a_migration_that_fails_leaves_nothing() -> None:
     with pytest.raises(Unavailable, match="different"):
         migrate(db, [good, Migration(2, "other", "create table c (x);\n")])
     db.close()
+
+
+async def test_a_file_of_an_older_schema_keeps_its_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, journal = tmp_path / "amends.db", [*records(1, 3), *records(4, 2, body=b"long" * 5_000)]
+    with monkeypatch.context() as older:
+        older.setattr(connection, "load_migrations", lambda store: load_migrations(store)[:2])
+        store = SqliteStore(path)
+        await store.open()
+        await written(store, append(key("one"), journal[:4]), start(key("two")), append(key("one"), journal[4:]))
+        await store.close()
+    newer = SqliteStore(path)
+    await newer.open()
+    try:
+        assert await newer.read_records(key("one"), 0, 10) == journal
+        assert await newer.read_records(key("two"), 0, 10) == records(1)
+    finally:
+        await newer.close()
+
+
+async def test_batches_of_any_size_are_written_whole(sqlite_store: SqliteStore) -> None:
+    expected = 0
+    for size in (*range(1, 70), 127, 128, 129, 511, 512, 513, 1_025):
+        sagas = [key(f"{size}/{number}") for number in range(size)]
+        await written(sqlite_store, *(start(saga) for saga in sagas))
+        await written(sqlite_store, *(append(saga, records(2)) for saga in sagas))
+        expected += size
+        heads = await sqlite_store._read(lambda db: db.execute("select count(*), sum(sequence) from saga").fetchone())
+        events = await sqlite_store._read(lambda db: db.execute("select count(*) from event").fetchone())
+        assert (heads, events) == ((expected, 2 * expected), (2 * expected,))
+
+
+async def test_large_bodies_share_pages(sqlite_store: SqliteStore) -> None:
+    await written(sqlite_store, *(append(key(f"{n}"), records(1, body=b"x" * 1_200)) for n in range(300)))
+    (pages,) = await sqlite_store._read(lambda db: db.execute("pragma page_count").fetchone())
+    assert pages < 200, "three bodies go into a page of 4,096 bytes"
 
 
 def test_migrations_are_numbered() -> None:

@@ -23,8 +23,8 @@ from amends_server.app import serving
 from amends_server.bench.load import drive
 from amends_server.bench.workloads import BY_NAME, Workload, participant
 from amends_server.config import load_settings
+from amends_server.interpreter import tune_interpreter
 from amends_server.logs import set_up_logs
-from amends_server.memory import tune_memory
 
 START_TIMEOUT_S = 60.0
 
@@ -89,7 +89,7 @@ async def serve_participant(link: str) -> None:
 
 async def serve_orchestrator(path: str, address: str) -> None:
     set_up_logs("warning", "text")
-    tune_memory()
+    tune_interpreter()
     store = path if "://" in path else f"sqlite:///{path}"
     settings = load_settings(
         listen="127.0.0.1:0", store=store, participants={participant.name: address}, reflection=False

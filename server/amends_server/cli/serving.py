@@ -79,15 +79,15 @@ def read_settings(listen: str | None, store: str | None, config: Path | None) ->
 
 async def _serve(settings: Settings, form: Form) -> None:
     from amends_server.app import StartError, serving
+    from amends_server.interpreter import tune_interpreter
     from amends_server.logs import set_up_logs
-    from amends_server.memory import tune_memory
 
     set_up_logs(settings.log_level, settings.log_format)
     task = asyncio.current_task()
     assert task is not None
     stopped = _stop_at_signals(task)
     try:
-        tune_memory()
+        tune_interpreter()
         async with serving(settings) as server:
             if form is Form.JSON:
                 print_json({"address": server.address, "store": settings.store}, indent=None)

@@ -15,7 +15,8 @@ insert into secret (name, value) values ('tokens', ?) on conflict do nothing
 -- name: read_secret
 select value from secret where name = 'tokens'
 
--- Where `{rows}` stands, rows of values are put: one statement does them all.
+-- Where `{rows}` stands, rows of values are put: one statement does them all. Some are filled up with rows of nulls, and
+-- those stand for nothing.
 
 -- name: find_sagas
 with wanted (place, namespace, saga_id) as (values {rows})
@@ -34,13 +35,13 @@ select coalesce(max(saga), 0) from saga
 insert into saga (
     saga, namespace, saga_id, definition_name, definition_version, definition_digest, fingerprint, create_time,
     deadline, labels, sequence, epoch, status, paused, due_time, update_time, end_time
-) values {rows}
+) select * from (values {rows}) where column1 is not null
 
 -- name: insert_labels
-insert into label (namespace, name, value, create_time, saga) values {rows}
+insert into label (namespace, name, value, create_time, saga) select * from (values {rows}) where column1 is not null
 
 -- name: insert_events
-insert into event (saga, sequence, kind, body) values {rows}
+insert into event (saga, sequence, kind, body) select * from (values {rows}) where column1 is not null
 
 -- name: update_heads
 with new (sequence, epoch, status, paused, due_time, update_time, end_time, saga, old_sequence) as (values {rows})
