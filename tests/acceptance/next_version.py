@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import runpy
 
-from amends_server import active, codec
+from amends_server import codec
 from amends_server.engine.events import Event, SagaStarted
+from amends_server.runner import active
 from amends_server.store.migration import Migration, load_migrations
 from amends_server.store.postgres import store as postgres
 from amends_server.store.protocol import Record

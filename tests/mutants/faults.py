@@ -34,7 +34,7 @@ MUTANTS = (
     # Intent and order
     Mutant(
         "a call is sent before its intent is on disk (I10)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))\n",
         "        self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))\n"
         "        self._send(saga, decision.state, calls)\n",
@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "an outcome that could not be recorded is forgotten (I35)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        if settle is not None:\n            saga.unrecorded.append(settle)\n",
         "",
         RUNNER + "test_i35_an_outcome_that_could_not_be_recorded_is_kept_and_the_call_not_repeated",
@@ -51,14 +51,14 @@ MUTANTS = (
     ),
     Mutant(
         "an action is sent after the saga turned back (I3)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        return owed.compensation or not state.going_back\n",
         "        return True\n",
         SEEDS,
     ),
     Mutant(
         "a saga that rests is dropped while a command has it, and is in memory twice (I27)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        elif saga.idle and saga.key not in self._pins:\n",
         "        elif saga.idle:\n",
         RUNNER + "test_i6_commands_on_a_saga_that_rests_have_one_copy_of_it_and_send_a_call_once",
@@ -66,14 +66,14 @@ MUTANTS = (
     ),
     Mutant(
         "a rejection does not wait for the state that it is for (I21, I35)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "                    await saga.follow(saga.state.sequence)\n",
         "                    pass\n",
         "tests/server/test_runner_found.py::test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable",
     ),
     Mutant(
         "a command is answered before it is on disk (I35)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "            view = View(key, saga.birth, await saga.follow(state.sequence))\n",
         "            view = View(key, saga.birth, state)\n",
         SEEDS,
@@ -81,35 +81,35 @@ MUTANTS = (
     # Recovery
     Mutant(
         "calls that were lost with their process are sent again as if they were new (I27)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        if state.final or (key in self._unsent and row.head.epoch == epoch):\n",
         "        if True:\n",
         CRASHES,
     ),
     Mutant(
         "a saga whose first append of this process failed is gone on with as if its calls were ours (I31)",
-        SERVER + "runner.py",
+        SERVER + "runner/runner.py",
         "        if epoch != saga.origin.epoch:  # nothing",
         "        if False:  # nothing",
         SEEDS,
     ),
     Mutant(
         "recovery stops at a saga that cannot be read (I28)",
-        SERVER + "keeper.py",
+        SERVER + "runner/keeper.py",
         "            unread = await self._wake_all(unread)\n",
         "            unread = []\n",
         "tests/server/test_runner.py::test_i28_one_saga_that_cannot_be_read_keeps_no_other_from_recovery",
     ),
     Mutant(
         "sagas that could not be recorded are not mended (I28)",
-        SERVER + "keeper.py",
+        SERVER + "runner/keeper.py",
         "            await self._patiently(self._runner.mender.mend)\n",
         "            await asyncio.sleep(0)\n",
         SEEDS,
     ),
     Mutant(
         "due times are not scanned (I23)",
-        SERVER + "keeper.py",
+        SERVER + "runner/keeper.py",
         "            await self._wake_all([row.key for row in page if row.key not in self._runner.halts.why])\n",
         "",
         "tests/server/test_keeper.py::test_i23_the_sweep_wakes_what_is_due_and_nothing_else",
@@ -126,7 +126,7 @@ MUTANTS = (
     # Timers
     Mutant(
         "a timer is not in the row that the decision writes (I23)",
-        SERVER + "active.py",
+        SERVER + "runner/active.py",
         "            due_time=self.next_time(state),\n",
         "            due_time=None,\n",
         SEEDS,

@@ -8,7 +8,6 @@ from typing import Any
 
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.convert.definition import definition_body
-from amends_server.domain import Domain
 from amends_server.engine.commands import Refused, Succeeded, Verdict
 from amends_server.engine.definition import Compensation, Definition, Step, digest
 from amends_server.engine.due import CallOrder
@@ -17,9 +16,10 @@ from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Retry, Time
 from amends_server.hub import Hub
 from amends_server.journal import Journal
-from amends_server.keeper import Keeper
-from amends_server.reader import Reader, View
-from amends_server.runner import Runner
+from amends_server.runner.domain import Domain
+from amends_server.runner.keeper import Keeper
+from amends_server.runner.reader import Reader, View
+from amends_server.runner.runner import Runner
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Append, Birth, SagaKey, StoredDefinition, StoreError, Unavailable
 from amends_server.transport.attempts import Told, Wanted

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from amends_server.halted import HaltedSagas
-from amends_server.keeper import Keeper
-from amends_server.runner import Runner
+from amends_server.runner.halted import HaltedSagas
+from amends_server.runner.keeper import Keeper
+from amends_server.runner.runner import Runner
 from amends_server.store.leases import Sole
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import SagaKey

@@ -16,7 +16,7 @@ from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Backoff, Retry
 from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
-from amends_server.keeper import AT_ONCE_MAX
+from amends_server.runner.keeper import AT_ONCE_MAX
 from amends_server.store.protocol import NotFound, Record, SagaKey, Unavailable, Undefined
 from amends_server.store.sqlite import SqliteStore
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, no, step

@@ -11,7 +11,7 @@ from amends_server.catalogue import Catalogue
 from amends_server.engine.commands import Cancel, Rejected
 from amends_server.engine.policy import Retry
 from amends_server.errors import NotOwned, SagaHalted
-from amends_server.reader import Reader
+from amends_server.runner.reader import Reader
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
 from tests.server.house import HandClock, House, MoodyStore, step

@@ -11,7 +11,7 @@ from amends.v1 import saga_pb2
 from amends_server.engine.decide import start
 from amends_server.engine.key import call_key
 from amends_server.errors import TokenInvalid
-from amends_server.reader import View
+from amends_server.runner.reader import View
 from amends_server.service.completion import read_completion
 from amends_server.store.protocol import Birth, SagaKey
 from amends_server.tokens import Tokens

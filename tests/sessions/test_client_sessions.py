@@ -14,7 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from amends import Client, Participant, Refused, Saga
 from amends.errors import AlreadyExists, Compensated, NotFound, ResourceExhausted, RpcError, Stuck
-from amends.payloads import encode
+from amends.payloads import Opaque, encode
+from amends.policies import PIVOT
 from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc, saga_pb2
@@ -46,6 +47,11 @@ async def refuse(request: object) -> object:
     raise Refused("NO", "never")
 
 
+@kit.action
+async def scan(request: object) -> Opaque:
+    return Opaque(b"\x89", "image/png")
+
+
 @echo.compensation
 async def unecho(request: object, done: object | None) -> None:
     if request == "broken" and not mended:
@@ -58,6 +64,10 @@ async def unheld(request: object, done: object | None) -> None: ...
 
 @refuse.compensation
 async def unrefuse(request: object, done: object | None) -> None: ...
+
+
+@scan.compensation
+async def unscan(request: object, done: Opaque | None) -> None: ...
 
 
 def saga_of(name: str, *actions: Any) -> Saga[Any, Any]:
@@ -184,6 +194,26 @@ async def test_without_wait_only_the_start_is_told(client: Client, stream: Strea
     assert (acknowledged.saga.saga_id, acknowledged.saga.HasField("create_time")) == ("quiet", False)
     found = await outcomes(stream, 2, start("loud", digest))
     assert [each.saga.saga_id for each in found] == ["loud", "loud"]
+
+
+async def test_a_result_comes_with_its_steps_unless_its_output_tells_what_they_returned(
+    client: Client, stream: Stream
+) -> None:
+    ends_wrong: Saga[Any, Any] = Saga("unfilled")
+    ends_wrong.step(echo, kind=PIVOT)  # before the pivot the saga would turn back
+    unfilled = ends_wrong.definition()
+    unfilled.output_template = '"${steps.echo.output.nothing}"'
+    ended: dict[str, saga_pb2.Saga] = {}
+    for definition in (ECHO.definition(), saga_of("scanned", echo, scan).definition(), unfilled):
+        digest = (await client.register(definition)).definition.digest
+        _, outcome = await outcomes(stream, 2, start(definition.name, digest))
+        ended[definition.name] = outcome.saga
+    assert {saga.status for saga in ended.values()} == {saga_pb2.SAGA_STATUS_COMPLETED}
+    assert (ended["echo"].output.json, list(ended["echo"].steps)) == ('{"echo":1}', [])
+    assert [step.output.WhichOneof("kind") for step in ended["scanned"].steps] == ["json", "opaque"]
+    assert not ended["unfilled"].HasField("output")
+    assert ended["unfilled"].output_error.code == "OUTPUT_INVALID"
+    assert [step.output.json for step in ended["unfilled"].steps] == ["1"]
 
 
 async def test_a_stop_reports_what_is_known_and_a_restart_goes_on(tmp_path: Path) -> None:

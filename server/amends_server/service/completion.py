@@ -10,7 +10,7 @@ from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error
 from amends_server.engine.rejections import step_unknown
 from amends_server.errors import BadField, TokenInvalid
-from amends_server.reader import View
+from amends_server.runner.reader import View
 from amends_server.tokens import Tokens
 
 _STATUS_BAD = "Say SUCCESS, ERROR or SYSTEM_ERROR; while the work is in progress there is nothing to say."

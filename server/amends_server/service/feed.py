@@ -20,8 +20,8 @@ from amends_server.engine.slim import slim
 from amends_server.engine.state import State
 from amends_server.errors import EventsNotKept, Overloaded, ShuttingDown
 from amends_server.hub import Hub
-from amends_server.reader import Reader, View
-from amends_server.runner import Runner
+from amends_server.runner.reader import Reader, View
+from amends_server.runner.runner import Runner
 from amends_server.store.protocol import Record, SagaKey, Store
 
 EVENTS_PAGE = 200

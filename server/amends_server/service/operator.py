@@ -23,7 +23,7 @@ from amends_server.engine.payload import Payload
 from amends_server.engine.validation import NAME
 from amends_server.errors import BadField, ParticipantInUse, SagaNotFound
 from amends_server.participants import Participants, Registered
-from amends_server.runner import Runner
+from amends_server.runner.runner import Runner
 from amends_server.service.bulk import Bulk
 from amends_server.service.callers import principal
 from amends_server.service.fields import need_reason, read_key, read_page_size, read_token, write_token

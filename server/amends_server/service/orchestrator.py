@@ -43,8 +43,8 @@ from amends_server.errors import (
 )
 from amends_server.hub import Hub
 from amends_server.participants import Participants
-from amends_server.reader import View
-from amends_server.runner import Runner
+from amends_server.runner.reader import View
+from amends_server.runner.runner import Runner
 from amends_server.service.callers import principal
 from amends_server.service.completion import read_completion
 from amends_server.service.feed import Feed

@@ -22,7 +22,7 @@ from amends_server.engine.state import State
 from amends_server.engine.value import dataclass
 from amends_server.errors import NotWaitedFor, Overloaded, RequestUnreadable, ServiceError, ShuttingDown
 from amends_server.hub import Hub, Settled
-from amends_server.reader import View
+from amends_server.runner.reader import View
 from amends_server.service.callers import principal
 from amends_server.service.fields import traceparent
 from amends_server.status import report, to_status

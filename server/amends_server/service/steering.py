@@ -11,7 +11,7 @@ from amends_server.convert.enums import RESOLUTION_TO_WIRE
 from amends_server.convert.payload import set_payload
 from amends_server.engine.commands import Cancel, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.state import State
-from amends_server.runner import Runner
+from amends_server.runner.runner import Runner
 from amends_server.service.peers import CANCEL, Peers, operator_method
 from amends_server.status import PeerRefused, reason_of
 from amends_server.store.protocol import NotFound, SagaKey

@@ -16,11 +16,9 @@ from typing import TypeVarTuple
 
 import structlog
 
-from amends_server.active import NOT_SENT, ActiveSaga, Follower, make_active
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.config import KEEP_CROWDED_S, KEEP_S
-from amends_server.domain import Domain
 from amends_server.engine.action import raise_if_late
 from amends_server.engine.commands import Command, NotSent, Rejected, Settle, Verdict, Wake
 from amends_server.engine.decide import Decision, decide, start
@@ -29,12 +27,14 @@ from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
 from amends_server.errors import NotOwned, Overloaded, SagaHalted, ShuttingDown
-from amends_server.halted import HaltedSagas
 from amends_server.hub import Hub
 from amends_server.journal import Journal
-from amends_server.loading import Loading
-from amends_server.mending import Mender
-from amends_server.reader import Reader, View
+from amends_server.runner.active import NOT_SENT, ActiveSaga, Follower, make_active
+from amends_server.runner.domain import Domain
+from amends_server.runner.halted import HaltedSagas
+from amends_server.runner.loading import Loading
+from amends_server.runner.mending import Mender
+from amends_server.runner.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, Stale, StoreError, Unavailable
 from amends_server.tokens import Tokens
 from amends_server.transport.attempts import Told, Wanted

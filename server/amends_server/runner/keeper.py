@@ -15,7 +15,7 @@ import structlog
 from amends_server.clock import Clock
 from amends_server.engine.policy import Time
 from amends_server.errors import NotOwned, SagaHalted
-from amends_server.runner import Runner
+from amends_server.runner.runner import Runner
 from amends_server.store.leases import Ownership
 from amends_server.store.protocol import NotFound, SagaKey, Store, StoredSaga, StoreError
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from amends_server.active import ActiveSaga
 from amends_server.engine.state import State
 from amends_server.errors import NotOwned, SagaHalted
-from amends_server.reader import Reader
+from amends_server.runner.active import ActiveSaga
+from amends_server.runner.reader import Reader
 from amends_server.store.protocol import NotFound, SagaKey, StoreError, Unwritable
 
 log = structlog.stdlib.get_logger(__name__)

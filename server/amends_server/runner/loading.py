@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from amends_server.active import ActiveSaga
+from amends_server.runner.active import ActiveSaga
 from amends_server.store.protocol import SagaKey
 
 
