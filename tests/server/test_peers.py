@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc
+from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from amends_server.errors import NotOwned, OwnerLost
-from amends_server.service.peers import LOOK_S, START, Peers
+from amends_server.service.peers import CANCEL, COMPLETE, LOOK_S, START, Peers, operator_method
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
 
 ONE = SagaKey("default", "one")
 WAIT_S = 10
-RESUME = "/amends.v1.OperatorService/ResumeSaga"
+FAIL = operator_method("FailSaga")
 
 
 class Elsewhere(Sole):
@@ -51,11 +51,14 @@ class Hanging(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(hang)
 
 
-class Answering(orchestrator_pb2_grpc.OrchestratorServiceServicer):
-    """Answers each start."""
+class Answering(grpc.GenericRpcHandler):
+    """Answers each call as if it was a start."""
 
-    async def StartSaga(self, request: object, context: object) -> orchestrator_pb2.StartSagaResponse:  # type: ignore[override]
-        return orchestrator_pb2.StartSagaResponse(created=True)
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        async def answer(request: bytes, context: object) -> bytes:
+            return orchestrator_pb2.StartSagaResponse(created=True).SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,9 @@ async def asked() -> AsyncIterator[Asked]:
 
 
 @asynccontextmanager
-async def serving(handler: grpc.GenericRpcHandler | None = None) -> AsyncIterator[str]:
-    """Serve a handler, or one that answers."""
+async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[str]:
     server = grpc.aio.server()
-    if handler is not None:
-        server.add_generic_rpc_handlers((handler,))
-    else:
-        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Answering(), server)
+    server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"
@@ -100,7 +99,7 @@ async def serving(handler: grpc.GenericRpcHandler | None = None) -> AsyncIterato
 
 async def test_i37_whoever_waits_for_an_owner_that_hangs_is_answered_by_the_next_one(asked: Asked) -> None:
     asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
-    async with serving() as address:
+    async with serving(Answering()) as address:
         asked.ownership.address = address
         answer = await asyncio.wait_for(asking, WAIT_S)
     assert answer is not None
@@ -113,22 +112,72 @@ async def test_i37_whoever_waits_for_an_owner_that_hangs_answers_itself_once_it_
     assert await asyncio.wait_for(asking, WAIT_S) is None
 
 
-async def test_a_command_that_may_have_been_carried_out_is_given_to_nobody_else(asked: Asked) -> None:
-    asking = await asked.ask(RESUME, operator_pb2.ResumeSagaRequest(saga_id="one"))
+def completion(status: saga_pb2.ReplyStatus.ValueType) -> orchestrator_pb2.CompleteStepRequest:
+    return orchestrator_pb2.CompleteStepRequest(saga_id="one", reply=saga_pb2.Reply(status=status))
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (CANCEL, orchestrator_pb2.CancelSagaRequest(saga_id="one")),
+        (operator_method("PauseSaga"), operator_pb2.PauseSagaRequest(saga_id="one")),
+        (operator_method("ResumeSaga"), operator_pb2.ResumeSagaRequest(saga_id="one")),
+        (COMPLETE, completion(saga_pb2.REPLY_STATUS_SUCCESS)),
+        (COMPLETE, completion(saga_pb2.REPLY_STATUS_ERROR)),
+    ],
+)
+async def test_i37_what_may_be_asked_twice_is_asked_of_the_next_owner_of_one_that_hangs(
+    asked: Asked, method: str, request_: object
+) -> None:
+    asking = await asked.ask(method, request_)
+    async with serving(Answering()) as address:
+        asked.ownership.address = address
+        assert await asyncio.wait_for(asking, WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (FAIL, operator_pb2.FailSagaRequest(saga_id="one")),
+        (COMPLETE, completion(saga_pb2.REPLY_STATUS_SYSTEM_ERROR)),
+    ],
+)
+async def test_a_command_that_may_have_been_carried_out_is_given_to_nobody_else(
+    asked: Asked, method: str, request_: object
+) -> None:
+    asking = await asked.ask(method, request_)
     asked.ownership.address, asked.ownership.epoch = "", 2
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asking, 3 * LOOK_S)
 
 
 async def test_a_command_whose_answer_was_lost_is_not_told_as_one_that_was_not_begun(asked: Asked) -> None:
-    asking = await asked.ask(RESUME, operator_pb2.ResumeSagaRequest(saga_id="one"))
+    asking = await asked.ask(FAIL, operator_pb2.FailSagaRequest(saga_id="one"))
     await asked.stop()
     with pytest.raises(OwnerLost):
         await asyncio.wait_for(asking, WAIT_S)
 
 
+async def test_a_call_that_may_have_been_done_is_not_told_as_not_begun_when_time_is_up(asked: Asked) -> None:
+    (await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))).cancel()  # there is a connection now
+    asked.hanging.asked.clear()
+    cancel = orchestrator_pb2.CancelSagaRequest(saga_id="one")
+    asking = asyncio.create_task(asked.peers.ask(CANCEL, ONE, cancel, "somebody", None, 0))
+    await asyncio.wait_for(asked.hanging.asked.wait(), WAIT_S)
+    await asked.stop()
+    with pytest.raises(OwnerLost):
+        await asyncio.wait_for(asking, WAIT_S)
+
+
+async def test_a_start_is_not_begun_by_an_owner_that_cannot_be_reached(asked: Asked) -> None:
+    await asked.stop()
+    start = orchestrator_pb2.StartSagaRequest(saga_id="one")
+    with pytest.raises(NotOwned):
+        await asked.peers.ask(START, ONE, start, "somebody", None, 0)
+
+
 async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(asked: Asked) -> None:
     await asked.stop()
     with pytest.raises(NotOwned):
-        await asked.peers.ask(RESUME, ONE, operator_pb2.ResumeSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
+        await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
     assert not asked.hanging.asked.is_set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.rpc import status_pb2
 
-from amends.v1 import operator_pb2, orchestrator_pb2
+from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from amends_server.config import TAKEOVER_S
 from amends_server.errors import NotOwned, OwnerLost
 from amends_server.service.callers import CALLER, Callers, principal
@@ -48,15 +48,23 @@ def operator_method(name: str) -> str:
     return f"/{_OPERATOR}/{name}"
 
 
-_REPEATABLE = frozenset({START, CANCEL})
+COMPLETE = f"/{_ORCHESTRATOR}/CompleteStep"
+
+_REPEATABLE = frozenset({START, CANCEL, operator_method("PauseSaga"), operator_method("ResumeSaga")})
 """What may be asked again when nobody knows whether it was done: it is done once."""
 
 _PASSED_ON = _REPEATABLE | {
-    f"/{_ORCHESTRATOR}/CompleteStep",
-    *(operator_method(name) for name in ("PauseSaga", "ResumeSaga", "RetrySaga", "ResolveStep", "FailSaga")),
+    COMPLETE,
+    *(operator_method(name) for name in ("RetrySaga", "ResolveStep", "FailSaga")),
 }
 """What only a saga's owner can do. What is only read, everybody reads from the store; the bulk forms pass on what they
 do to each saga."""
+
+
+def _is_repeatable(method: str, request: Any) -> bool:
+    if isinstance(request, orchestrator_pb2.CompleteStepRequest):  # each system error that is said counts as an attempt
+        return request.reply.status != saga_pb2.REPLY_STATUS_SYSTEM_ERROR
+    return method in _REPEATABLE
 
 
 class _Moved(Exception):
@@ -160,7 +168,7 @@ class Peers(grpc.aio.ServerInterceptor):
         the caller, who waits for `left_s`, gets no answer.
 
         :raises PeerRefused: with what the owner says.
-        :raises NotOwned: if nobody took it over.
+        :raises NotOwned: if nobody took it over who could be reached, and nothing was done.
         :raises OwnerLost: if the answer was lost, so that nobody knows what was done.
         """
         said: list[tuple[str, str | bytes]] = [
@@ -168,43 +176,50 @@ class Peers(grpc.aio.ServerInterceptor):
             self._callers.name(caller, method, key),
             *_passed_on(metadata),
         ]
+        repeatable, lost = _is_repeatable(method, request), False
         loop = asyncio.get_running_loop()
         end = loop.time() + (TAKEOVER_S if left_s is None else min(TAKEOVER_S, left_s - SAY_S))
         while not self._ownership.epoch_of(key) or self._ownership.leaves(key):
             address = self._ownership.address_of(key)
             try:
                 if address:
-                    answer = await self._ask_at(address, method, key, request, said)
+                    answer = await self._ask_at(address, method, key, request, said, repeatable)
                     self._count(method, "answered")
                     return answer
             except _Moved:
+                lost = True
                 continue
             except _NotThere:
                 pass  # it comes back, or somebody takes its sagas over
             except grpc.aio.AioRpcError as error:
                 status = _said(error)
                 self._count(method, "lost" if status is None else "refused")
-                if not _again(method, error, status):
+                if not _again(error, status, repeatable):
                     raise _refusal(key, error, status) from error
+                lost = lost or status is None or reason_of(status) == "OWNER_LOST"
             if loop.time() > end:
-                raise NotOwned(key.namespace, key.saga_id)
+                raise (OwnerLost if lost else NotOwned)(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
         return None
 
     def _count(self, method: str, outcome: str) -> None:
         self.forwarded[method.rpartition("/")[2], outcome] += 1
 
-    async def _ask_at(self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata) -> bytes:
+    async def _ask_at(
+        self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata, repeatable: bool
+    ) -> bytes:
         """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
         channel = self._channel(address)
-        ready = channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-        if not ready and method not in _REPEATABLE:
-            raise _NotThere
+        if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+            try:  # so that it is known of a call to one that is not there that it was not sent
+                await asyncio.wait_for(channel.channel_ready(), AGAIN_S)
+            except TimeoutError:
+                raise _NotThere from None
         answer = asyncio.ensure_future(self._call(channel, method, request, metadata))
         try:
             while not answer.done():
                 await asyncio.wait([answer], timeout=LOOK_S)
-                if not answer.done() and method in _REPEATABLE and self._ownership.address_of(key) != address:
+                if not answer.done() and repeatable and self._ownership.address_of(key) != address:
                     raise _Moved
             return await answer
         finally:
@@ -235,12 +250,12 @@ def _serialize(request: Any) -> bytes:
     return serialized
 
 
-def _again(method: str, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> bool:
+def _again(error: grpc.aio.AioRpcError, said: status_pb2.Status | None, repeatable: bool) -> bool:
     """Tell whether the owner is to be looked up again: it was another one, or it is gone and repeating does no harm."""
     if said is not None:
         reason = reason_of(said)
-        return reason in ("NOT_OWNED", "SHUTTING_DOWN") or (reason == "OWNER_LOST" and method in _REPEATABLE)
-    return error.code() is grpc.StatusCode.UNAVAILABLE and method in _REPEATABLE
+        return reason in ("NOT_OWNED", "SHUTTING_DOWN") or (reason == "OWNER_LOST" and repeatable)
+    return error.code() is grpc.StatusCode.UNAVAILABLE and repeatable
 
 
 def _refusal(key: SagaKey, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> Exception:
