@@ -110,7 +110,6 @@ async def begin(world: World) -> tuple[Gate, Gate]:
     return forth, back
 
 
-@pytest.mark.timeout(90)
 async def test_d42_a_database_server_that_is_down_stops_everything_and_changes_nothing(tmp_path: Path) -> None:
     with postgresql() as database:
         server = Process(database.new_url())
@@ -123,7 +122,6 @@ async def test_d42_a_database_server_that_is_down_stops_everything_and_changes_n
 
 
 @SQLITE_ONLY
-@pytest.mark.timeout(90)
 async def test_d42_a_locked_database_stops_everything_and_changes_nothing(
     killable: World, server: Process, tmp_path: Path
 ) -> None:

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from amends import Client, SagaStatus
 from amends.errors import NotFound, Unavailable
 from amends.v1 import operator_pb2
@@ -117,7 +115,6 @@ async def bring(world: World, gate: Gate, state: State, saga: str) -> None:
     await world.until(saga, state.event, state.step)
 
 
-@pytest.mark.timeout(90)
 async def test_d41_a_hundred_sagas_in_all_states_end_as_they_should(killable: World, server: Process) -> None:
     gate = Gate()
     sagas = {f"{state.name}-{i}": state for state in STATES for i in range(SAGAS_EACH)}
@@ -220,7 +217,6 @@ class Tellers:
             return  # it was killed meanwhile, and the saga is looked at in the end
 
 
-@pytest.mark.timeout(90)
 async def test_d_kills_at_random_moments_under_load_lose_no_money(tmp_path: Path) -> None:
     seed = int(os.environ.get("AMENDS_SEED", random.randrange(2**32)))
     print(f"AMENDS_SEED={seed}")

@@ -19,8 +19,8 @@ from participants.shop.services import serving_shop
 from participants.shop.shipping import ledger as parcels
 from tests.acceptance.harness import Gate, ScriptedParticipant, World, definition, refuse, step
 
-OTHERS_S = 10.0
-"""For fifty sagas of three steps that wait for nobody: some fifty times what they take."""
+OTHERS_S = 25.0
+"""For fifty sagas of three steps that wait for nobody: some hundred times what they take."""
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ async def test_h57_running_longer_than_finds_exactly_those(world: World) -> None
         world.worker.on("one", gate.before(), saga=saga)
     await world.run(SHORT, id="done")
     older = await world.start(SHORT, id="older")
-    age_s = 0.7
+    age_s = 2.0  # far more than it takes to start the younger one and to list
     await asyncio.sleep(age_s)  # it has to get older
     await world.start(SHORT, id="younger")
     assert await listed(world, running_longer_than=age_s) == ["older"]

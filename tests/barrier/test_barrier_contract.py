@@ -16,8 +16,6 @@ from amends.testing import given
 from tests.barrier.kinds import done
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Done, World, together
 
-pytestmark = pytest.mark.timeout(120)
-
 
 async def test_i16_a_duplicate_gets_the_first_reply_to_the_byte_and_has_no_effect(world: World) -> None:
     first = await world.execute("a")

@@ -12,8 +12,6 @@ import pytest
 from tests.barrier.kinds import KINDS
 from tests.barrier.world import ERROR, SUCCESS, World
 
-pytestmark = pytest.mark.timeout(300)
-
 PLACES_MAX = 12
 CASES = [("sqlite3", ""), ("psycopg", "read-committed"), ("asyncpg", "serializable")]
 

@@ -23,8 +23,6 @@ from tests.barrier.kinds import POSTGRES, SQLITE
 from tests.barrier.steps import Actor, Stepwise, every_order, run
 from tests.barrier.world import ERROR, SUCCESS, World
 
-pytestmark = pytest.mark.timeout(300)
-
 PAIRS = {
     "execute-execute": ("execute", "execute"),
     "execute-compensate": ("execute", "compensate"),

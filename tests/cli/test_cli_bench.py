@@ -13,7 +13,6 @@ from tests.cli.programs import amends, script
 from tests.postgres import Database
 
 
-@pytest.mark.timeout(120)
 def test_a_row_has_its_figures(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     ended = script(
@@ -38,7 +37,6 @@ def test_a_wrong_workload_is_refused_with_the_right_ones() -> None:
     assert "three_steps" in ended.err
 
 
-@pytest.mark.timeout(120)
 async def test_a_saga_of_three_steps_costs_a_database_twelve_rows(database: Database) -> None:
     """docs/scale.md reckons with it."""
     with running("amends_server.bench.nodes", "participant", "session") as served:

@@ -18,7 +18,7 @@ from amends_server.engine.validation import check
 from tests.engine.build import compensatable, define
 
 CHECK_S_MAX = 20.0
-"""A few seconds are meant, on a machine that has nothing else to do; what is out of bounds takes hours."""
+"""Of the processor. A few seconds are meant; what is out of bounds takes hours."""
 
 
 def read(schema: object) -> Schema:
@@ -74,10 +74,10 @@ HOSTILE: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_schema_that_could_take_too_long_is_refused_at_once(what: str) -> None:
     schema, why = HOSTILE[what]
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(TemplateError, match=why):
         read(schema)
-    assert time.monotonic() - begin < CHECK_S_MAX
+    assert time.process_time() - begin < CHECK_S_MAX
 
 
 def test_it_is_refused_with_its_definition() -> None:
@@ -131,12 +131,12 @@ def test_a_tree_is_checked_as_deep_as_data_may_be() -> None:
 def test_what_nests_too_deep_for_a_schema_is_not_checked() -> None:
     schema = read(TWO_HANDS)
     assert schema.violation(json.dumps(nested(6))) is None
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(TemplateError, match="nest too deep"):
         schema.violation(json.dumps(nested(60)))
     breach = schema.breach(None)
     assert breach is None
-    assert time.monotonic() - begin < CHECK_S_MAX
+    assert time.process_time() - begin < CHECK_S_MAX
 
 
 def test_the_same_patterns_take_less_text_than_they_are_large() -> None:
@@ -157,11 +157,11 @@ def test_the_same_patterns_take_less_text_than_they_are_large() -> None:
 )
 def test_what_is_wrong_with_large_data_is_found_fast(schema: object) -> None:
     """The library would list each of hundreds of thousands of errors, and take minutes."""
-    begin = time.monotonic()
+    begin = time.process_time()
     violation = read(schema).violation(json.dumps(list(range(150_000))))
     assert violation is not None
     assert violation.path in ("", "[0]")
-    assert time.monotonic() - begin < CHECK_S_MAX
+    assert time.process_time() - begin < CHECK_S_MAX
 
 
 def test_a_list_of_itself_has_a_type() -> None:
@@ -218,11 +218,11 @@ DATA: st.SearchStrategy[JsonValue] = st.one_of(
 @given(HOSTILES, DATA)
 def test_no_schema_takes_long(tree: object, data: JsonValue) -> None:
     text = json.dumps(data)
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         schema = read(tree)
         schema.violation(text)
         schema.field(["a", "b", "c"])
     except TemplateError as refused:
         assert len(str(refused)) > 20  # noqa: PT017 - either way it must be over soon
-    assert time.monotonic() - begin < CHECK_S_MAX
+    assert time.process_time() - begin < CHECK_S_MAX

@@ -25,7 +25,7 @@ from amends_server.engine.template import parse_template
 LONG = "x" * (DATA_SIZE_MAX // 2)
 INPUT = {"a": 1, "b": 2.5, "s": "x", "l": [1, 2, 3], "n": None, "o": {"k": "v"}}
 SECONDS_MAX = 5.0
-"""The most that the most hostile expression may take here, on a machine that does other things too."""
+"""The most of the processor that the most hostile expression may take."""
 
 
 def values(**roots: Any) -> Values:
@@ -231,14 +231,14 @@ HOSTILE = [
 @pytest.mark.parametrize("data", [BIG, {"s": LONG, "l": [1, 2], "a": 1}, {"s": "x", "l": list(range(900)), "a": 1}])
 def test_a_hostile_expression_neither_hangs_nor_grows(text: str, data: JsonValue) -> None:
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         found = evaluate(text, input=data)
     except TemplateError as refused:
         assert len(str(refused)) < 2 * LENGTH_MAX  # noqa: PT017 - being refused is as good as having a value
     else:
         assert len(json.dumps(found)) < 8 * RESULT_SIZE_MAX
-    assert time.perf_counter() - began < SECONDS_MAX
+    assert time.process_time() - began < SECONDS_MAX
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 600_000
 
 
@@ -278,14 +278,14 @@ EXPRESSIONS = st.recursive(
 @settings(max_examples=400)
 @given(EXPRESSIONS | st.text(max_size=60) | st.text(alphabet="input.a()[]+'\"x,{}:?&|!<>=0123 \\\n", max_size=80))
 def test_any_expression_has_a_json_value_or_is_refused(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         found = evaluate(text)
     except TemplateError as refused:
         assert str(refused)  # noqa: PT017 - being refused is as good as having a value
     else:
         json.dumps(found, allow_nan=False)
-    assert time.perf_counter() - began < SECONDS_MAX
+    assert time.process_time() - began < SECONDS_MAX
 
 
 @settings(max_examples=200)

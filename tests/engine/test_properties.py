@@ -27,9 +27,6 @@ TAPES = SEEDED | SEEDED | st.binary(max_size=160)  # the last ones shrink well, 
 
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("AMENDS_SHRINK", "1") != "0"]
 
-SHRINKING_S_MAX = 400
-"""A failing world is shrunk for five minutes at the most; a passing one takes seconds."""
-
 
 def examples(count: int) -> settings:
     """So many examples, which print how to reproduce a failure; each is a whole saga."""
@@ -47,7 +44,6 @@ def run(definition: Definition, tape: bytes, *, slow: bool = False) -> World:
     return world
 
 
-@pytest.mark.timeout(SHRINKING_S_MAX)
 @examples(2000)
 @given(sound_definitions(), TAPES)
 def test_no_world_breaks_an_invariant(definition: Definition, tape: bytes) -> None:
@@ -55,7 +51,6 @@ def test_no_world_breaks_an_invariant(definition: Definition, tape: bytes) -> No
     run(definition, tape)
 
 
-@pytest.mark.timeout(SHRINKING_S_MAX)
 @examples(200)
 @given(sound_definitions(), TAPES)
 def test_no_world_breaks_an_invariant_when_histories_must_be_short(definition: Definition, tape: bytes) -> None:
@@ -67,7 +62,6 @@ def test_no_world_breaks_an_invariant_when_histories_must_be_short(definition: D
     assert len(world.journal) <= 12 + 40 * len(definition.steps)
 
 
-@pytest.mark.timeout(SHRINKING_S_MAX)
 @examples(300)
 @given(sound_definitions(), TAPES)
 def test_no_world_of_long_work_breaks_an_invariant(definition: Definition, tape: bytes) -> None:
@@ -76,7 +70,6 @@ def test_no_world_of_long_work_breaks_an_invariant(definition: Definition, tape:
     run(replace(definition, steps=tuple(replace(step, on_error=again) for step in definition.steps)), tape, slow=True)
 
 
-@pytest.mark.timeout(SHRINKING_S_MAX)
 @examples(150)
 @given(sound_definitions())
 def test_in_a_smooth_world_a_saga_ends(definition: Definition) -> None:
@@ -90,7 +83,6 @@ def test_in_a_smooth_world_a_saga_ends(definition: Definition) -> None:
         assert state.status is SagaStatus.COMPLETED
 
 
-@pytest.mark.timeout(SHRINKING_S_MAX)
 @examples(400)
 @given(any_definitions(), TAPES)
 def test_a_definition_without_errors_can_run(definition: Definition, tape: bytes) -> None:

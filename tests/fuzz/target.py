@@ -25,7 +25,7 @@ from tests.acceptance.harness import definition, in_progress, refuse, step
 from tests.acceptance.harness_ledger import Ledger
 from tests.acceptance.harness_participant import ScriptedParticipant
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 """For anything that has no reason to wait."""
 
 WATCHED_S = 0.05

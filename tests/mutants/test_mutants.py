@@ -12,7 +12,6 @@ from tests.mutants.lab import spoil, try_out
 from tests.named import is_test
 from tests.sources import ROOT
 
-PATIENCE_S = 200
 MUTANTS_MIN = 20
 
 
@@ -30,14 +29,12 @@ def test_every_fault_still_fits_the_source(mutant: Mutant, tmp_path: Path) -> No
     assert is_test(mutant.caught_by), "so `make test` is red with this fault in it"
 
 
-@pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.quick], ids=lambda mutant: mutant.name)
 def test_a_quick_fault_is_caught(mutant: Mutant) -> None:
     result = try_out(mutant)
     assert result.caught, result.output
 
 
-@pytest.mark.timeout(PATIENCE_S)
 def test_without_a_fault_the_copy_passes() -> None:
     """Or every mutant would count as caught, for want of something that they all need."""
     result = try_out(None, next(mutant.caught_by for mutant in MUTANTS if mutant.quick))

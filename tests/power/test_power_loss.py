@@ -15,7 +15,6 @@ from amends_server.store.protocol import NotFound, SagaKey
 from amends_server.store.sqlite import SqliteStore
 from tests.power.workload import PATH, Workload
 
-PATIENCE_S = 200
 ALL_WRITTEN_EVERY = 5
 """Points between two at which everything is found that was written, synced or not: the harmless case."""
 
@@ -77,7 +76,6 @@ def _joined(workload: Workload, key: SagaKey, count: int) -> list[object]:
     return [record for each in workload.written[key][:count] for record in each.records]
 
 
-@pytest.mark.timeout(PATIENCE_S)
 def test_i20_i32_a_power_failure_at_any_point_loses_nothing_acknowledged(workload: Workload, tmp_path: Path) -> None:
     points = range(len(workload.disk.operations) + 1)
     assert len(points) > 100, "the workload does too little"
@@ -87,7 +85,6 @@ def test_i20_i32_a_power_failure_at_any_point_loses_nothing_acknowledged(workloa
             assert check(workload, point, write(image, tmp_path)) == []
 
 
-@pytest.mark.timeout(PATIENCE_S)
 def test_the_disk_forgets_what_the_store_does_not_sync(tmp_path: Path) -> None:
     """Without FULL the same workload loses what was acknowledged: the disk is as bad as it says."""
     careless = Workload(careless=True)

@@ -16,7 +16,7 @@ from amends.serve import serving
 from amends.v1 import participant_pb2 as pb
 from amends.v1 import participant_pb2_grpc, saga_pb2
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 kit = Participant("kit")
 running = 0
 

@@ -14,7 +14,7 @@ from amends import AmendsError, Client, Internal, SagaStatus, _starts
 from amends.v1 import orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 Response = orchestrator_pb2.OrchestratorServiceSessionResponse
 
 

@@ -17,7 +17,7 @@ PUBLIC = """
     Case ExpectedCall ExpectedCompensation Fault Finding Ledger Orchestrator Report Run Scenario Siblings
     Simulated check_every_failure given simulate
 """
-CHECKER_S_MAX = 100  # a first run reads all of grpc and protobuf, on a busy machine
+CHECKER_S_MAX = 250  # a first run reads all of grpc and protobuf, on a busy machine
 
 SNIPPET = """
 from __future__ import annotations
@@ -60,7 +60,6 @@ def test_the_sdk_does_not_need_the_test_kit() -> None:
     subprocess.run([sys.executable, "-c", source], check=True, timeout=CHECKER_S_MAX)
 
 
-@pytest.mark.timeout(CHECKER_S_MAX + 10)
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_checkers_follow_the_chain(checker: str, tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(SNIPPET, encoding="utf-8")

@@ -25,7 +25,7 @@ from amends_server.store.protocol import Append, Birth, SagaKey, StoredDefinitio
 from amends_server.transport.attempts import Told, Wanted
 from amends_server.transport.requests import Origin
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 ONCE = Retry(attempts_max=1)
 
 

@@ -133,8 +133,8 @@ def test_encoding_stays_off_the_profile() -> None:
         e.StepRetryScheduled(1_789_000_000_123_456, "charge", 1, error, 1_789_000_001_123_456),
     ]
     rounds = 2_000
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(rounds):
         for event in sample:
             codec.decode(KEY, codec.encode(event, 1))
-    assert (time.perf_counter() - began) / rounds / len(sample) < 200e-6
+    assert (time.process_time() - began) / rounds / len(sample) < 200e-6

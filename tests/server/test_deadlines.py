@@ -6,7 +6,7 @@ import asyncio
 
 from amends_server.transport.deadlines import LEFT_BEHIND_MIN, Deadlines
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 class Told:

@@ -23,7 +23,7 @@ from amends_server.transport.late import LATE_MAX, LATE_S, LateCalls
 from amends_server.transport.links import Transport
 from tests.acceptance.harness import InProcess, Ledger, ScriptedParticipant, World, definition, step
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Listener:

@@ -16,7 +16,6 @@ from amends_server.store.protocol import SagaFilter
 DEFAULT = SagaFilter(namespace="default")
 
 
-@pytest.mark.timeout(120)
 async def test_a_file_that_was_filled_is_as_if_its_sagas_had_been_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,7 +40,6 @@ async def test_a_file_that_was_filled_is_as_if_its_sagas_had_been_run(
             assert [record.sequence for record in records] == list(range(1, saga.head.sequence + 1))
 
 
-@pytest.mark.timeout(120)
 async def test_all_sagas_that_a_crash_left_are_recovered(tmp_path: Path) -> None:
     found = await unfinished.measure_recovery(300, tmp_path / "sagas.db")
     assert 0 < found["unfinished"] <= 300
@@ -51,7 +49,6 @@ async def test_all_sagas_that_a_crash_left_are_recovered(tmp_path: Path) -> None
         assert [saga.head.status for saga in page.sagas] == [SagaStatus.COMPLETED] * 300
 
 
-@pytest.mark.timeout(120)
 async def test_timers_ring_when_they_are_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfinished, "TIMER_S_MIN", 8.0)  # for an orchestrator to be stopped and another one started
     found = await unfinished.measure_timers(100, tmp_path / "sagas.db")

@@ -17,7 +17,7 @@ from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
 
 ONE = SagaKey("default", "one")
-WAIT_S = 10
+WAIT_S = 30
 FAIL = operator_method("FailSaga")
 
 

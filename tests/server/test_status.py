@@ -25,7 +25,7 @@ from tests.advice import says_what_to_do
 if TYPE_CHECKING:
     from amends_server.status import Context
 
-ANSWER_S = 10
+ANSWER_S = 30
 PRIVATE = "4929-1234-5678"
 C = grpc.StatusCode
 

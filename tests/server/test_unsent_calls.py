@@ -128,11 +128,11 @@ async def test_a_paused_saga_sends_nothing_that_waited_until_it_is_resumed(clien
 
 
 async def test_time_runs_from_when_a_call_is_sent_not_while_the_participant_takes_none(client: Client) -> None:
-    """The first call is never answered and holds the only credit for 0.6 s; the others may take 0.1 s each."""
+    """The first call is never answered and holds the only credit for two seconds; the others may take one."""
     async with raw(call_credits=1) as worker:
         await client.put_participant("worker", worker.address)
-        await client.register(definition("slow", step("one", kind="PIVOT", undo=None, attempts=1, timeout_s=0.6)))
-        await client.register(definition("quick", step("one", kind="PIVOT", undo=None, attempts=1, timeout_s=0.1)))
+        await client.register(definition("slow", step("one", kind="PIVOT", undo=None, attempts=1, timeout_s=2)))
+        await client.register(definition("quick", step("one", kind="PIVOT", undo=None, attempts=1, timeout_s=1)))
         await client.start("slow", None, id="slow")
         await worker.call()
         for i in range(2):

@@ -13,7 +13,7 @@ from amends.v1 import participant_pb2 as pb
 from amends.v1 import payload_pb2, saga_pb2
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ParticipantService"].full_name
-WAIT_S = 10.0
+WAIT_S = 30.0
 Context = grpc.aio.ServicerContext[Any, Any]
 Answers = asyncio.Queue[pb.SessionResponse | grpc.StatusCode | None]
 """What is to be said in a session; None and statuses end it."""

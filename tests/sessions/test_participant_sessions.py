@@ -150,7 +150,7 @@ async def test_a_participant_that_is_gone_is_told_as_such_and_found_again(
 async def test_c36_a_result_after_its_time_is_recorded_and_changes_nothing(
     client: Client, worker: RawParticipant
 ) -> None:
-    saga = await start(client, "s", timeout=0.2)
+    saga = await start(client, "s", timeout=1)
     first = await worker.call()
     second = await worker.call()
     assert (first.execute.call.attempt, second.execute.call.attempt) == (1, 2)
@@ -309,10 +309,10 @@ async def test_a_participant_killed_in_mid_stream_is_asked_again_when_it_is_back
         sys.executable, str(script), "127.0.0.1:0", "hang", stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     assert first.stdout is not None
-    address = (await asyncio.wait_for(first.stdout.readline(), 20)).decode().split()[1]
+    address = (await asyncio.wait_for(first.stdout.readline(), WAIT_S)).decode().split()[1]
     await client.put_participant("worker", address)
     sagas = [await start(client, f"s{i}", attempts=100) for i in range(10)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         for _ in sagas:
             assert await first.stdout.readline() == b"called\n"
         first.send_signal(signal.SIGKILL)

@@ -6,10 +6,7 @@ import pytest
 
 from tests.simulation.crash_points import SCENARIOS, Scenario, points, run
 
-PATIENCE_S = 300
 
-
-@pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_i32_a_crash_at_any_effect_is_recovered_from(scenario: Scenario) -> None:
     died = 0

@@ -17,7 +17,7 @@ from amends_server.store.protocol import AlreadyExists, Append, Conflict, StoreE
 from amends_server.store.sqlite import SqliteStore
 from tests.store.make import append, define, key, records, start
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 class GatedStore(MemoryStore):

@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -31,9 +30,6 @@ from amends_server.store.protocol import (
 from amends_server.store.sqlite import SqliteStore
 from tests.postgres import Database
 from tests.store.make import append, define, definition, records
-
-PATIENCE_S = 300
-"""Each of a thousand operations is durable before the next one; a passing run takes seconds on a free machine."""
 
 # Few values, so that operations meet each other.
 KEYS = st.builds(SagaKey, st.sampled_from(["a", "b"]), st.sampled_from(["x", "y", "z"]))
@@ -219,14 +215,12 @@ async def _answer(call: Awaitable[object]) -> object:
         return type(error)
 
 
-@pytest.mark.timeout(PATIENCE_S)
 def test_sqlite_answers_as_memory_does() -> None:
     with TemporaryDirectory() as folder:
         numbers = count()
         compare(lambda: SqliteStore(Path(folder) / f"{next(numbers)}.db"), examples=40)
 
 
-@pytest.mark.timeout(PATIENCE_S)
 def test_postgresql_answers_as_memory_does(database: Database) -> None:
     compare(lambda: PostgresStore(database.new_url()), examples=25)
 

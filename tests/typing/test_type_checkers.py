@@ -15,7 +15,7 @@ from tests.sources import ROOT
 
 SNIPPETS = Path(__file__).parent / "snippets"
 FILES = ("right.py", "wrong.py", "shop.py", "kit.py", "barriers.py", "model.py")
-CHECKER_S_MAX = 100  # a first run reads all of grpc and protobuf, on a busy machine
+CHECKER_S_MAX = 250  # a first run reads all of grpc and protobuf, on a busy machine
 
 
 def mypy() -> set[str]:
@@ -57,7 +57,6 @@ def marked() -> set[str]:
     }
 
 
-@pytest.mark.timeout(CHECKER_S_MAX + 10)
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_checkers_report_the_marked_lines_and_no_other(checker: Callable[[], set[str]]) -> None:
     expected = marked()
