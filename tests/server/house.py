@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 from amends_server.catalogue import Catalogue, Entry
@@ -61,6 +62,15 @@ class MoodyStore(MemoryStore):
             self.fails_after -= 1
             raise Unavailable("The store did it and does not say so.")
         return outcomes
+
+    def back_up(self) -> Callable[[], None]:
+        """Copy the sagas, and return what puts the copy where they are."""
+        copy = deepcopy(self._sagas)
+
+        def restore() -> None:
+            self._sagas = copy
+
+        return restore
 
     async def get_saga(self, key: SagaKey) -> Any:
         if self.down or key in self.unreadable:

@@ -14,7 +14,7 @@ from amends_server.errors import NotOwned, SagaHalted
 from amends_server.runner.reader import Reader
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
-from tests.server.house import HandClock, House, MoodyStore, step
+from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, step
 
 ONE = SagaKey("default", "one")
 
@@ -147,3 +147,26 @@ async def test_i27_a_call_that_was_sent_before_a_saga_was_let_go_of_is_not_sent_
     await house.runner.wake(ONE)
     await house.sent(2)
     assert house.calls == [("a", "do", 1), ("a", "do", 2)]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_i43_a_saga_of_which_the_store_has_less_than_was_acknowledged_is_not_gone_on_with(
+    house: House, begun: bool
+) -> None:
+    """As when a standby takes over that has not got all: what is missing was sent, and may have had its effect."""
+    entry = await house.register(step("a"), step("b", "a"), step("c", "b"))
+    restore = house.store.back_up()
+    await house.start(entry)
+    await house.sent(1)
+    if begun:
+        restore = house.store.back_up()
+    house.answer(0)
+    await house.sent(2)
+    restore()
+    house.answer(1)
+    await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
+    await house.runner.mender.mend()
+    with pytest.raises(SagaHalted, match="RecordsLost"):
+        await house.runner.wake(ONE)
+    assert len(house.calls) == 2
+    assert not house.runner.mender.broke.is_set()

@@ -16,6 +16,10 @@ from amends_server.store.protocol import NotFound, SagaKey, StoreError, Unwritab
 log = structlog.stdlib.get_logger(__name__)
 
 
+class RecordsLost(Exception):
+    """The store has less of a journal than was acknowledged: it is an older one, or a standby without the end."""
+
+
 class Mender:
     """The broken sagas. What is to be done with one that was read again, its runner says.
 
@@ -83,8 +87,13 @@ class Mender:
             log.warning("saga_skipped", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(halt))
 
     async def _mend_journal(self, saga: ActiveSaga) -> None:
+        assert saga.durable is not None, "its start was recorded"
         try:
             row, _, state = await self._reader.read(saga.key)
+            if state.sequence < saga.durable.sequence:
+                raise RecordsLost
+        except NotFound:
+            self._halt(saga.key, RecordsLost())
         except StoreError:
             raise
         except Exception as bug:
