@@ -23,7 +23,7 @@ from participants.shop.services import serving_shop
 from tests.sources import ROOT
 
 ADDRESS = "127.0.0.1:7242"
-COMMAND_S = 30
+COMMAND_S = 120
 CHECKS_S_MAX = 2.0  # of the processor: a check is for every run of the tests
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -23,7 +23,7 @@ from amends_server.cli.commands import app
 from tests.sources import ROOT
 
 AMENDS = Path(sys.executable).with_name("amends")
-READY_S = 30
+READY_S = 120
 NOBODY = "127.0.0.1:1"
 """Where no orchestrator listens: a command that says no other place must not find one of somebody else."""
 FOREIGN = [name for name in os.environ if name.startswith("AMENDS_")]
@@ -62,7 +62,7 @@ def script(*arguments: str, server: str = NOBODY, stdin: str = "", cwd: Path | N
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=READY_S,
         cwd=cwd,
         env=CLEAN | {"AMENDS_SERVER": server} | env,
     )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import amends_server
-from tests.cli.programs import AMENDS, CLEAN, program, script
+from tests.cli.programs import AMENDS, CLEAN, READY_S, program, script
 
 AMOUNTS = {
     "stock of mug": (50, 46),
@@ -89,4 +89,5 @@ def test_demo_without_a_clone_says_so(tmp_path: Path) -> None:
 
 def run(command: str, folder: Path) -> int:
     """Run a line as a person types it."""
-    return subprocess.run(shlex.split(command), cwd=folder, env=CLEAN, capture_output=True, timeout=30).returncode
+    words = shlex.split(command)
+    return subprocess.run(words, cwd=folder, env=CLEAN, capture_output=True, timeout=READY_S).returncode

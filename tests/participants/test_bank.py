@@ -20,7 +20,7 @@ from participants.bank.saga import transfer
 from participants.ledger import Ledger
 from tests.participants.calls import ERROR, SUCCESS, Caller, calling
 
-READY_S = 30.0
+READY_S = 120.0
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from participants.shop.shipping import Ship, Shipment
 from participants.shop.validation import Quote, Validate
 from tests.participants.calls import ERROR, SUCCESS, Caller, calling
 
-END_S = 30.0
+END_S = 120.0
 HOME = "1 High Street"
 
 Shop = dict[str, Caller]

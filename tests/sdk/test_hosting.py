@@ -34,6 +34,13 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "LOOK_INTERVAL_S", NEVER_S)
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only because the machine stood still."""
+    monkeypatch.setattr(hosting, "ANSWER_S", WAIT_S)
+    monkeypatch.setattr(hosting, "LEAVE_S", WAIT_S)
+
+
 def desk(says: str) -> Participant:
     """A replica of the process that hosts the desk."""
     participant = Participant("desk")

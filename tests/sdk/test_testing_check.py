@@ -112,7 +112,7 @@ def run_pytest(tmp_path: Path) -> Callable[[str], str]:
         test = tmp_path / "test_shown.py"
         test.write_text("from __future__ import annotations\n" + text, encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), str(test)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
         assert done.returncode == 1, done.stdout + done.stderr
         return done.stdout
 
