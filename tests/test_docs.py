@@ -15,7 +15,7 @@ from amends import Saga, encode
 from amends.testing import given
 from amends.v1 import participant_pb2
 from amends_server.cli.commands import app as cli
-from amends_server.cli.files import read_definition
+from amends_server.cli.definitions.files import read_definition
 from amends_server.config import (
     CALLS_IN_FLIGHT_MAX,
     ID_LENGTH_MAX,

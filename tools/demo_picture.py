@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from amends_server.cli.demo import run_demo
-from amends_server.cli.screen import Manner
+from amends_server.cli.demo.demo import run_demo
+from amends_server.cli.sagas.screen import Manner
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "demo.svg"
 COLUMNS = 100

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from amends.v1 import payload_pb2, saga_pb2
-from amends_server.cli.stuck import print_repairs
+from amends_server.cli.sagas.stuck import print_repairs
 
 
 @pytest.mark.parametrize(("codes", "offered"), [(("ARGUMENTS_INVALID",), False), (("ARGUMENTS_INVALID", "JAM"), True)])

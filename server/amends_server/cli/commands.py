@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from amends_server.cli import completion, definitions, listing, participants, repairs, sagas, settling, simulation
-from amends_server.cli.bench import bench
-from amends_server.cli.demo_command import demo
+from amends_server.cli import participants
+from amends_server.cli.definitions import definitions
+from amends_server.cli.demo.command import demo
 from amends_server.cli.exits import EXIT_CODES
 from amends_server.cli.group import Commands
-from amends_server.cli.health import health
-from amends_server.cli.migrating import migrate
-from amends_server.cli.replicas import replicas
-from amends_server.cli.restored import restored
-from amends_server.cli.serving import SETTINGS, serve
+from amends_server.cli.orchestrator import simulation
+from amends_server.cli.orchestrator.bench import bench
+from amends_server.cli.orchestrator.health import health
+from amends_server.cli.orchestrator.migrating import migrate
+from amends_server.cli.orchestrator.replicas import replicas
+from amends_server.cli.orchestrator.restored import restored
+from amends_server.cli.orchestrator.serving import SETTINGS, serve
+from amends_server.cli.sagas import completion, listing, repairs, sagas, settling
 
 app = typer.Typer(
     cls=Commands,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from amends_server.cli.layers import Layers, notes_of
+from amends_server.cli.definitions.layers import Layers, notes_of
 from amends_server.engine.definition import Kind, Step
 
 LETTER = 7.3

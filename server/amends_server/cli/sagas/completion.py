@@ -48,7 +48,7 @@ def complete(
         from amends.v1 import orchestrator_pb2 as pb
         from amends.v1 import saga_pb2
         from amends_server.cli.connect import connected
-        from amends_server.cli.showing import print_answer
+        from amends_server.cli.sagas.showing import print_answer
 
         _check_usage(output, refuse, break_off, message)
         request = pb.CompleteStepRequest(namespace=namespace, saga_id=saga_id, step=step, token=token)

@@ -8,8 +8,8 @@ from amends.connection import Connection
 from amends.v1 import saga_pb2
 from amends_server.cli.options import Form
 from amends_server.cli.output import make_console, print_message
-from amends_server.cli.saga_view import draw_saga
-from amends_server.cli.stuck import options_for, print_repairs, read_kinds
+from amends_server.cli.sagas.stuck import options_for, print_repairs, read_kinds
+from amends_server.cli.sagas.view import draw_saga
 
 
 async def print_answer(connection: Connection, response: Message, saga: saga_pb2.Saga, server: str, form: Form) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from amends_server.cli.layers import LEGEND, Layers, notes_of
+from amends_server.cli.definitions.layers import LEGEND, Layers, notes_of
 from amends_server.engine.definition import Kind, Step
 
 _SHAPES = {Kind.COMPENSATABLE: ("(", ")"), Kind.PIVOT: ("{{", "}}"), Kind.RETRIABLE: ("([", "])")}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amends_server.cli.exits import CommandError, run
+from amends_server.cli.orchestrator.serving import Config, read_settings
 from amends_server.cli.output import print_line
-from amends_server.cli.serving import Config, read_settings
 
 if TYPE_CHECKING:
     from amends_server.config import Settings

@@ -21,12 +21,12 @@ from amends.serve import stopped_by_signals
 from amends.v1 import orchestrator_pb2
 from amends.views import Cause, SagaStatus
 from amends_server.cli.connect import WATCH_RETRY_S, connected
-from amends_server.cli.demo_books import ORDERS, Books, Order, expect, read_books, read_prices
-from amends_server.cli.demo_processes import Running, clone, free_address, running
+from amends_server.cli.demo.books import ORDERS, Books, Order, expect, read_books, read_prices
+from amends_server.cli.demo.processes import Running, clone, free_address, running
 from amends_server.cli.exits import CommandError
 from amends_server.cli.options import ADDRESS, NAMESPACE
 from amends_server.cli.output import emit, make_console
-from amends_server.cli.screen import Manner, manner_of, show_live
+from amends_server.cli.sagas.screen import Manner, manner_of, show_live
 
 PACE_S = 0.15
 """How long each event is seen at least on a terminal: a whole order takes only some milliseconds."""

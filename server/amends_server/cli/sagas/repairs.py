@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 import typer
 
-from amends_server.cli.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 from amends_server.cli.exits import EXIT_CODES, run
 from amends_server.cli.options import (
     ADDRESS,
@@ -19,6 +18,7 @@ from amends_server.cli.options import (
     Server,
     need_reason,
 )
+from amends_server.cli.sagas.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 
 if TYPE_CHECKING:
     from amends.connection import Connection
@@ -74,7 +74,7 @@ def _command(verb: Verb) -> Callable[..., None]:
 
 async def _steer_one(verb: Verb, saga_id: str, reason: str, server: str, namespace: str, form: Form) -> None:
     from amends_server.cli.connect import connected
-    from amends_server.cli.showing import print_answer
+    from amends_server.cli.sagas.showing import print_answer
 
     async with connected(server, namespace) as connection:
         response = await _ask(verb, connection, namespace=namespace, saga_id=saga_id, reason=reason)

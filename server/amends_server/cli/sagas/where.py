@@ -33,7 +33,7 @@ def make_filter(
     :raises CommandError: if one of them cannot be meant.
     """
     from amends.v1 import orchestrator_pb2 as pb
-    from amends_server.cli.references import read_version
+    from amends_server.cli.definitions.references import read_version
 
     name, version = read_version(definition)
     made = pb.SagaFilter(

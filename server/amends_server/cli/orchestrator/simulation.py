@@ -49,7 +49,7 @@ def simulate(
         from amends.errors import DefinitionError
         from amends.testing.simulation.users import simulate as simulate_all
         from amends.testing.simulation.users import tell
-        from amends_server.cli.files import read_definition
+        from amends_server.cli.definitions.files import read_definition
 
         definition = read_definition(file)
         given, gives = _value(input, "--input"), _outputs(_value(outputs, "--outputs"))

@@ -9,8 +9,8 @@ import typer
 
 from amends_server.cli.exits import CommandError, run
 from amends_server.cli.options import Form
+from amends_server.cli.orchestrator.serving import read_settings
 from amends_server.cli.output import print_json, print_line
-from amends_server.cli.serving import read_settings
 
 if TYPE_CHECKING:
     from amends_server.config import Settings

@@ -96,7 +96,7 @@ async def steer_many(verb: Verb, many: Many, reason: str | None, server: str, na
 def bulk_request(many: Many, reason: str | None, namespace: str) -> operator_pb2.BulkRequest:
     """What all bulk forms say of the sagas that are meant."""
     from amends.v1 import operator_pb2 as pb
-    from amends_server.cli.where import read_where
+    from amends_server.cli.sagas.where import read_where
 
     return pb.BulkRequest(
         namespace=namespace,

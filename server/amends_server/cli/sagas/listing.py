@@ -66,7 +66,7 @@ def list_(
 
     async def listed() -> None:
         from amends_server.cli.connect import connected
-        from amends_server.cli.where import make_filter
+        from amends_server.cli.sagas.where import make_filter
 
         where = make_filter(
             status=status or (),
@@ -98,8 +98,8 @@ def stuck(
 
     async def shown() -> None:
         from amends_server.cli.connect import connected
-        from amends_server.cli.stuck import complete_stuck, options_for, print_stuck, read_kinds
-        from amends_server.cli.where import make_filter
+        from amends_server.cli.sagas.stuck import complete_stuck, options_for, print_stuck, read_kinds
+        from amends_server.cli.sagas.where import make_filter
 
         where = make_filter(status=["STUCK"], definition=definition, label=label or ())
         async with connected(server, namespace) as connection:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_server.cli.bulk import DryRun, Limit, Many, Where, bulk_request, read_many, report
 from amends_server.cli.exits import EXIT_CODES, run, usage_error
 from amends_server.cli.options import (
     ADDRESS,
@@ -21,6 +20,7 @@ from amends_server.cli.options import (
     need_reason,
     read_json,
 )
+from amends_server.cli.sagas.bulk import DryRun, Limit, Many, Where, bulk_request, read_many, report
 
 if TYPE_CHECKING:
     from amends.v1 import operator_pb2
@@ -99,7 +99,7 @@ async def _resolve_one(
 ) -> None:
     from amends.v1 import operator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.showing import print_answer
+    from amends_server.cli.sagas.showing import print_answer
 
     request = pb.ResolveStepRequest(namespace=namespace, saga_id=saga_id, step=step, reason=need_reason(reason))
     _fill(request, as_, output)

@@ -22,7 +22,7 @@ def demo(
     """
 
     async def shown() -> None:
-        from amends_server.cli.demo import run_demo
+        from amends_server.cli.demo.demo import run_demo
 
         await run_demo(keep=keep)
 

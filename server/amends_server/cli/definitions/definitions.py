@@ -15,7 +15,7 @@ from amends_server.cli.output import print_json, print_line, print_message, prin
 
 if TYPE_CHECKING:
     from amends.v1 import definition_pb2
-    from amends_server.cli.layers import Layers
+    from amends_server.cli.definitions.layers import Layers
     from amends_server.engine.definition import Definition
 
 ReferenceOrFile = Annotated[
@@ -55,9 +55,9 @@ def check(
 
     async def checked() -> None:
         from amends.v1 import definition_pb2
-        from amends_server.cli.checking import check_definition
-        from amends_server.cli.failures import print_failures
-        from amends_server.cli.files import read_definition
+        from amends_server.cli.definitions.checking import check_definition
+        from amends_server.cli.definitions.failures import print_failures
+        from amends_server.cli.definitions.files import read_definition
 
         definition = read_definition(file)
         response = await check_definition(definition, server, namespace)
@@ -83,7 +83,7 @@ def register(
     async def registered() -> None:
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
-        from amends_server.cli.files import read_definition
+        from amends_server.cli.definitions.files import read_definition
 
         definition = read_definition(file)
         async with connected(server, namespace) as connection:
@@ -146,7 +146,7 @@ def show(
     async def shown() -> None:
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
-        from amends_server.cli.references import read_reference
+        from amends_server.cli.definitions.references import read_reference
 
         request = pb.GetDefinitionRequest(namespace=namespace, definition=read_reference(definition))
         async with connected(server, namespace) as connection:
@@ -172,7 +172,7 @@ def diff(
     """
 
     async def compared() -> None:
-        from amends_server.cli.differences import differences, lines_of
+        from amends_server.cli.definitions.differences import differences, lines_of
 
         old, new = [await _look_up(each, server, namespace) for each in (before, after)]
         found = list(differences(old, new))
@@ -199,7 +199,7 @@ def graph(
     """Draw the order of the steps, to stdout. A file is drawn without asking the orchestrator."""
 
     async def drawn() -> None:
-        from amends_server.cli.layers import make_layers
+        from amends_server.cli.definitions.layers import make_layers
 
         message = await _look_up(definition, server, namespace)
         for line in _draw(make_layers(_sound(message, definition), message.version), form).splitlines():
@@ -221,7 +221,7 @@ def remove(
     async def removed() -> None:
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
-        from amends_server.cli.references import read_reference
+        from amends_server.cli.definitions.references import read_reference
 
         request = pb.DeleteDefinitionRequest(namespace=namespace, definition=read_reference(definition))
         async with connected(server, namespace) as connection:
@@ -238,8 +238,8 @@ async def _look_up(name: str, server: str, namespace: str) -> definition_pb2.Def
     """Return a registered definition, or one in a file as it would be registered."""
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.files import read_definition
-    from amends_server.cli.references import read_reference
+    from amends_server.cli.definitions.files import read_definition
+    from amends_server.cli.definitions.references import read_reference
     from amends_server.convert.definition import definition_to_wire
 
     if _is_file(name):
@@ -270,8 +270,8 @@ def _sound(message: definition_pb2.Definition, name: str) -> Definition:
 
 
 def _draw(layers: Layers, form: Picture) -> str:
-    from amends_server.cli.graphs import draw_mermaid, draw_text
-    from amends_server.cli.svg import draw_svg
+    from amends_server.cli.definitions.graphs import draw_mermaid, draw_text
+    from amends_server.cli.definitions.svg import draw_svg
 
     match form:
         case Picture.TEXT:

@@ -19,7 +19,7 @@ from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, StepStatus
 from amends_server.cli.escapes import visible
 from amends_server.cli.output import STYLES, as_json, cell_of, emit, make_console, print_json, status_text
-from amends_server.cli.saga_view import attempts_text
+from amends_server.cli.sagas.view import attempts_text
 
 STEP_STATUS_AFTER = {
     EventKind.STEP_DISPATCHED: StepStatus.RUNNING,

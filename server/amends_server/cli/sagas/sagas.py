@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_server.cli.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 from amends_server.cli.exits import EXIT_CODES, CommandError, Exit, note, run, usage_error
 from amends_server.cli.options import (
     ADDRESS,
@@ -26,6 +25,7 @@ from amends_server.cli.options import (
     read_time,
 )
 from amends_server.cli.output import print_line
+from amends_server.cli.sagas.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 
 if TYPE_CHECKING:
     from amends.v1 import orchestrator_pb2, saga_pb2
@@ -89,10 +89,10 @@ async def _start(
     from amends.ids import new_saga_id
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.files import read_definition
-    from amends_server.cli.references import read_reference
-    from amends_server.cli.showing import print_answer
-    from amends_server.cli.stuck import options_for
+    from amends_server.cli.definitions.files import read_definition
+    from amends_server.cli.definitions.references import read_reference
+    from amends_server.cli.sagas.showing import print_answer
+    from amends_server.cli.sagas.stuck import options_for
 
     if saga_id == "":
         raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
@@ -126,7 +126,7 @@ async def _start(
 
 
 def _print_started(response: orchestrator_pb2.StartSagaResponse, options: list[str]) -> None:
-    from amends_server.cli.stuck import command_line
+    from amends_server.cli.sagas.stuck import command_line
 
     saga = response.saga
     what = "started" if response.created else "was started before"
@@ -142,7 +142,7 @@ def show(saga_id: SagaId, server: Server = ADDRESS, namespace: Namespace = NAMES
 async def _show(saga_id: str, server: str, namespace: str, form: Form) -> None:
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import connected
-    from amends_server.cli.showing import print_answer
+    from amends_server.cli.sagas.showing import print_answer
 
     async with connected(server, namespace) as connection:
         request = pb.GetSagaRequest(namespace=namespace, saga_id=saga_id)
@@ -172,7 +172,7 @@ def watch(
 async def _watch(saga_id: str, after: int, server: str, namespace: str, form: Form) -> None:
     from amends.v1 import orchestrator_pb2 as pb
     from amends_server.cli.connect import WATCH_RETRY_S, connected
-    from amends_server.cli.screen import print_events, show_live
+    from amends_server.cli.sagas.screen import print_events, show_live
 
     if after and form is not Form.JSON:
         raise usage_error("--after needs -o json: a picture of the steps takes all events.")
@@ -206,7 +206,7 @@ def cancel(
     async def cancelled() -> None:
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
-        from amends_server.cli.showing import print_answer
+        from amends_server.cli.sagas.showing import print_answer
 
         if (many := read_many(saga_id, where, dry_run, limit)) is not None:
             if wait:

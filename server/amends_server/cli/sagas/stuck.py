@@ -14,7 +14,7 @@ from amends.views import SagaView, StepView, StuckView
 from amends_server.cli.escapes import visible
 from amends_server.cli.options import ADDRESS, NAMESPACE
 from amends_server.cli.output import make_console, print_line, time_text
-from amends_server.cli.saga_view import problem_text
+from amends_server.cli.sagas.view import problem_text
 
 LOOK_FIRST = "Look first what really happened. At a terminal each command asks for the reason; else: --reason TEXT."
 

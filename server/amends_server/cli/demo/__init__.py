@@ -1,0 +1,1 @@
+"""The demo: what `amends demo` runs and shows."""

@@ -1,0 +1,1 @@
+"""Orchestrators on the command line: the commands that run, probe, migrate, simulate and measure them."""

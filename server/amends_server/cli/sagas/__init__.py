@@ -1,0 +1,1 @@
+"""Sagas on the command line: the commands that start, show, list, steer and repair them."""
