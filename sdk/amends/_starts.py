@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from amends.errors import AmendsError, DeadlineExceeded, Unavailable, Unknown
+from amends.ids import new_saga_id, new_saga_id_of
 from amends.statuses import exception_of_status
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
 
@@ -95,6 +96,11 @@ class Starts:
         self._session: _Session | None = None
         self._probe_at = 0.0  # on the clock of the loop; no session is tried before
 
+    def new_id(self, namespace: str) -> str:
+        """Make an id for a saga: of those that the orchestrator runs itself, as far as it has said which."""
+        share = self._session.share if self._session is not None and not self._session.over else None
+        return new_saga_id() if share is None else new_saga_id_of(namespace, *share)
+
     def takes(self, request: orchestrator_pb2.StartSagaRequest) -> bool:
         """Whether the start can go in a session, as far as is known."""
         return asyncio.get_running_loop().time() >= self._probe_at and request.ByteSize() <= START_BYTES_MAX
@@ -135,6 +141,7 @@ class _Session:
 
     def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub) -> None:
         self.over = False
+        self.share: tuple[int, frozenset[int]] | None = None  # how many partitions there are, and which are its own
         self._open: dict[int, _Start] = {}
         self._queue: deque[int] = deque()
         self._last_id = 0
@@ -234,6 +241,8 @@ class _Session:
         self._begun = True
         self._start_credits += response.start_credits
         self._result_credits_owed += len(response.outcomes)
+        if response.HasField("share"):
+            self.share = _share(response.share)
         for outcome in response.outcomes:
             try:
                 self._take_outcome(outcome)
@@ -255,6 +264,10 @@ class _Session:
         elif outcome.saga.HasField("create_time"):  # else it is an acknowledgement that nobody waited for any more
             del self._open[outcome.id]
             start.ending.resolve(outcome.saga)
+
+
+def _share(told: orchestrator_pb2.Share) -> tuple[int, frozenset[int]] | None:
+    return (told.partitions, frozenset(told.owned)) if told.partitions > 0 and told.owned else None
 
 
 def _error(outcome: orchestrator_pb2.SessionOutcome) -> Exception:

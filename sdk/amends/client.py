@@ -18,7 +18,6 @@ from amends.connection import Connection, pages
 from amends.control import Control
 from amends.errors import NotFound
 from amends.filters import Where, filter_message, timestamp
-from amends.ids import new_saga_id
 from amends.participant import Participant
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
@@ -130,7 +129,7 @@ class Client(Control, Catalogue):
             raise ValueError("The id of a saga cannot be empty; without one, leave it out.")
         request = orchestrator_pb2.StartSagaRequest(
             namespace=self._namespace,
-            saga_id=new_saga_id() if id is None else id,  # so that a repeated call is harmless
+            saga_id=id or "",  # without one, the connection makes it
             input=encode(input),
             labels=labels,
             deadline=duration_message(deadline, "deadline"),

@@ -15,6 +15,7 @@ from amends._replicas import Replica, Replicas
 from amends._starts import Ending, NoSessions
 from amends._tasks import is_cancelled
 from amends.errors import AmendsError, Cancelled, DeadlineExceeded, RpcError, Unavailable
+from amends.ids import new_saga_id
 from amends.statuses import exception_of, undecodable
 from amends.v1 import operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
@@ -78,19 +79,27 @@ class Connection:
     async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
         """Start a saga; return where its end will be told, None if that has to be asked for.
 
+        A request without an id gets one before it is sent, so that it can be repeated, and that the first one who is
+        asked runs the saga itself, if it has said which sagas it runs.
+
         :raises RpcError: if it does not succeed.
         """
+        with told_if_closed():
+            replica = self.replicas.at_hand()
+        if not request.saga_id:
+            request.saga_id = new_saga_id() if replica is None else replica.starts.new_id(request.namespace)
         with naming_saga(request.saga_id):
             try:
-                return await self._start(request)
+                return await self._start(request, replica)
             except RpcError as error:
                 if not self.passes(error):
                     raise
             return await self.retrying(lambda: self._start(request))  # the same id makes a repetition harmless
 
-    async def _start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending | None:
+    async def _start(self, request: orchestrator_pb2.StartSagaRequest, replica: Replica | None = None) -> Ending | None:
+        assert request.saga_id, "without one a start that is repeated would begin a second saga"
         with told_if_closed():
-            replica = self.replicas.at_hand() or await self.replicas.chosen()
+            replica = replica or self.replicas.at_hand() or await self.replicas.chosen()
         if replica.starts.takes(request):
             try:
                 return await _started(replica, request)

@@ -113,6 +113,18 @@ async def test_e46_an_orderly_end_hands_over_without_waiting(replicas: Replicas)
     assert world.ledger.names("any") == ["one", "two", "three"]
 
 
+async def test_e46_starts_under_ids_of_the_client_s_making_are_run_where_they_are_asked_for(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    """They are not passed on, and their ends need not be asked for."""
+    _, servers, clients = replicas
+    sagas = [await clients[1].start(THREE.name, None) for _ in range(SAGAS)]
+    async with asyncio.timeout(WAIT_S):
+        assert {(await saga.wait()).status for saga in sagas} == {SagaStatus.COMPLETED}
+    shown = await figures(servers[1])
+    assert shown.get('amends_calls_forwarded_total{method="StartSaga",outcome="answered"}', 0) < SAGAS / 4
+
+
 async def _watch(saga: object) -> list[int]:
     return [event.sequence async for event in saga.watch()]  # type: ignore[attr-defined]
 

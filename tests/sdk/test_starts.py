@@ -11,6 +11,7 @@ from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
 from amends import AmendsError, Client, Internal, SagaStatus, _starts
+from amends.ids import partition_of
 from amends.v1 import orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted
 
@@ -159,6 +160,66 @@ async def test_an_orchestrator_without_sessions_is_asked_for_one_once(orchestrat
         for number in range(3):
             await client.start("x", number)
     assert len(seen) == 1
+
+
+async def acknowledge_next(context: Context, *owned: int, partitions: int = 3) -> str:
+    """Acknowledge one start, and say with it which partitions are the orchestrator's. Returns the id of the saga."""
+    request = await context.read()
+    while not request.starts:
+        request = await context.read()
+    [start] = request.starts
+    response = Response(start_credits=1, share=orchestrator_pb2.Share(partitions=partitions, owned=owned))
+    response.outcomes.add(id=start.id, saga=saga_pb2.Saga(saga_id=start.start.saga_id))
+    await context.write(response)
+    return str(start.start.saga_id)
+
+
+async def test_ids_that_are_made_up_belong_to_the_share_of_who_is_asked(orchestrator: ScriptedOrchestrator) -> None:
+    places: list[int] = []
+
+    async def session(context: Context) -> None:
+        await opened(context)
+        for owned in (1,) * 9 + (2,) * 9:
+            places.append(partition_of("shop", await acknowledge_next(context, owned), 3))
+        await acknowledge_next(context, 1, partitions=0)  # nonsense, which keeps nobody from starts
+        for _ in range(2):
+            await acknowledge_next(context, 0)
+        await asyncio.Event().wait()
+
+    seen, served = counted(session)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address, namespace="shop") as client, asyncio.timeout(WAIT_S):
+        made = [(await client.start("x", number)).id for number in range(20)]
+        assert (await client.start("x", "chosen", id="order-1")).id == "order-1"
+    assert places[1:] == [1] * 9 + [2] * 8
+    assert len({*made}) == 20
+    assert len(seen) == 1
+
+
+async def test_i19_a_start_that_is_repeated_keeps_the_id_that_was_made_for_another_share(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    asked: list[str] = []
+
+    async def breaking(context: Context) -> None:
+        await opened(context)
+        await acknowledge_next(context, 1)
+        request = await context.read()
+        asked.extend(each.start.saga_id for each in request.starts)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted")
+
+    async def next_one(context: Context) -> None:
+        await context.write(Response(start_credits=10, share=orchestrator_pb2.Share(partitions=3, owned=[2])))
+        asked.append(await acknowledge_next(context, 2))
+        await asyncio.Event().wait()
+
+    _, served = counted(breaking, next_one)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        await client.start("x", 1)
+        saga = await client.start("x", 2)
+    assert asked == [saga.id, saga.id]
+    assert partition_of("default", saga.id, 3) == 1
 
 
 async def test_a_client_that_is_closed_with_its_first_start_ends_it(orchestrator: ScriptedOrchestrator) -> None:

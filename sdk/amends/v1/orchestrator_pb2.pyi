@@ -973,25 +973,64 @@ class OrchestratorServiceSessionResponse(_message.Message):
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
     START_CREDITS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     start_credits: _builtins.int
     """How many more starts the orchestrator is ready to take."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionOutcome]:
         """What happened, in no particular order."""
 
+    @_builtins.property
+    def share(self) -> Global___Share:
+        """The orchestrator's share of the sagas where several share a database: with the first message, and when it has
+        changed. Any of them takes a start under any id, but one of its share it need not pass on, and only of those the
+        session tells the end. So whoever makes an id up does well to make one that belongs there.
+        """
+
     def __init__(
         self,
         *,
         outcomes: _abc.Iterable[Global___SessionOutcome] | None = ...,
         start_credits: _builtins.int = ...,
+        share: Global___Share | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "start_credits", b"start_credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "share", b"share", "start_credits", b"start_credits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrchestratorServiceSessionResponse: _TypeAlias = OrchestratorServiceSessionResponse  # noqa: Y015
+
+@_typing.final
+class Share(_message.Message):
+    """Share tells which sagas an orchestrator runs itself. A saga belongs to the partition whose number is the CRC-32 of its
+    namespace, a zero byte and its id, as UTF-8, modulo the number of partitions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
+    partitions: _builtins.int
+    """How many partitions there are."""
+    @_builtins.property
+    def owned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of those that are the orchestrator's, counted from 0."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _builtins.int = ...,
+        owned: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owned", b"owned", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Share: _TypeAlias = Share  # noqa: Y015
 
 @_typing.final
 class SessionOutcome(_message.Message):

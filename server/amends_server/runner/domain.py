@@ -8,7 +8,7 @@ from amends_server.clock import Clock
 from amends_server.config import TAKEOVER_S
 from amends_server.errors import NotOwned
 from amends_server.ids import new_id
-from amends_server.store.leases import Ownership
+from amends_server.store.leases import Ownership, Share
 from amends_server.store.protocol import SagaKey
 
 POLL_S = 0.1
@@ -51,6 +51,11 @@ class Domain:
     def owns(self, key: SagaKey) -> bool:
         """Tell whether this process runs the saga, or will when there is something to do."""
         return self._ownership.epoch_of(key) != 0
+
+    @property
+    def share(self) -> Share | None:
+        """The part of the sagas that this process runs, None where it runs all."""
+        return self._ownership.share
 
     def new_id(self, namespace: str) -> str:
         """Make an id for a saga that this process is to run."""

@@ -285,7 +285,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             starter=Starter.of(context),
             begin=self._begin,
             start=partial(self._start_anywhere, context),
-            owns=self._runner.domain.owns,
+            domain=self._runner.domain,
             hub=self._hub,
         )
         self._sessions.add(session)

@@ -22,10 +22,12 @@ from amends_server.engine.state import State
 from amends_server.engine.value import dataclass
 from amends_server.errors import NotWaitedFor, Overloaded, RequestUnreadable, ServiceError, ShuttingDown
 from amends_server.hub import Hub, Settled
+from amends_server.runner.domain import Domain
 from amends_server.runner.reader import View
 from amends_server.service.callers import principal
 from amends_server.service.fields import traceparent
 from amends_server.status import report, to_status
+from amends_server.store.leases import Share
 from amends_server.store.protocol import AlreadyExists, Birth, SagaKey, Undefined
 from amends_server.tasks import Tasks
 
@@ -85,14 +87,15 @@ class Session:
         starter: Starter,
         begin: Callable[[pb.StartSagaRequest, Starter, Told], bool],
         start: Callable[[pb.StartSagaRequest, Starter], Awaitable[tuple[View, bool]]],
-        owns: Callable[[SagaKey], bool],
+        domain: Domain,
         hub: Hub,
     ) -> None:
         self._context = context
         self._starter = starter
         self._begin = begin
         self._start = start
-        self._owns = owns
+        self._domain = domain
+        self._share: Share | None = None
         self._hub = hub
         self._tasks = Tasks()
         self._outcomes: deque[_Outcome] = deque()
@@ -193,7 +196,9 @@ class Session:
         self._tell(_Outcome(start_id, view))
         if wait and (view.state.final or view.state.stuck is not None):
             self._tell(_Outcome(start_id, view, whole=True))
-        elif wait and not self._owns(view.key):  # another orchestrator runs it, and nobody here is told of its end
+        elif wait and not self._domain.owns(
+            view.key
+        ):  # another orchestrator runs it, and nobody here is told of its end
             self._tell(_Outcome(start_id, _not_waited_for(view.key), whole=True))
         elif wait:
             self._wait(start_id, view.key, view.birth)
@@ -242,10 +247,19 @@ class Session:
                 return None
             if response.outcomes or self._start_credits_owed >= STARTS_MAX:
                 response.start_credits, self._start_credits_owed = self._start_credits_owed, 0
+                self._add_share(response)
                 return response
             if self._ending and not self._unacknowledged and not self._outcomes:
                 return None
             await self._wake.wait()
+
+    def _add_share(self, response: pb.OrchestratorServiceSessionResponse) -> None:
+        """Say which sagas this process runs, if that has changed."""
+        share = self._domain.share
+        if share is not None and share != self._share:
+            self._share = share
+            response.share.partitions = share.partitions
+            response.share.owned.extend(sorted(share.owned))
 
     def _add_outcomes(self, response: pb.OrchestratorServiceSessionResponse) -> None:
         size = 0

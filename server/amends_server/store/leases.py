@@ -23,6 +23,14 @@ class Renewals:
     age_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of how many partitions are owned."""
+
+    partitions: int
+    owned: frozenset[int]
+
+
 class Ownership(Protocol):
     """The sagas that this process owns. Only their owner decides on them, and its writes carry its epoch (I24)."""
 
@@ -39,6 +47,11 @@ class Ownership(Protocol):
     @property
     def partitions(self) -> Collection[int] | None:
         """The partitions that are owned now, None for all there are."""
+        ...
+
+    @property
+    def share(self) -> Share | None:
+        """What is owned of how much, None where all is."""
         ...
 
     @property
@@ -77,6 +90,10 @@ class Sole:
 
     @property
     def partitions(self) -> None:
+        return None
+
+    @property
+    def share(self) -> None:
         return None
 
     @property

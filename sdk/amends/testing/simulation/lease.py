@@ -24,6 +24,10 @@ class Lease:
         return () if self._lost else None
 
     @property
+    def share(self) -> None:
+        return None
+
+    @property
     def renewals(self) -> None:
         return None
 

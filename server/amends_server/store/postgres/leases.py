@@ -16,7 +16,7 @@ from uuid import uuid4
 import asyncpg
 import structlog
 
-from amends_server.store.leases import Changed, Quiet, Renewals
+from amends_server.store.leases import Changed, Quiet, Renewals, Share
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres.statements import fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
@@ -64,6 +64,10 @@ class Leases:
     @property
     def partitions(self) -> Collection[int]:
         return self._held.epochs.keys() if time.monotonic() < self._held.until else ()
+
+    @property
+    def share(self) -> Share:
+        return Share(self._count, frozenset(self.partitions))
 
     @property
     def renewals(self) -> Renewals:
