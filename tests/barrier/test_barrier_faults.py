@@ -125,22 +125,6 @@ def test_states_are_found_behind_other_exceptions() -> None:
     assert not has_state(loop)
 
 
-@pytest.mark.parametrize("then", ["commit", "rollback"])
-async def test_a_handler_that_ends_the_transaction_is_found_out(tmp_path: Path, then: str) -> None:
-    path = str(tmp_path / "a.db")
-    for number, kind in enumerate(kind for kind in KINDS if not kind.postgres and "shared" not in kind.name):
-        async with AsyncExitStack() as stack:
-            world = World(kind.make(path, stack), kind.write, path, prefix=str(number))
-            await world.prepare()
-            assert (await world.execute("a", then)).status == SYSTEM_ERROR, kind.name
-            if then == "rollback":
-                assert (world.effects("a"), world.state("a")) == ([], None), kind.name
-                continue
-            again = await world.execute("a")
-            assert again.status in (SUCCESS, SYSTEM_ERROR), kind.name
-            assert len(world.effects("a")) <= 1, f"{kind.name}: never twice"
-
-
 @pytest.mark.parametrize("name", ["aiosqlite", "asyncpg", "psycopg-async"])
 async def test_a_call_that_is_cancelled_anywhere_is_whole_or_not_there(
     name: str, tmp_path: Path, request: pytest.FixtureRequest

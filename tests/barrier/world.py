@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import psycopg
+from sqlalchemy import text
 
 from amends import Call, Participant, Refused
 from amends.payloads import encode
@@ -25,7 +26,7 @@ _keys = count(1)
 
 @dataclass
 class Do:
-    """What to do after the effect: nothing more, or refuse, break, …"""
+    """What to do after the effect: nothing more, or refuse, break, …; `SQL, then …` runs SQL before that."""
 
     then: str = ""
 
@@ -86,17 +87,31 @@ class World:
         """The rest of a handler. A result that is awaitable is to be awaited."""
         self.handled.append(call.key)
         call.relate("carrier", f"TR-{len(self.handled)}")
-        match request.then:
+        sql, _, then = request.then.rpartition(", then ")
+        if not sql:
+            return self.behave(then)
+        if self.barrier.is_async:
+            return self._run_and_behave(tx, sql, then)
+        self.run(tx, sql)
+        return self.behave(then)
+
+    async def _run_and_behave(self, tx: Any, sql: str, then: str) -> None:
+        await self.run(tx, sql)
+        self.behave(then)
+
+    def run(self, tx: Any, sql: str) -> Any:
+        """Run SQL by the driver of the transaction."""
+        return tx.execute(text(sql) if "sqlalchemy" in type(tx).__module__ else sql)
+
+    def behave(self, then: str) -> None:
+        """End as a handler may."""
+        match then:
             case "refuse":
                 raise Refused("NO", "not that", data={"why": [1, 2]})
             case "refuse for now":
                 raise Refused("BUSY", "come again", again=True)
             case "break":
                 raise OSError("the disk")
-            case "commit":
-                return tx.commit()
-            case "rollback":
-                return tx.rollback()
 
     async def execute(self, key: str, then: str = "", attempt: int = 1) -> saga_pb2.Reply:
         call = participant_pb2.Call(saga_id="s", step="act", key=self.prefix + key, attempt=attempt)

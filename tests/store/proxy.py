@@ -9,6 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 BLOCK_BYTES = 65_536
 
+COMMITS = (b"COMMIT;", b"COMMIT\0")
+"""As one driver says it and as the other does."""
+
 
 class Proxy:
     """Passes everything on, until it is told to break."""
@@ -68,7 +71,7 @@ class Proxy:
         try:
             while block := await reader.read(BLOCK_BYTES):
                 await self._flows.wait()
-                if self._pass_on is not None and b"COMMIT;" in block:
+                if self._pass_on is not None and any(commit in block for commit in COMMITS):
                     answers.cancel()  # before the request: no answer may slip through
                     await self._break(block if self._pass_on else b"", writer, server_writer)
                     break

@@ -41,7 +41,10 @@ class Database(Protocol[Tx]):
         ...
 
     def savepoint(self, tx: Tx) -> AbstractAsyncContextManager[object]:
-        """A part of the transaction that is rolled back alone when an exception leaves the block."""
+        """A part of the transaction that is rolled back alone when an exception leaves the block.
+
+        :raises Exception: there is nothing any more that it is a part of.
+        """
         ...
 
     async def fetch(self, tx: Tx, statement: Statement, **parameters: Value) -> Sequence[Sequence[object]]:
@@ -105,6 +108,10 @@ def has_state(error: BaseException, states: frozenset[str] = RUN_AGAIN) -> bool:
 
 def in_transaction() -> BarrierError:
     return BarrierError("the connection is inside a transaction; the barrier begins and ends its own")
+
+
+def ended() -> BarrierError:
+    return BarrierError("the transaction of the barrier ended before its handler did; leave its end to the barrier")
 
 
 async def to_the_end(work: Coroutine[object, object, T]) -> T:

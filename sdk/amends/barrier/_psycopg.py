@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from amends.barrier._database import Asynchronous, Plain, in_transaction, unbroken
+from amends.barrier._database import Asynchronous, Plain, ended, in_transaction, unbroken
 from amends.barrier._statements import Statement, Value
 
 if TYPE_CHECKING:
     import psycopg
+
+    Connection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 Sync = TypeVar("Sync", bound="psycopg.Connection[Any]")
 Async = TypeVar("Async", bound="psycopg.AsyncConnection[Any]")
@@ -31,7 +33,7 @@ class Psycopg(Plain, Generic[Sync]):
 
     @asynccontextmanager
     async def savepoint(self, tx: Sync) -> AsyncGenerator[None, None]:
-        with tx.transaction():
+        with tx.transaction(), _still_inside(tx):
             yield
 
     async def fetch(self, tx: Sync, statement: Statement, **parameters: Value) -> Sequence[Sequence[object]]:
@@ -54,8 +56,11 @@ class PsycopgAsync(Asynchronous, Generic[Async]):
             async with unbroken(connection.transaction()):
                 yield connection
 
-    def savepoint(self, tx: Async) -> AbstractAsyncContextManager[object]:
-        return tx.transaction()
+    @asynccontextmanager
+    async def savepoint(self, tx: Async) -> AsyncGenerator[None, None]:
+        async with tx.transaction():
+            with _still_inside(tx):
+                yield
 
     async def fetch(self, tx: Async, statement: Statement, **parameters: Value) -> Sequence[Sequence[object]]:
         from psycopg.rows import tuple_row
@@ -64,8 +69,23 @@ class PsycopgAsync(Asynchronous, Generic[Async]):
         return await cursor.fetchall() if statement.gives_rows else []
 
 
-def _check_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+def _check_idle(connection: Connection) -> None:
+    if not _is_idle(connection):
+        raise in_transaction()
+
+
+@contextmanager
+def _still_inside(tx: Connection) -> Generator[None, None, None]:
+    """Psycopg does not look whether there is a transaction to be rolled back when an exception leaves a block."""
+    try:
+        yield
+    except BaseException as error:
+        if _is_idle(tx):
+            raise ended() from error
+        raise
+
+
+def _is_idle(connection: Connection) -> bool:
     from psycopg.pq import TransactionStatus
 
-    if connection.info.transaction_status != TransactionStatus.IDLE:
-        raise in_transaction()
+    return connection.info.transaction_status == TransactionStatus.IDLE

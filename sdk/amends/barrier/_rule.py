@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
-from amends.barrier._database import Database, has_state, run_again_on_conflict
+from amends.barrier._database import Database, ended, has_state, run_again_on_conflict
 from amends.barrier._statements import ENTER, READ, SETTLE, UNDO
 from amends.errors import BarrierError, Refused
 from amends.v1 import payload_pb2, saga_pb2
@@ -73,7 +73,7 @@ async def compensate(
                 return already_undone(key, *await read(database, tx, key))
             async with database.savepoint(tx):
                 reply = await undo(tx, parsed(rows[0][0]))
-            await _settle(database, tx, key, "undone", "undone", reply)
+            await _settle(database, tx, key, "undoing", "undone", reply)
         return reply
 
     return await run_again_on_conflict(database, run)
@@ -149,7 +149,7 @@ async def _had(
         if refused.again or has_state(refused):  # one that is made of a conflict says nothing of the business
             raise
         return "refused", refuse(refused)
-    raise BarrierError("the handler rolled back the transaction of the barrier")
+    raise ended()
 
 
 async def _settle(database: Database[Tx], tx: Tx, key: str, before: str, state: str, reply: saga_pb2.Reply) -> None:
@@ -158,7 +158,7 @@ async def _settle(database: Database[Tx], tx: Tx, key: str, before: str, state: 
         tx, SETTLE, key=key, before=before, state=state, reply=reply.SerializeToString(deterministic=True)
     )
     if not settled:
-        raise BarrierError("the handler ended the transaction of the barrier")
+        raise ended()
 
 
 async def _kept(database: Database[Tx], tx: Tx, key: str) -> saga_pb2.Reply:

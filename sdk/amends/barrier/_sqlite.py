@@ -1,4 +1,7 @@
-"""SQLite, by sqlite3 and by aiosqlite. `BEGIN IMMEDIATE`: a transaction that reads first cannot always write later."""
+"""SQLite, by sqlite3 and by aiosqlite. `BEGIN IMMEDIATE`: a transaction that reads first cannot always write later.
+
+Transactions begin and end by SQL: with `autocommit=True` the methods `commit` and `rollback` do nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from amends.barrier._database import Asynchronous, Plain, in_transaction, to_the_end
+from amends.barrier._database import Asynchronous, Plain, ended, in_transaction, to_the_end
 from amends.barrier._statements import Statement, Value
 
 if TYPE_CHECKING:
@@ -32,9 +35,10 @@ class Sqlite3(Plain, Generic[Sync]):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                connection.commit()
+                connection.execute("COMMIT")
             except BaseException:
-                connection.rollback()
+                if connection.in_transaction:  # some errors have rolled back everything already
+                    connection.execute("ROLLBACK")
                 raise
 
     @asynccontextmanager
@@ -42,9 +46,10 @@ class Sqlite3(Plain, Generic[Sync]):
         tx.execute("SAVEPOINT amends_effect")
         try:
             yield
-        except BaseException:
-            if tx.in_transaction:  # some errors have rolled back everything already
-                tx.execute("ROLLBACK TO amends_effect")
+        except BaseException as error:
+            if not tx.in_transaction:
+                raise ended() from error
+            tx.execute("ROLLBACK TO amends_effect")
             raise
         tx.execute("RELEASE amends_effect")
 
@@ -69,9 +74,9 @@ class Aiosqlite(Asynchronous, Generic[Async]):
             try:
                 await connection.execute("BEGIN IMMEDIATE")
                 yield connection
-                await to_the_end(connection.commit())
+                await to_the_end(_run(connection, "COMMIT"))
             except BaseException:
-                await to_the_end(connection.rollback())
+                await to_the_end(_rolled_back(connection))
                 raise
 
     @asynccontextmanager
@@ -79,14 +84,27 @@ class Aiosqlite(Asynchronous, Generic[Async]):
         await tx.execute("SAVEPOINT amends_effect")
         try:
             yield
-        except Exception:  # whatever else comes, a cancellation for one, ends the whole transaction
-            if tx.in_transaction:
-                await tx.execute("ROLLBACK TO amends_effect")
+        except Exception as error:  # whatever else comes, a cancellation for one, ends the whole transaction
+            if not tx.in_transaction:
+                raise ended() from error
+            await tx.execute("ROLLBACK TO amends_effect")
             raise
         await tx.execute("RELEASE amends_effect")
 
     async def fetch(self, tx: Async, statement: Statement, **parameters: Value) -> Sequence[Sequence[object]]:
         return await to_the_end(_fetched(tx, statement.sqlite, parameters))
+
+
+async def _run(connection: aiosqlite.Connection, sql: str) -> None:
+    async with connection.execute(sql):
+        pass
+
+
+async def _rolled_back(connection: aiosqlite.Connection) -> None:
+    """A `BEGIN` that was cancelled may be under way still: what is run here comes after it."""
+    await _run(connection, "SELECT 1")
+    if connection.in_transaction:
+        await _run(connection, "ROLLBACK")
 
 
 async def _fetched(tx: aiosqlite.Connection, sql: str, parameters: Mapping[str, Value]) -> Sequence[Sequence[object]]:

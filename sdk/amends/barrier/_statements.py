@@ -6,7 +6,8 @@ A row is what became of the action with this key:
     intended   its effect was begun outside the database, and nobody has said yet what became of it
     succeeded  `reply` has its output
     refused    `reply` has the business error; there is no effect
-    undoing    its undoing was begun outside the database; `reply` has the output of the action, if it is known
+    undoing    its undoing was begun, in a transaction that is open still or outside the database; `reply` has the
+               output of the action, if it is known
     undone     there is no effect, and never will be; `reply` is the answer to Compensate, if there was anything to undo
 
 `holder` may work on the row until `held_until`, by the clock of the database. Times are seconds since 1970.
@@ -83,7 +84,7 @@ UPDATE {table} SET state = :state, reply = :reply, changed_at = {now}
 WHERE key = :key AND state = :before RETURNING key
 """)
 UNDO = _statement("""
-UPDATE {table} SET state = 'undone', changed_at = {now} WHERE key = :key AND state = 'succeeded' RETURNING reply
+UPDATE {table} SET state = 'undoing', changed_at = {now} WHERE key = :key AND state = 'succeeded' RETURNING reply
 """)
 INTEND = _statement("""
 INSERT INTO {table} (key, state, holder, held_until, changed_at)
