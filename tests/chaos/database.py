@@ -80,6 +80,12 @@ class Cluster:
         """Return the URL of the server that takes writes."""
         return self._primary.url(**more)
 
+    def url_of_both(self) -> str:
+        """Return a URL that names the standby first."""
+        assert self._standby is not None, "there is a standby"
+        standby, primary = self._standby.folder, self._primary.folder
+        return self._primary.url().replace(f"host={primary}", f"host={standby},{primary}")
+
     def fail_over(self) -> None:
         """Lose the primary for good, and promote the standby."""
         assert self._standby is not None, "there is one standby"

@@ -19,7 +19,7 @@ from amends_server.store.postgres import sagas
 from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
-from amends_server.store.postgres.trouble import place_of
+from amends_server.store.postgres.trouble import place_of, to_writer
 from amends_server.store.protocol import Append, InUse, Record, Stale, StoreError, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
@@ -385,6 +385,19 @@ def test_a_place_is_named_without_its_password(url: str, place: str) -> None:
     assert place_of(url) == place
 
 
+@pytest.mark.parametrize(
+    ("url", "sought"),
+    [
+        ("postgresql://a/sagas", ""),
+        ("postgresql://a,b/sagas", "?target_session_attrs=read-write"),
+        ("postgresql:///sagas?host=/a,/b", "&target_session_attrs=read-write"),
+        ("postgresql://a,b/sagas?target_session_attrs=any", ""),
+    ],
+)
+def test_of_several_servers_the_one_is_sought_that_takes_writes(url: str, sought: str) -> None:
+    assert to_writer(url) == url + sought
+
+
 async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections_module, "COMMAND_TIMEOUT_S", 1)
     monkeypatch.setattr(connections_module, "CONNECT_TIMEOUT_S", 1)
@@ -446,6 +459,26 @@ async def test_a_user_without_rights(database: Database) -> None:
 async def test_a_database_that_may_only_be_read(database: Database) -> None:
     with pytest.raises(Unavailable, match="can only be read"):
         await PostgresStore(database.new_url() + "&default_transaction_read_only=on").open()
+
+
+async def test_i37_a_server_that_may_only_be_read_is_left_as_soon_as_there_is_another_one(database: Database) -> None:
+    """As after a failover, when a name leads to a standby for a while: nothing is read there, for it may be old."""
+    database.sql("create role fickle superuser login")
+    store = PostgresStore(database.new_url().replace("amends@", "fickle@"))
+    await store.open()
+    await define(store)
+    await written(store, start(key()))
+    database.sql("alter role fickle set default_transaction_read_only = on")
+    database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'fickle'")
+    for expected in (".", "can only be read"):  # the connections of before are found broken first
+        with pytest.raises(Unavailable, match=expected):
+            await store.commit([start(key("two"))])
+        with pytest.raises(Unavailable, match=expected):
+            await store.get_saga(key())
+    database.sql("alter role fickle reset default_transaction_read_only")
+    assert (await store.get_saga(key())).key == key()
+    await written(store, start(key("two")))
+    await store.close()
 
 
 async def test_a_version_that_is_too_old(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,8 +134,25 @@ class Connections:
             command_timeout=COMMAND_TIMEOUT_S,
             connection_class=_Connection,
             server_settings={"idle_in_transaction_session_timeout": str(round(self._transaction_s * 1_000))},
-            init=_prepare,
+            init=self._prepare,
         )
+
+    async def _prepare(self, db: Db) -> None:
+        """See that a commit is on disk when it returns, also that of a synchronous standby, whatever the default is.
+
+        A connection to a standby is not kept: what is read there may be old (I37), and where a name leads to another
+        server after a failover, the next connection gets there.
+        """
+        commits, read_only = await db.fetchrow(
+            "select current_setting('synchronous_commit'), current_setting('transaction_read_only')"
+        ) or ("off", "off")
+        if read_only == "on":
+            raise WrongServer(
+                f"The PostgreSQL database {self.place} can only be read: it is a standby, or set so. Name the server "
+                "that takes writes."
+            )
+        if commits in ("off", "local"):
+            await db.execute("set synchronous_commit to on")
 
     async def _check(self, db: Db) -> None:
         (version,) = await db.fetchrow("select current_setting('server_version_num')::integer") or (0,)
@@ -144,13 +161,6 @@ class Connections:
                 f"The PostgreSQL database {self.place} has version {version // 10_000}, which is too old: "
                 f"{VERSION_MIN // 10_000} or newer is needed."
             )
-
-
-async def _prepare(db: Db) -> None:
-    """See that a commit is on disk when it returns, also that of a synchronous standby, whatever the default is."""
-    (setting,) = await db.fetchrow("select current_setting('synchronous_commit')") or ("off",)
-    if setting in ("off", "local"):
-        await db.execute("set synchronous_commit to on")
 
 
 def _opened(pool: Pool | None) -> Pool:

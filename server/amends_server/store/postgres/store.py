@@ -17,6 +17,7 @@ from amends_server.store.postgres.leases import Leases
 from amends_server.store.postgres.schema import migrate, missing
 from amends_server.store.postgres.sharing import sharing
 from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.trouble import to_writer
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,
@@ -43,9 +44,9 @@ class PostgresStore:
     """
 
     def __init__(self, url: str, lease_s: float = LEASE_S) -> None:
-        self._url = url
+        self._url = to_writer(url)
         # Whoever is stopped inside a transaction must not keep others from its partitions when its lease is over.
-        self._connections = Connections(url, transaction_s=lease_s)
+        self._connections = Connections(self._url, transaction_s=lease_s)
         self._lease_s = lease_s
         self._partitions = 0
         self._doubts: dict[int, object] = {}

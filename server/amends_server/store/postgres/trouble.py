@@ -36,6 +36,7 @@ _SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidAuthorizationSpecificationError, "does not let this user in"),
     (asyncpg.InsufficientPrivilegeError, "does not give this user the rights that are needed"),
     (asyncpg.ReadOnlySQLTransactionError, "can only be read: it is a standby, or set so"),
+    (asyncpg.TargetServerAttributeNotMatched, "has no server that takes writes: is there a standby to be promoted?"),
     (asyncpg.TooManyConnectionsError, "has no connection left: raise max_connections"),
     (asyncpg.CannotConnectNowError, "is starting or stopping"),
     (asyncpg.QueryCanceledError, "did not answer in time"),
@@ -62,6 +63,16 @@ def place_of(url: str) -> str:
         hosts += ":" + query.get("port", ["5432"])[0]
     user = unquote(parts.username) + "@" if parts.username else ""
     return f"{user}{hosts}{parts.path}"
+
+
+def to_writer(url: str) -> str:
+    """Return a URL that leads to the server that takes writes, where it names several and does not say to which."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    several = any("," in hosts for hosts in (parts.netloc, *query.get("host", ())))
+    if not several or "target_session_attrs" in query:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}target_session_attrs=read-write"
 
 
 def unavailable(place: str, error: Exception) -> Unavailable:
