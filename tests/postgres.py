@@ -23,8 +23,8 @@ ORDINARY_USER = 65534
 VERSIONS = {16: "pginstall", 18: "pginstall18"}
 """What the package has, and where."""
 
-START_S = 30
-WAIT_S = 20
+START_S = 120
+WAIT_S = 60
 
 
 # Read when gRPC is used first. With its fork handlers, two of five children that are forked beside busy calls die of

@@ -17,7 +17,7 @@ from tests.acceptance.harness import SQLITE_ONLY, Gate, Process, Refusal, World,
 from tests.postgres import CannotRun, Database, postgres
 
 THREE = definition("three", "one", "two", "three")
-REFUSED_S = 20.0
+REFUSED_S = 60.0
 """The server waits some seconds for a lock before it refuses."""
 
 

@@ -16,7 +16,7 @@ from tests.postgres import Database, schema_of
 THREE = definition("three", "one", "two", "three")
 SAGAS = 120
 AT_ONCE = 12
-WAIT_S = 45
+WAIT_S = 60
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.server.test_metrics import read as read_figures
 
 THREE = definition("three", "one", "two", "three")
 SAGAS = 40
-WAIT_S = 30
+WAIT_S = 60
 
 IDS = [f"order-{number}" for number in range(8)]
 """Of sagas that belong some to the one orchestrator, and some to the other."""

@@ -15,7 +15,7 @@ from tests.postgres import Database, schema_of
 
 THREE = definition("three", "one", "two", "three")
 NEXT = "tests.acceptance.next_version"
-WAIT_S = 30
+WAIT_S = 60
 
 
 async def test_e46_orchestrators_of_two_versions_run_side_by_side(tmp_path: Path, database: Database) -> None:

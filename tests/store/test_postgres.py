@@ -27,7 +27,7 @@ from tests.store.proxy import Proxy
 from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again
 from tests.store.test_journal import Told
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 async def take(store: PostgresStore) -> int:

@@ -14,7 +14,7 @@ from tests.chaos.database import Cluster, cluster
 from tests.postgres import CannotRun
 from tests.store.make import define, key, start, written
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @pytest.fixture
