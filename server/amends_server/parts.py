@@ -21,11 +21,13 @@ from amends_server.runner.late import LateReplies
 from amends_server.runner.reader import Reader
 from amends_server.runner.runner import Runner
 from amends_server.service.bulk import Bulk
+from amends_server.service.definitions import Definitions
 from amends_server.service.feed import Feed
 from amends_server.service.operator import OperatorService
 from amends_server.service.orchestrator import OrchestratorService
 from amends_server.service.peers import Peers
 from amends_server.service.replicas import Replicas
+from amends_server.service.starting import Starting
 from amends_server.service.steering import Steering
 from amends_server.service.usage import Usage
 from amends_server.store.leases import Ownership
@@ -76,17 +78,17 @@ class Parts:
         )
         self._late = LateReplies(self.runner.command)
         self._keeper = Keeper(store, ownership, self.runner, clock)
+        definitions = Definitions(catalogue, self.participants, clock)
         self.orchestrator = OrchestratorService(
             store=store,
-            catalogue=catalogue,
-            participants=self.participants,
+            definitions=definitions,
+            starting=Starting(definitions, self.runner, clock, payload_bytes_max, peers),
             runner=self.runner,
             feed=Feed(store, reader, self.runner, self._hub),
             hub=self._hub,
             clock=clock,
             tokens=tokens,
             payload_bytes_max=payload_bytes_max,
-            peers=peers,
         )
         self.operator = OperatorService(
             runner=self.runner,
@@ -129,7 +131,7 @@ class Parts:
 
     def hold(self) -> None:
         """Take nothing new from now on."""
-        self.orchestrator.takes_starts = False
+        self.orchestrator.hold()
         self.runner.hold()
 
     async def settle(self, drain_s: float = HAND_OVER_S) -> None:
