@@ -31,8 +31,6 @@ WAIT_S = 60
 # SIGSEGV before they are the program; a child that becomes another user is forked, while others are not.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-_SOMEBODY_WAITS = "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'"
-
 
 class CannotRun(Exception):
     """There is no PostgreSQL on this machine that may be run. The text says why."""

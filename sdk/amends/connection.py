@@ -126,16 +126,13 @@ class Connection:
         return await self.retrying(lambda: self._call(method, request, timeout_s), passes=_not_begun)
 
     async def repeatable(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        timeout_s: float | None = None,
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
         """Make a call that may be repeated: it is, while no orchestrator is there.
 
         :raises RpcError: if it does not succeed.
         """
-        return await self.retrying(lambda: self._call(method, request, timeout_s))
+        return await self.retrying(lambda: self._call(method, request, None))
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout_s: float | None

@@ -35,11 +35,6 @@ class SagaStatus(StrEnum):
         """Whether nothing follows any more."""
         return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing follows without an operator."""
-        return self.is_final or self is SagaStatus.STUCK
-
     @classmethod
     def of(cls, number: int) -> Self:
         return cls(_member(saga_pb2.SagaStatus.DESCRIPTOR, number, "SAGA_STATUS_"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from amends_server import errors
 from amends_server.engine.commands import Rejected
 from amends_server.engine.problem import InvalidDefinition
 from amends_server.errors import ServiceError, Violation
+from amends_server.logs import stack_of
 from amends_server.store import protocol as store
 
 if TYPE_CHECKING:
@@ -225,8 +225,7 @@ def report(method: str, request: object, error: BaseException) -> dict[str, str]
     """Log what an operator should know of an exception; return what its request was about."""
     about = {name: value for name in ("namespace", "saga_id") if (value := str(getattr(request, name, "")))}
     if _refusal(error) is _INTERNAL:
-        stack = "".join(traceback.format_tb(error.__traceback__))
-        log.error("request_broke", method=method, error=type(error).__name__, stack=stack, **about)
+        log.error("request_broke", method=method, error=type(error).__name__, stack=stack_of(error), **about)
     elif isinstance(error, store.StoreError):
         log.warning("store_refused", method=method, error=type(error).__name__, message=str(error), **about)
     return about

@@ -94,7 +94,7 @@ class World:
             await worker.start()
             stack.push_async_callback(worker.close)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
-            client = await stack.enter_async_context(Client(server.address))
+            client = await stack.enter_async_context(Client(server.address, retry_for=WAIT_S))
             await client.put_participant(WORKER, worker.address)
             yield cls(orchestrator=server, worker=worker, ledger=ledger, client=client, wire=Wire.on(channel))
 

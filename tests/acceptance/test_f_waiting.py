@@ -35,11 +35,9 @@ def token_of(world: World, name: str, saga: str = "s") -> str:
     return world.ledger.calls(saga, name)[-1].execute_request.call.completion_token
 
 
-async def complete(
-    world: World, step: str, reply: saga_pb2.Reply, *, token: str | None = None, saga: str = "s"
-) -> saga_pb2.Saga:
+async def complete(world: World, step: str, reply: saga_pb2.Reply, *, token: str | None = None) -> saga_pb2.Saga:
     request = orchestrator_pb2.CompleteStepRequest(
-        saga_id=saga, step=step, reply=reply, token=token_of(world, step, saga) if token is None else token
+        saga_id="s", step=step, reply=reply, token=token_of(world, step) if token is None else token
     )
     return (await world.wire.orchestrator.CompleteStep(request, timeout=10)).saga
 

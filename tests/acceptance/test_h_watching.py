@@ -41,15 +41,15 @@ async def all_events(saga: SagaHandle[object], after: int = 0) -> list[Event]:
         return [event async for event in events]
 
 
-async def raw_events(world: World, saga: str = "s", after: int = 0) -> list[orchestrator_pb2.WatchSagaResponse]:
+async def raw_events(world: World, after: int = 0) -> list[orchestrator_pb2.WatchSagaResponse]:
     """All that one plain stream says, to its end."""
-    request = orchestrator_pb2.WatchSagaRequest(saga_id=saga, after_sequence=after)
+    request = orchestrator_pb2.WatchSagaRequest(saga_id="s", after_sequence=after)
     async with asyncio.timeout(WAIT_S):
         return [response async for response in world.wire.orchestrator.WatchSaga(request, wait_for_ready=True)]
 
 
-def is_gap_free(events: list[Event], first: int = 1) -> bool:
-    return [event.sequence for event in events] == list(range(first, first + len(events)))
+def is_gap_free(events: list[Event]) -> bool:
+    return [event.sequence for event in events] == list(range(1, len(events) + 1))
 
 
 async def test_h56_a_running_saga_shows_which_step_it_is_at(world: World) -> None:

@@ -21,7 +21,6 @@ REST_S = 60.0
 
 POLL_S = 0.2
 UNFINISHED = (SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.STUCK)
-SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,15 +91,15 @@ class Run:
         """Answer the open action of a step."""
         return self.do(Settle(step, False, self.state.step(step).action.attempts, verdict), after_us)
 
-    def undo(self, step: str, verdict: Verdict, *, after_us: int = 1) -> list[Event]:
+    def undo(self, step: str, verdict: Verdict) -> list[Event]:
         """Answer the open compensation of a step."""
-        return self.do(Settle(step, True, self.state.step(step).compensation.attempts, verdict), after_us)
+        return self.do(Settle(step, True, self.state.step(step).compensation.attempts, verdict))
 
-    def done(self, step: str, text: str = '{"n":1}') -> list[Event]:
-        return self.settle(step, Succeeded(Json(text)))
+    def done(self, step: str) -> list[Event]:
+        return self.settle(step, Succeeded(Json('{"n":1}')))
 
-    def refused(self, step: str, *, stored: bool = False) -> list[Event]:
-        return self.settle(step, Refused(NO, stored))
+    def refused(self, step: str) -> list[Event]:
+        return self.settle(step, Refused(NO))
 
     def lost(self, step: str, *, again: bool = True) -> list[Event]:
         return self.settle(step, Unknown(TIMEOUT, again))

@@ -21,7 +21,6 @@ WAIT_S = 20.0
 COMPLETED = orchestrator_pb2.GetSagaResponse(
     saga=saga_pb2.Saga(saga_id="a", status=saga_pb2.SAGA_STATUS_COMPLETED, sequence=3)
 )
-RESUMED = operator_pb2.ResumeSagaResponse(saga=COMPLETED.saga)
 FAILED = operator_pb2.FailSagaResponse(saga=COMPLETED.saga)
 
 

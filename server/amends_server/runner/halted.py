@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 
 import structlog
 
 from amends_server.errors import SagaHalted
+from amends_server.logs import stack_of
 from amends_server.store.protocol import SagaKey
 
 log = structlog.stdlib.get_logger(__name__)
@@ -27,8 +27,8 @@ class HaltedSagas:
     def add(self, key: SagaKey, bug: Exception) -> None:
         """Note a saga, and log why."""
         self._why[key] = type(bug).__name__
-        stack = "".join(traceback.format_tb(bug.__traceback__))  # without the text, which may quote payloads (I46)
-        log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=type(bug).__name__, stack=stack)
+        error = type(bug).__name__
+        log.error("saga_halted", namespace=key.namespace, saga_id=key.saga_id, error=error, stack=stack_of(bug))
 
     def keep(self, mine: Callable[[SagaKey], bool]) -> None:
         """Forget those of others: who owns a saga now may be of a version that can carry it on."""

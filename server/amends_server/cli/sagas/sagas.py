@@ -69,10 +69,15 @@ def start(
     form: Output = Form.TEXT,
 ) -> None:
     """Start a saga. With --wait, the exit code is 0 only if it is COMPLETED."""
-    run(_start(definition, file, input_, saga_id, label, at, deadline, wait, server, namespace, form), server)
+
+    async def started() -> None:
+        request = _read_start(definition, file, input_, saga_id, label, at, deadline, namespace)
+        await _start(request, wait, saga_id is None, server, form)
+
+    run(started(), server)
 
 
-async def _start(
+def _read_start(
     definition: str,
     file: Path | None,
     input_: str | None,
@@ -80,25 +85,20 @@ async def _start(
     label: list[str] | None,
     at: str | None,
     deadline: str | None,
-    wait: bool,
-    server: str,
     namespace: str,
-    form: Form,
-) -> None:
-    from amends.connection import naming_saga
+) -> orchestrator_pb2.StartSagaRequest:
     from amends.ids import new_saga_id
     from amends.v1 import orchestrator_pb2 as pb
-    from amends_server.cli.connect import connected
     from amends_server.cli.definitions.files import read_definition
     from amends_server.cli.definitions.references import read_reference
-    from amends_server.cli.sagas.showing import print_answer
-    from amends_server.cli.sagas.stuck import options_for
 
     if saga_id == "":
         raise usage_error("The saga's id is empty: say another with --id, or leave it out.")
-    known_id = saga_id or new_saga_id()  # made here, so that it is known if no answer comes
     request = pb.StartSagaRequest(
-        namespace=namespace, saga_id=known_id, labels=read_labels(label), start_time=read_time(at, "--at")
+        namespace=namespace,
+        saga_id=saga_id or new_saga_id(),  # made here, so that it is known if no answer comes
+        labels=read_labels(label),
+        start_time=read_time(at, "--at"),
     )
     if (deadline_s := read_duration(deadline, "--deadline")) is not None:
         request.deadline.FromMilliseconds(round(deadline_s * 1_000))
@@ -110,11 +110,23 @@ async def _start(
         request.inline_definition.CopyFrom(read_definition(file))
     else:
         request.definition.CopyFrom(read_reference(definition))
+    return request
+
+
+async def _start(
+    request: orchestrator_pb2.StartSagaRequest, wait: bool, unnamed: bool, server: str, form: Form
+) -> None:
+    from amends.connection import naming_saga
+    from amends_server.cli.connect import connected
+    from amends_server.cli.sagas.showing import print_answer
+    from amends_server.cli.sagas.stuck import options_for
+
+    namespace, known_id = request.namespace, request.saga_id
     async with connected(server, namespace) as connection:
         with naming_saga(known_id):
             response = await connection.once(connection.orchestrator.StartSaga, request)
         if wait:
-            if saga_id is None:  # or nobody could ask for it once the wait is broken off
+            if unnamed:  # or nobody could ask for it once the wait is broken off
                 note({"waiting_for": known_id}, f"waiting for {known_id}")
             response.saga.CopyFrom(await _settled(server, namespace, known_id))
         if wait or form is Form.JSON:
