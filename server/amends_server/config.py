@@ -79,6 +79,10 @@ WATCHERS_MAX = 1_000
 SESSIONS_MAX = 1_000
 """Sessions with clients at the same time: a process that starts sagas has one, for all that it starts."""
 
+STARTS_UNDER_WAY_BYTES_MAX = 64 << 20
+"""Of starts that are not durable yet, those of all clients together: more than a transaction takes, and memory holds
+each a few times, as a request, as an event and as a record."""
+
 WAITING_MAX = 10_000
 """Calls at the same time that wait for a saga to settle or for a step to be at rest: as many as there may be sagas."""
 

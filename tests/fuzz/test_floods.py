@@ -1,10 +1,10 @@
-"""Floods: watchers by the thousand, watchers that read nothing, and messages above all limits. Others go on."""
+"""Floods: watchers by the thousand or that read nothing, messages above all limits, large starts. Others go on."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 import grpc
 import pytest
 
-from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, payload_pb2
 from amends_server.config import WATCHERS_MAX
-from tests.acceptance.harness import Process, World, definition, in_progress, step, succeed
+from amends_server.service import starts
+from amends_server.store.protocol import Append, StoreError
+from amends_server.store.sqlite import SqliteStore
+from tests.acceptance.harness import Process, World, definition, in_progress, refusal_of, step, succeed
 
 MIB = 1 << 20
 WAIT_S = 30.0
@@ -23,6 +26,8 @@ GROWTH_MAX = 150 * MIB
 
 SILENT, WIDE_STEPS, WIDE_BYTES = 40, 100, 150_000
 """Watchers that read nothing of a saga with fifteen megabytes of events."""
+
+REFUSED = int(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
 
 Watch = grpc.aio.UnaryStreamCall[orchestrator_pb2.WatchSagaRequest, orchestrator_pb2.WatchSagaResponse]
 
@@ -99,3 +104,81 @@ async def test_i42_a_flood_of_messages_that_are_too_large_is_refused_and_others_
         assert set(await asyncio.gather(*(call.code() for call in calls))) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         await goes_on(flooded, f"other-{round_number}")
     assert memory_bytes(flooded) - before < GROWTH_MAX
+
+
+ROOM_STARTS, SINGLE, IN_SESSION = 8, 7, 3
+"""Starts that there is room for, and that come: by single calls, and in each of two sessions."""
+
+
+def large_start(saga_id: str, **which: str) -> orchestrator_pb2.StartSagaRequest:
+    """A bit more than half a megabyte."""
+    return orchestrator_pb2.StartSagaRequest(
+        saga_id=saga_id,
+        definition=orchestrator_pb2.DefinitionRef(**which),
+        input=payload_pb2.Payload(json=f'"{"x" * (MIB // 2)}"'),
+    )
+
+
+async def start_alone(
+    channel: grpc.aio.Channel, start: orchestrator_pb2.StartSagaRequest, codes: asyncio.Queue[int]
+) -> None:
+    try:
+        await orchestrator_pb2_grpc.OrchestratorServiceStub(channel).StartSaga(start)
+        codes.put_nowait(0)
+    except grpc.aio.AioRpcError as error:
+        refusal = refusal_of(error)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"), refusal
+        assert "try again a little later" in refusal.message
+        codes.put_nowait(REFUSED)
+
+
+async def start_in_session(
+    channel: grpc.aio.Channel, some: list[orchestrator_pb2.StartSagaRequest], codes: asyncio.Queue[int]
+) -> None:
+    stream = orchestrator_pb2_grpc.OrchestratorServiceStub(channel).Session()
+    sent = [orchestrator_pb2.SessionStart(id=number, start=start) for number, start in enumerate(some)]
+    await stream.write(orchestrator_pb2.OrchestratorServiceSessionRequest(starts=sent, result_credits=len(sent)))
+    told = 0
+    while told < len(sent):
+        response = await stream.read()
+        assert isinstance(response, orchestrator_pb2.OrchestratorServiceSessionResponse), response
+        for outcome in response.outcomes:
+            codes.put_nowait(outcome.status_code)
+        told += len(response.outcomes)
+    stream.cancel()
+
+
+async def test_i42_starts_of_all_clients_together_hold_no_more_bytes_than_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow, and each client is within its own limits. Twice, since what is counted must be let go of."""
+    disk, commit = asyncio.Event(), SqliteStore.commit
+
+    async def slow(store: SqliteStore, appends: Sequence[Append]) -> list[StoreError | None]:
+        await disk.wait()
+        return await commit(store, appends)
+
+    monkeypatch.setattr(SqliteStore, "commit", slow)
+    monkeypatch.setattr(starts, "STARTS_UNDER_WAY_BYTES_MAX", ROOM_STARTS * (MIB // 2))
+    async with World.opened(tmp_path) as world, AsyncExitStack() as stack:
+        stack.callback(disk.set)  # or a failure would leave the server waiting
+        some = await channels(world, 4, stack)
+        registering = orchestrator_pb2.RegisterDefinitionRequest(definition=definition("known", "one"))
+        known = (await world.wire.orchestrator.RegisterDefinition(registering)).definition
+        for turn in range(2):
+            disk.clear()
+            codes = asyncio.Queue[int]()
+            by_digest = [large_start(f"{turn}-digest-{n}", digest=known.digest) for n in range(IN_SESSION)]
+            by_name = [large_start(f"{turn}-name-{n}", name=known.name) for n in range(IN_SESSION)]
+            alone = [large_start(f"{turn}-alone-{n}", name=known.name) for n in range(SINGLE)]
+            async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as clients:
+                for number, start in enumerate(alone):
+                    clients.create_task(start_alone(some[number % 2], start, codes))
+                clients.create_task(start_in_session(some[2], by_digest, codes))
+                clients.create_task(start_in_session(some[3], by_name, codes))
+                refused = [await codes.get() for _ in range(SINGLE + 2 * IN_SESSION - ROOM_STARTS)]
+                assert set(refused) == {REFUSED}
+                assert codes.empty()
+                disk.set()
+                assert {await codes.get() for _ in range(ROOM_STARTS)} == {0}
+            await goes_on(world, f"other-{turn}")

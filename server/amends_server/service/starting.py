@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from amends.v1 import orchestrator_pb2 as pb
@@ -11,6 +10,7 @@ from amends_server.catalogue import Entry
 from amends_server.clock import Clock
 from amends_server.convert.definition import read_definition
 from amends_server.engine.definition import digest as digest_of
+from amends_server.engine.state import State
 from amends_server.errors import BadField, SagaAlreadyExists, ShuttingDown
 from amends_server.runner.reader import View
 from amends_server.runner.runner import Runner
@@ -18,7 +18,7 @@ from amends_server.service.definitions import Definitions
 from amends_server.service.fields import read_key, read_namespace
 from amends_server.service.peers import Peers
 from amends_server.service.session import Starter, Told
-from amends_server.service.starts import Start, read_start
+from amends_server.service.starts import Start, StartsUnderWay, read_start
 from amends_server.store.protocol import NotFound, SagaKey, Undefined
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Starting:
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._peers = peers
+        self._under_way = StartsUnderWay()
         self.open = True
 
     def begin(self, request: pb.StartSagaRequest, starter: Starter, told: Told) -> bool:
@@ -46,13 +47,27 @@ class Starting:
         start, now = read_start(request, request.saga_id, self._payload_bytes_max), self._clock.now()
         if not start.fits(entry):
             return False
-        event = start.event(entry, now, starter.principal, starter.traceparent)
-        return self._runner.begin(
-            start.key, birth := start.birth(entry, now), entry, event, partial(told, start.key, birth)
-        )
+        event, birth = start.event(entry, now, starter.principal, starter.traceparent), start.birth(entry, now)
+        size_bytes = self._under_way.enter(request)
+
+        def known(outcome: State | Exception) -> None:
+            self._under_way.leave(size_bytes)
+            told(start.key, birth, outcome)
+
+        begun = False
+        try:
+            begun = self._runner.begin(start.key, birth, entry, event, known)
+        finally:
+            if not begun:
+                self._under_way.leave(size_bytes)
+        return begun
 
     async def start(self, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
         """Start a saga, and return it when that is durable. False: it was there before."""
+        with self._under_way.taking(request):
+            return await self._start_here(request, starter)
+
+    async def _start_here(self, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
         if not self.open:
             raise ShuttingDown()
         saga_id = request.saga_id or self._runner.domain.new_id(read_namespace(request.namespace))
@@ -66,9 +81,10 @@ class Starting:
         self, metadata: Metadata | None, request: pb.StartSagaRequest, starter: Starter
     ) -> tuple[View, bool]:
         """Start a saga where it belongs. `metadata` is what the caller said of itself."""
-        created = None if self._peers is None else await self._peers.start(request, starter.principal, metadata)
-        if created is None:
-            return await self.start(request, starter)
+        with self._under_way.taking(request):
+            created = None if self._peers is None else await self._peers.start(request, starter.principal, metadata)
+            if created is None:
+                return await self._start_here(request, starter)
         return await self._runner.read(read_key(request.namespace, request.saga_id)), created
 
     async def _start(self, start: Start, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
