@@ -12,6 +12,7 @@ SEEDS = "tests/simulation/test_simulation.py::test_no_seed_breaks_an_invariant_a
 CRASHES = "tests/simulation/test_crash_points.py::test_i32_a_crash_at_any_effect_is_recovered_from"
 WORLDS = "tests/engine/test_properties.py::test_no_world_breaks_an_invariant"
 RUNNER = "tests/server/test_runner.py::"
+FOUND = "tests/server/test_runner_found.py::"
 CORNERS = "tests/engine/test_corner_cases.py::"
 SAGAS = "tests/store/test_store_sagas.py::"
 RULE = "sdk/amends/barrier/_rule.py"
@@ -89,9 +90,17 @@ MUTANTS = (
     Mutant(
         "a saga whose first append of this process failed is gone on with as if its calls were ours (I31)",
         SERVER + "runner/runner.py",
-        "        if epoch != saga.origin.epoch:  # nothing",
-        "        if False:  # nothing",
+        "        if epoch != saga.origin.epoch or state.sequence <= saga.inherited:  # what",
+        "        if state.sequence <= saga.inherited:  # what",
         SEEDS,
+    ),
+    Mutant(
+        "a saga that was let go of and could not be taken up again has its open call sent as if it were new (I27)",
+        SERVER + "runner/runner.py",
+        "        if epoch != saga.origin.epoch or state.sequence <= saga.inherited:  # what",
+        "        if epoch != saga.origin.epoch:  # what",
+        FOUND + "test_i27_what_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_when_that_cannot_be_recorded",
+        quick=True,
     ),
     Mutant(
         "recovery stops at a saga that cannot be read (I28)",

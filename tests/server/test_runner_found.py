@@ -81,6 +81,14 @@ async def test_i24_not_owned_says_that_nothing_was_done(house: House, stale: boo
         assert (await cancel).state.going_back
 
 
+def lapse(house: House) -> None:
+    """Let the lease run out, and be renewed in the same epoch."""
+    epoch_of = house.runner.domain.epoch_of
+    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
+    house.runner.adapt()
+    house.runner.domain.epoch_of = epoch_of  # type: ignore[method-assign]
+
+
 async def _refuse(appends: Sequence[Append]) -> list[StoreError | None]:
     return [Stale("Another orchestrator owns it.") for _ in appends]
 
@@ -139,10 +147,7 @@ async def test_i27_a_call_that_was_sent_before_a_saga_was_let_go_of_is_not_sent_
     entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
     await house.start(entry)
     await house.sent(1)
-    epoch_of = house.runner.domain.epoch_of
-    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
-    house.runner.adapt()
-    house.runner.domain.epoch_of = epoch_of  # type: ignore[method-assign]
+    lapse(house)
     house.runner.adapt()
     await house.runner.wake(ONE)
     await house.sent(2)
@@ -170,3 +175,37 @@ async def test_i43_a_saga_of_which_the_store_has_less_than_was_acknowledged_is_n
         await house.runner.wake(ONE)
     assert len(house.calls) == 2
     assert not house.runner.mender.broke.is_set()
+
+
+async def test_i27_what_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_when_that_cannot_be_recorded(
+    house: House,
+) -> None:
+    """The lease ran out and was renewed, and the store failed just then: whose calls are open is not forgotten."""
+    entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
+    await house.start(entry)
+    await house.sent(1)
+    lapse(house)
+    house.store.fails_before = 1
+    await house.runner.wake(ONE)
+    await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
+    await house.runner.mender.mend()
+    await house.sent(2)
+    assert house.calls == [("a", "do", 1), ("a", "do", 2)]
+
+
+async def test_i31_what_was_recorded_though_the_store_said_no_is_sent_once_after_a_saga_was_taken_up_again(
+    house: House,
+) -> None:
+    entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
+    await house.start(entry)
+    await house.sent(1)
+    lapse(house)
+    house.store.fails_after = 1
+    await house.runner.wake(ONE)
+    await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
+    await house.runner.mender.mend()
+    await house.sent(2)
+    house.answer(1)
+    await house.until(lambda: house.runner.active_count == 0)
+    assert house.calls == [("a", "do", 1), ("a", "do", 2)]
+    assert await house.status() == "COMPLETED"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from amends.testing.simulation.accidents import TIMEOUT_S_MAX
 from amends.testing.simulation.subject import Subject
-from amends.testing.simulation.world import TIMEOUT_S_MAX
 from amends_server.engine.definition import (
     Compensation,
     Definition,
@@ -19,7 +19,7 @@ from amends_server.engine.validation import check
 FEW = Retry(attempts_max=3, interval_us=SECOND_US // 5)
 ONCE = Retry(attempts_max=1)
 SLOW = Retry(attempts_max=3, interval_us=9 * SECOND_US)
-"""Further off than a saga is kept in memory, so that the sweep has to find it again."""
+"""Further off than a saga is kept in memory when it is crowded, so that the sweep has to find it again."""
 UNDO = Retry(attempts_max=4, interval_us=SECOND_US // 5)
 FOREVER = Retry(attempts_max=ENDLESS, interval_us=SECOND_US // 5, interval_max_us=2 * SECOND_US)
 

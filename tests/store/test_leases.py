@@ -311,5 +311,43 @@ async def test_an_error_that_nobody_expects_ends_no_ownership(
     assert first.leases.renewals.failed >= 1
 
 
+def test_i24_who_could_not_renew_a_lease_in_time_owns_nothing_whatever_it_was_told() -> None:
+    leases, everything = Leases("", 64, LEASE_S), dict.fromkeys(range(64), 1)
+    leases._keep_share(everything, 64, time.monotonic() + WAIT_S)
+    assert leases.epoch_of(key()) == 1
+    leases._keep_share(everything, 64, time.monotonic())
+    assert leases.epoch_of(key()) == 0
+    assert list(leases.partitions) == []
+
+
+async def test_i24_a_lease_begins_when_it_is_asked_for_and_not_when_the_answer_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database counts from a moment in between: who counts from a later one owns what another may have."""
+    asked: list[float] = []
+
+    async def slow(db: Db, *parts: str, **values: object) -> Sequence[object]:
+        asked.append(time.monotonic())
+        await asyncio.sleep(0.01)
+        return [{"id": 7, "epoch": 1}] if parts == ("renew",) else []
+
+    monkeypatch.setattr(leases_module, "fetch", slow)
+    leases = Leases("", 64, LEASE_S)
+    await leases._turn(None)  # type: ignore[arg-type]
+    assert leases._held.until <= asked[0] + LEASE_S
+
+
+async def test_i26_what_was_to_be_handed_over_and_stays_is_let_go_of_before_it_is_gained() -> None:
+    """Its sagas are on hold: only those that are not in memory are looked for."""
+    told: list[tuple[set[int], int]] = []
+    leases, saga = Leases("", 64, LEASE_S), key()
+    number = partition_of(saga, 64)
+    leases._changed = lambda gained: told.append((set(gained or ()), leases.epoch_of(saga)))
+    leases._keep_share({number: 1}, 64, time.monotonic() + WAIT_S)
+    leases._draining = {number: 1}
+    leases._take([number], {})
+    assert told == [(set(), 0), ({number}, 1)]
+
+
 async def _die(db: asyncpg.Connection[asyncpg.Record]) -> None:
     db.terminate()

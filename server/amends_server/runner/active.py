@@ -47,7 +47,8 @@ class ActiveSaga:
     Decisions are made on `state` at once, and go to the journal in their order; `durable` follows when they are on
     disk, and is None until the start is. Nothing is sent and nobody is answered before that. `state` is None while the
     saga cannot be trusted, because an append of it failed: then it has to be read again, and `unrecorded` keeps the
-    outcomes that have come or come in the meantime.
+    outcomes that have come or come in the meantime. Of the first `inherited` events the calls were sent before this
+    saga came into memory, if they were sent.
     """
 
     key: SagaKey
@@ -57,6 +58,7 @@ class ActiveSaga:
     state: State | None
     durable: State | None = None
     appending: int = 0
+    inherited: int = 0
     calls: set[OwedCall] = field(default_factory=set[OwedCall])
     unrecorded: list[Settle] = field(default_factory=list[Settle])
     timer: asyncio.TimerHandle | None = None

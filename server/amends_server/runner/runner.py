@@ -277,7 +277,7 @@ class Runner:
         keep_s = KEEP_CROWDED_S if 2 * self.active_count >= self._active_max else KEEP_S
         delay_s = inf if due_time is None else max(0, due_time - self._clock.now()) / SECOND_US
         if delay_s <= keep_s and not self.domain.holds(saga.key):
-            saga.arm(delay_s, partial(self._ring, saga))
+            saga.arm(delay_s, partial(self.ring, saga))
         elif saga.idle and saga.key not in self._pins:
             del self._active[saga.key]
             self._dropped.set()
@@ -286,7 +286,7 @@ class Runner:
         if not saga.calls and not saga.appending:
             self._settled.set()
 
-    def _ring(self, saga: ActiveSaga) -> None:
+    def ring(self, saga: ActiveSaga) -> None:
         if self._active.get(saga.key) is saga:
             self._wake(saga)
 
@@ -337,6 +337,7 @@ class Runner:
         if state.final or (key in self._unsent and row.head.epoch == epoch):
             self._guard(saga, self._send, saga, state, owed_calls(state))
         else:  # what is open may have been sent, by another process or by this one before it let go of the saga
+            saga.inherited = state.sequence
             self._guard(saga, self._decide, saga, saga.recovery(row.head.epoch))
         return saga
 
@@ -387,7 +388,7 @@ class Runner:
         saga.advance(state)
         self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
-        if epoch != saga.origin.epoch:  # nothing of ours was recorded yet: what is open was sent by the last owner
+        if epoch != saga.origin.epoch or state.sequence <= saga.inherited:  # what is open was sent before, or by others
             self._guard(saga, self._decide, saga, saga.recovery(epoch))
         else:
             self._guard(saga, self._go_on, saga, state, unrecorded)

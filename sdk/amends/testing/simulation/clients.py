@@ -48,8 +48,8 @@ class Caller:
         world = self._world
         about = f"{who} {method}"
         await world.sleep(world.dice.number(f"way {about}", 0.0005, 0.005))
-        process = world.process
-        if process is None or not process.ready or world.dice.strikes("call lost", about, 0.03):
+        process = world.choose_process(about)
+        if process is None or world.dice.strikes("call lost", about, 0.03):
             raise CallFailed(grpc.StatusCode.UNAVAILABLE)
         servicer = process.orchestrator if hasattr(process.orchestrator, method) else process.operator
         future, task = process.serve(getattr(servicer, method), request)
@@ -60,6 +60,7 @@ class Caller:
             async with asyncio.timeout(timeout_s):
                 response = await asyncio.shield(future)
         except CallFailed as failed:
+            self._see_owner(process, request, failed)
             self.look_at(getattr(request, "saga_id", ""), failed)
             raise
         except TimeoutError:
@@ -71,6 +72,12 @@ class Caller:
         if world.dice.strikes("acknowledgement lost", about, 0.04):
             raise CallFailed(grpc.StatusCode.UNAVAILABLE)
         return response
+
+    def _see_owner(self, process: Process, request: Any, failed: CallFailed) -> None:
+        if failed.reason == "NOT_OWNED":
+            self._world.story.see("sent away by a process that does not own the saga")
+        key = SagaKey(NAMESPACE, getattr(request, "saga_id", ""))
+        failed.stale = process.stale(key)
 
     def look_at(self, saga_id: str, failed: CallFailed) -> None:
         """Look at how a call failed. :raises SagaSpoilt: if that is all that one can say of this saga."""
@@ -155,8 +162,8 @@ class Client:
     async def _start_by_session(self) -> None:
         """Start it once more, over a stream, and wait for its end there."""
         world = self._world
-        process = world.process
-        if process is None or not process.ready:
+        process = world.choose_process(f"{self.name} Session")
+        if process is None:
             return
         request = self._request()
         request.definition.digest = digest(self._definition)  # in the place of the whole
@@ -231,8 +238,8 @@ class Client:
         """Watch to the end, going on after each break where the last one was."""
         world, after = self._world, 0
         while True:
-            process = world.process
-            if process is not None and process.ready:
+            process = world.choose_process(f"{self.name} Watch")
+            if process is not None:
                 try:
                     after = await self._watch_once(process, after)
                 except CallFailed as failed:
@@ -295,7 +302,7 @@ class Worker:
         try:
             response = await world.caller.call("worker", "CompleteStep", request)
         except CallFailed as failed:
-            if failed.code in UNANSWERED or failed.reason == "CALL_IN_FLIGHT":
+            if failed.code in UNANSWERED or failed.reason == "CALL_IN_FLIGHT" or failed.stale:
                 return False
             world.story.tell("worker", f"is refused the outcome of {request.saga_id}/{request.step}: {failed.reason}")
             world.judge.must(failed.reason == "STEP_NOT_WAITING", f"an outcome was answered {failed}")

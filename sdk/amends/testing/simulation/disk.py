@@ -7,10 +7,11 @@ while, only for writes because it is full, and by being slow.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from amends.testing.simulation.lease import Lease
+from amends.testing.simulation.lease import PARTITIONS, Lease, part_of
 from amends_server.engine.policy import Time
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import (
@@ -36,6 +37,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass
+class Part:
+    """Who owns a partition, and in which epoch. `over`: the time of the lease is, so that another may take it."""
+
+    epoch: int = 0
+    owner: Process | None = None
+    over: bool = False
+
+    @property
+    def owned(self) -> bool:
+        return self.owner is not None and not self.owner.dead and not self.over
+
+
 class Disk(MemoryStore):
     """What is durable. `appended` is called with every append in the moment in which it becomes so."""
 
@@ -46,11 +60,19 @@ class Disk(MemoryStore):
         self.full = False
         self.doubts: dict[SagaKey, str] = {}
         """Sagas of which a commit was reported as failed, and what really became of it."""
+        self.parts = [Part() for _ in range(PARTITIONS)]
 
-    @property
-    def epoch(self) -> int:
-        """The epoch of its owner, the last one that there was."""
-        return self._epoch
+    def part(self, key: SagaKey) -> Part:
+        """Return the partition of a saga."""
+        return self.parts[part_of(key)]
+
+    def claim(self, process: Process) -> dict[int, int]:
+        """Have a process own all that nobody owns any more, in an epoch of its own."""
+        self._epoch += 1
+        free = [number for number, part in enumerate(self.parts) if not part.owned]
+        for number in free:
+            self.parts[number] = Part(self._epoch, process)
+        return dict.fromkeys(free, self._epoch)
 
     def _write(self, append: Append) -> None:
         super()._write(append)
@@ -69,7 +91,6 @@ class SimulatedStore:
         self._world = world
         self._process = process
         self._disk = world.disk
-        self.epoch = 0
 
     async def open(self) -> None:
         await self._reach()
@@ -83,8 +104,8 @@ class SimulatedStore:
 
     async def own(self) -> Lease:
         await self._reach_to_write()
-        self.epoch = await self._disk.next_epoch()
-        return Lease(self.epoch)
+        parts = self._disk.parts
+        return Lease(self._process.name, self._disk.claim(self._process), lambda number: parts[number].owned)
 
     async def begin_incarnation(self, now: Time) -> int:
         return await self._disk.begin_incarnation(now)
@@ -112,11 +133,7 @@ class SimulatedStore:
         if world.effect(process, "crash before a commit"):
             await world.never()
         await world.maybe_overtaken(process, "before a commit", about)
-        if any(append.head.epoch != self._disk.epoch for append in appends):
-            world.story.see("stale write refused")
-            world.story.tell("disk", f"refuses {process.name}, of epoch {self.epoch}, a commit of {len(appends)}")
-            return [Stale("Another process owns the disk.") for _ in appends]
-        outcomes = await self._disk.commit(appends)
+        outcomes = await self._write(appends)
         await world.maybe_overtaken(process, "after a commit", about)
         if world.effect(process, "crash after a commit"):
             await world.never()
@@ -126,6 +143,17 @@ class SimulatedStore:
             world.story.tell("disk", f"a commit of {len(appends)} is done and reported as failed")
             raise Unavailable("The disk took it, and says that it did not.")
         return outcomes
+
+    async def _write(self, appends: Sequence[Append]) -> list[StoreError | None]:
+        """Write those of the appends whose sagas are their owner's still."""
+        valid = [append.head.epoch == self._disk.part(append.key).epoch for append in appends]
+        written = iter(await self._disk.commit([a for a, is_valid in zip(appends, valid, strict=True) if is_valid]))
+        if not all(valid):
+            self._world.story.see(
+                "stale write refused beside one that was not" if any(valid) else "stale write refused"
+            )
+            self._world.story.tell("disk", f"refuses {self._process.name} what others own: {valid.count(False)} writes")
+        return [next(written) if is_valid else Stale("Another process owns it.") for is_valid in valid]
 
     async def get_saga(self, key: SagaKey) -> StoredSaga:
         await self._reach()
@@ -145,17 +173,17 @@ class SimulatedStore:
     async def list_due(
         self, until: Time, after: tuple[Time, SagaKey] | None, limit: int, within: Collection[int] | None = None
     ) -> list[StoredSaga]:
-        if within is not None:  # what nobody owns
-            return []
         rows = await self._read(partial(self._disk.list_due, until, after, limit))
-        if any(not self._process.runs(row.key) for row in rows):
-            self._world.story.see("woken by the sweep")
+        rows = [row for row in rows if within is None or part_of(row.key) in within]
+        for row in rows:
+            self._process.sweep_finds(row)
         return rows
 
     async def list_unfinished(
         self, after: SagaKey | None, limit: int, within: Collection[int] | None = None
     ) -> list[StoredSaga]:
         rows = await self._read(partial(self._disk.list_unfinished, after, limit))
+        rows = [row for row in rows if within is None or part_of(row.key) in within]
         if rows:
             self._world.effect(self._process, "crash during recovery", 0.04)
         return rows

@@ -47,6 +47,15 @@ class Call:
         return self.attempt.order
 
     @property
+    def key(self) -> SagaKey:
+        return SagaKey(self.request.call.namespace, self.request.call.saga_id)
+
+    @property
+    def stale(self) -> bool:
+        """True if another process owns the saga by now, whether this one was told so or not."""
+        return self.attempt.origin.epoch != self.process.world.disk.part(self.key).epoch
+
+    @property
     def name(self) -> str:
         kind = "Compensate" if self.order.compensation else "Execute"
         call = self.request.call
@@ -91,7 +100,7 @@ class Network:
         attempt.begin(process.clock.now())
         make = compensate_request if order.compensation else execute_request
         call = Call(process, attempt, make(order, attempt.origin, attempt.expire_time))
-        world.judge.sent(process.epoch, order, call.request, stale=process.stale)
+        world.judge.sent(attempt.origin.epoch, order, call.request, stale=call.stale)
         world.story.tell("network", f"{call.name} is sent")
         world.loop.call_later(attempt.timeout_us / SECOND_US, self._time_is_up, call, context=process.context)
         self._carry(call)
@@ -166,15 +175,14 @@ class Network:
         if world.effect(process, "crash between answer and record"):
             return
         world.story.tell(process.name, f"is told of {call.name}: {say(verdict)}")
-        if process.stale:
+        if call.stale:
             world.story.see("answer to a process that was succeeded")
         if call.over:
             world.story.see("answer after the attempt was over")
             process.take_late(call.attempt.late(), verdict)
         else:
             call.over = True
-            key = SagaKey(call.request.call.namespace, call.request.call.saga_id)
-            world.judge.over(process.epoch, call.order, key)
+            world.judge.over(call.attempt.origin.epoch, call.order, call.key)
             call.attempt.tell(verdict)
         world.effect(process, "crash after an answer was taken")
 

@@ -13,10 +13,12 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from amends.testing.simulation.disk import SimulatedStore
+from amends.testing.simulation.lease import Lease
 from amends.testing.simulation.loop import OWNER, Owner
 from amends_server.engine.policy import SECOND_US, Time
 from amends_server.parts import Parts
-from amends_server.store.protocol import SagaKey
+from amends_server.runner.active import ActiveSaga
+from amends_server.store.protocol import SagaKey, StoredSaga
 from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.session import LateTold
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from amends.testing.simulation.world import World
 
 DRAIN_S = 3.0
-ACTIVE_MAX = 1_000
+ACTIVE_MAX = 6
+"""More than there are sagas, and so few that those that wait are soon let go of when some are in memory."""
+
 PAYLOAD_BYTES_MAX = 1 << 20
 EPOCH_US = 1_800_000_000 * SECOND_US
 
@@ -43,10 +47,12 @@ class SimulatedClock:
 class CallFailed(Exception):
     """A call ended with a status that is not OK."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "") -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str = "", *, stale: bool = False) -> None:
         super().__init__(f"{code.name} {reason}")
         self.code = code
         self.reason = reason
+        self.stale = stale
+        """Said by a process that another one has succeeded, and that was not told so."""
 
 
 class Process(Owner):
@@ -58,8 +64,9 @@ class Process(Owner):
         self.clock = world.clock
         self.context = Context()
         self.context.run(OWNER.set, self)
-        self.epoch = 0
         self.ready = False
+        self.lease: Lease
+        self._unwoken: dict[SagaKey, int] = {}
         self.waiting: list[asyncio.Future[Any]] = []
         """Clients that wait for an answer; told when the process dies."""
 
@@ -68,10 +75,17 @@ class Process(Owner):
         task: asyncio.Task[Any] = self.world.loop.create_task(work, context=self.context.copy())
         return task
 
-    @property
-    def stale(self) -> bool:
-        """True once another process owns the disk, whether this one was told so or not."""
-        return self.epoch < self.world.disk.epoch
+    def stale(self, key: SagaKey) -> bool:
+        """Tell whether another process owns the saga, though this one was not told so."""
+        return self.lease.epoch_of(key) not in (0, self.world.disk.part(key).epoch)
+
+    def claim(self) -> None:
+        """Own what nobody owns any more, besides what this process has."""
+        if self.world.disk.down or not (gained := self.world.disk.claim(self)):
+            return
+        self.world.story.see("partitions of a dead process taken over")
+        self.world.story.tell(self.name, f"takes over the partitions {sorted(gained)}")
+        self.lease.gain(gained)
 
     def runs(self, key: SagaKey) -> bool:
         return self.ready and self._parts.runner.runs(key)
@@ -88,7 +102,6 @@ class Process(Owner):
         store = SimulatedStore(self.world, self)
         await store.open()
         self.lease = ownership = await store.own()
-        self.epoch = store.epoch
         self._parts = Parts(
             store=store,
             transport=self._connect,
@@ -103,6 +116,8 @@ class Process(Owner):
         self.orchestrator, self.operator = self._parts.orchestrator, self._parts.operator
         await self._parts.open()
         await ownership.start("", self._parts.take_over, self._parts.settle)
+        self._ring = self._parts.runner.ring
+        self._parts.runner.ring = self._ring_or_lose  # type: ignore[method-assign]
         self._keeping = asyncio.create_task(self._parts.run())
         self._keeping.add_done_callback(self._kept)
         self.ready = True
@@ -114,6 +129,22 @@ class Process(Owner):
     def _kept(self, keeping: asyncio.Task[None]) -> None:
         if not keeping.cancelled() and keeping.exception() is not None:
             self.world.fail(f"I28: the keeper ended with {keeping.exception()!r}")
+
+    def _ring_or_lose(self, saga: ActiveSaga) -> None:
+        """Wake a saga whose time has come, but for now and then."""
+        about = f"{self.name} {saga.key.saga_id}"
+        if saga.state is None or not self.world.dice.strikes("wake-up lost", about, 0.1):
+            self._ring(saga)
+            return
+        self.world.story.tell(self.name, f"loses the wake-up of {saga.key.saga_id}")
+        self._unwoken[saga.key] = saga.state.sequence
+
+    def sweep_finds(self, row: StoredSaga) -> None:
+        """Note what only a sweep finds: a saga whose wake-up was lost, or that was let go of because it waits."""
+        if self._unwoken.pop(row.key, None) == row.head.sequence:
+            self.world.story.see("wake-up lost, and made up for by the sweep")
+        elif row.head.epoch == self.lease.epoch_of(row.key) and not self.runs(row.key):
+            self.world.story.see("woken by the sweep")
 
     async def drain(self) -> None:
         """Stop as `app.Server.stop` does."""

@@ -11,11 +11,12 @@ from typing import Any
 from amends.builder import Saga
 from amends.errors import DefinitionError
 from amends.payloads import encode
+from amends.testing.simulation.accidents import TIMEOUT_S_MAX
 from amends.testing.simulation.dice import NoDice
 from amends.testing.simulation.samples import sample
 from amends.testing.simulation.seeds import Outcome, run_seed, shrink
 from amends.testing.simulation.subject import Subject
-from amends.testing.simulation.world import TIMEOUT_S_MAX, World
+from amends.testing.simulation.world import World
 from amends.v1 import definition_pb2
 from amends_server.convert.definition import read_definition
 from amends_server.engine.definition import Compensation, Definition, Step

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import structlog
 
+from amends.testing.simulation.accidents import Accidents
 from amends.testing.simulation.clients import Caller, Client, SagaSpoilt, Worker
 from amends.testing.simulation.dice import Dice
 from amends.testing.simulation.disk import Disk
@@ -34,11 +35,11 @@ SAGAS_MAX = 5
 FAULTS_S = 25.0
 """How long faults go on: some sagas end in that time, others meet all kinds of them."""
 
-TIMEOUT_S_MAX = 2.0
-"""Of an attempt in a simulated world: processes are frozen for longer."""
-
 CALM_S = 200.0
 """In which every saga must end once faults are over: the longest policy takes 20 s, a few times with operators."""
+
+HAND_OVER_S = 0.5
+"""Until somebody looks whether partitions have no owner."""
 
 REST_S = 70.0
 """In which everything that was late has landed."""
@@ -59,6 +60,8 @@ class World:
         self.network = Network(self)
         self.caller = Caller(self)
         self.process: Process | None = None
+        self.succeeded: list[Process] = []
+        """Processes that have lost partitions to another one, and go on with what they have, or believe to have."""
         self.effects: list[str] = []
         self._crash_at = crash_at
         self._starts = 0
@@ -90,7 +93,7 @@ class World:
         self.up()
         people = [Client(self, n, definition).run(at_s) for n, (definition, at_s) in enumerate(clients, start=1)]
         work = [self.background(person, "client") for person in people]
-        kinds = (*self._accidents(), Operator(self).meddle()) if accidents else ()
+        kinds = (*Accidents(self).all(), Operator(self).meddle()) if accidents else ()
         happening = [self.background(each, "accident") for each in kinds]
         await self.sleep(faults_s)
         for accident in happening:
@@ -158,13 +161,18 @@ class World:
     async def maybe_overtaken(self, process: Process, where: str, about: str) -> None:
         """Hold a process up here, now and then, for so long that another one takes its place meanwhile."""
         if process is self.process and process.ready and self.dice.strikes(f"overtaken {where}", about, 0.01):
-            self._overtake(process)
+            self.overtake(process)
             await self.sleep(0)
 
     def _begin_work(self, call: participant_pb2.Call) -> None:
         self.background(Worker(self, call).run(), "worker")
 
     # Processes
+
+    def choose_process(self, about: str) -> Process | None:
+        """Return one of the processes that take calls, the last one or one that it has succeeded; None if none does."""
+        ready = [process for process in (self.process, *self.succeeded) if process is not None and process.ready]
+        return ready[0] if len(ready) == 1 else self.dice.choose(f"process for {about}", ready) if ready else None
 
     def up(self) -> None:
         """Start a process, and see that there is one from now on."""
@@ -178,6 +186,8 @@ class World:
             if not future.done():
                 future.set_exception(CallFailed(grpc.StatusCode.UNAVAILABLE))
         if process is not self.process:  # it has a successor
+            self.succeeded.remove(process)
+            self._hand_over()
             return
         self.process = None
         down_s = self.dice.number("down", 0.05, 1.0)
@@ -186,6 +196,14 @@ class World:
         if self.dice.strikes("record spoilt", str(self._starts), 0.02):
             self._spoil()
         self.loop.call_later(down_s, self.up, context=_nobodys())
+
+    def _hand_over(self) -> None:
+        """See to it that what a dead process has kept is taken over by the last one, when there is one."""
+        if all(part.owned for part in self.disk.parts):
+            return
+        if self.process is not None and self.process.ready:
+            self.loop.call_soon(self.process.claim, context=self.process.context)
+        self.loop.call_later(HAND_OVER_S, self._hand_over, context=_nobodys())
 
     async def _bring_up(self) -> None:
         """Start processes until one stays."""
@@ -198,7 +216,7 @@ class World:
             if process.dead:
                 return
             if starting.exception() is None:
-                self.story.tell(process.name, f"is up, epoch {process.epoch}")
+                self.story.tell(process.name, "is up")
                 self.judge.up_since = self.clock.now()
                 return
             self.story.tell(process.name, f"does not come up: {starting.exception()}")
@@ -233,95 +251,44 @@ class World:
             self.judge.spoilt.add(key)
             self.disk.spoil(key)
 
-    def _accidents(self) -> list[Coroutine[Any, Any, None]]:
-        return [
-            self._now_and_then("store down", 0.05, self._store_down),
-            self._now_and_then("disk full", 0.05, self._disk_full),
-            self._now_and_then("killed", 0.06, self._kill),
-            self._now_and_then("stopped", 0.04, self._stop),
-            self._now_and_then("frozen", 0.05, self._freeze),
-            self._now_and_then("clock", 0.06, self._jump),
-        ]
-
-    async def _now_and_then(self, kind: str, chance: float, happen: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        second = 0
-        while True:
-            second += 1
-            await self.sleep(self.dice.number(kind, 0.5, 1.5))
-            if self.dice.strikes(kind, f"in second {second}", chance):
-                await happen()
-
-    async def _store_down(self) -> None:
-        self.story.see("store down")
-        self.story.tell("disk", "is gone")
-        self.disk.down = True
-        await self.sleep(self.dice.number("store down for", 0.1, 4.0))
-        self.disk.down = False
-        self.story.tell("disk", "is back")
-
-    async def _disk_full(self) -> None:
-        self.story.see("disk full")
-        self.story.tell("disk", "is full")
-        self.disk.full = True
-        await self.sleep(self.dice.number("disk full for", 0.1, 4.0))
-        self.disk.full = False
-        self.story.tell("disk", "has room")
-
-    async def _kill(self) -> None:
-        if self.process is not None and self.process.ready:
-            self.story.tell(self.process.name, "is killed")
-            self.crash(self.process)
-
-    async def _stop(self) -> None:
-        await asyncio.shield(self.background(self.drain(), "drain"))  # what has begun to stop comes to its end
-
-    async def _freeze(self) -> None:
-        process = self.process
-        if process is None or not process.ready or process.frozen:
-            return
-        if self.dice.strikes("succeeded", process.name, 0.4):
-            self._overtake(process)
-            return
-        self.story.tell(process.name, "is frozen")
-        self.loop.freeze(process)
-        frozen_s = self.dice.number("frozen for", 0.5, 6.0)
-        await self.sleep(frozen_s)
-        if not process.dead:
-            self.loop.thaw(process)
-            self.story.tell(process.name, "goes on")
-            if frozen_s > TIMEOUT_S_MAX:
-                self.story.see("frozen longer than a timeout")
-
-    def _overtake(self, process: Process) -> None:
+    def overtake(self, process: Process) -> None:
         """Freeze a process for longer than its lease lasts."""
         self.story.tell(process.name, "is frozen, for longer than its lease")
         self.loop.freeze(process)
         self.background(self._succeed(process), "successor")
 
     async def _succeed(self, process: Process) -> None:
-        """Start another process in the place of a frozen one, which then goes on beside it, and is told so late."""
+        """Start another process in the place of a frozen one, which then goes on beside it, and is told so late.
+
+        The other one may get to some partitions only: of those left the first one is still the owner.
+        """
         await self.sleep(self.dice.number("lease", 0.3, 3.0))
         if process.dead or not process.frozen:
             return
-        self.story.tell(process.name, "has lost its lease")
+        lost = self._lose_lease(process)
         self.up()
         await self.sleep(self.dice.number("frozen beside", 0.0, 3.0))
         self.loop.thaw(process)
         self.story.tell(process.name, "goes on, and knows of no other")
         await self.sleep(self.dice.number("knows of no other", 0.0, 4.0))
-        if process.stale and not process.dead:
+        if not process.dead:
             self.story.tell(process.name, "is told that it was succeeded")
-            self.loop.call_soon(process.lease.lose, context=process.context)
+            self.loop.call_soon(process.lease.lose, lost, context=process.context)
         await self.sleep(self.dice.number("idle", 0.0, 2.0))
         if not process.dead:
             self.story.tell(process.name, "is killed")
             self.crash(process)
 
-    async def _jump(self) -> None:
-        seconds = self.dice.number("clock jumps", -8.0, 8.0)
-        self.clock.jumped_us += round(seconds * 1e6)
-        self.story.tell("clock", f"jumps by {seconds:.3f} s")
-        self.story.see("clock jumped ahead" if seconds > 0 else "clock jumped back")
+    def _lose_lease(self, process: Process) -> list[int]:
+        owned = [number for number, part in enumerate(self.disk.parts) if part.owner is process]
+        lost = [part for part in owned if not self.dice.strikes("partition kept", f"{process.name} {part}", 0.4)]
+        for number in lost:
+            self.disk.parts[number].over = True
+        self.succeeded.append(process)
+        self.story.tell(process.name, f"has lost its lease on the partitions {lost} of {owned}")
+        if 0 < len(lost) < len(owned):
+            self.story.see("lease lost on some partitions and kept on others")
+        return lost
 
     def _logged(self, record: dict[str, Any]) -> None:
         if any(record.get("saga_id") == key.saga_id for key in self.judge.spoilt):
