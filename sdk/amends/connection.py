@@ -33,6 +33,9 @@ PASSING: tuple[type[RpcError], ...] = (Unavailable, Cancelled)
 # What orchestrators say of a call with which nothing was done, so that it can be made again.
 _NOT_BEGUN = ("NOT_OWNED", "SHUTTING_DOWN")
 
+# And what they say when another one, who had to do it, did not answer them in time.
+_ELSEWHERE = ("NOT_OWNED", "OWNER_LOST")
+
 
 class Page(Protocol):
     """An answer that may have more to follow."""
@@ -170,9 +173,13 @@ class Connection:
         return isinstance(error, PASSING) or (isinstance(error, DeadlineExceeded) and len(self.replicas) > 1)
 
     def _patience_ends(self, state: tenacity.RetryCallState) -> bool:
-        """Waits count, not calls: one may have gone well for long before it failed. Of those not answered, all does."""
+        """Waits count, not calls: one may have gone well for long before it failed. Of those not answered, all does.
+
+        So it does where the orchestrator has waited for another one to answer.
+        """
         error = state.outcome.exception() if state.outcome is not None else None
-        asked_s = (state.seconds_since_start or 0.0) if isinstance(error, DeadlineExceeded) else 0.0
+        waited = isinstance(error, DeadlineExceeded) or (isinstance(error, Unavailable) and error.reason in _ELSEWHERE)
+        asked_s = (state.seconds_since_start or 0.0) if waited else 0.0
         return max(state.idle_for, asked_s) >= self.retry_s
 
 

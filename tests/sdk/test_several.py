@@ -145,6 +145,21 @@ async def test_all_that_are_gone_are_given_up(three: list[ScriptedOrchestrator])
         await each.start()
 
 
+@pytest.mark.parametrize("reason", ["OWNER_LOST", "NOT_OWNED"])
+async def test_the_time_counts_that_an_orchestrator_waits_for_another_one(
+    three: list[ScriptedOrchestrator], reason: str
+) -> None:
+    async def waits(_: object, context: Context) -> object:
+        await asyncio.sleep(0.4)
+        await refuse(context, grpc.StatusCode.UNAVAILABLE, "nobody there", reason=reason)
+
+    three[0].on("ResumeSaga", waits)
+    async with Client(three[0].address, retry_for=0.5) as client, asyncio.timeout(WAIT_S):
+        with pytest.raises(Unavailable, match="nobody there"):
+            await client.resume("a", reason="b")
+    assert 1 <= asked(three)[0] <= 2
+
+
 @pytest.mark.parametrize("reason", ["SHUTTING_DOWN", "NOT_OWNED"])
 async def test_what_was_not_begun_is_begun_elsewhere(
     three: list[ScriptedOrchestrator], client: Client, reason: str

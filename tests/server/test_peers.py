@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from amends_server.errors import NotOwned, OwnerLost
@@ -26,14 +27,14 @@ class Elsewhere(Sole):
 
     def __init__(self) -> None:
         super().__init__(0)
-        self.address = ""
+        self.owner = ""
         self.epoch = 0
 
     def epoch_of(self, key: SagaKey) -> int:
         return self.epoch
 
     def address_of(self, key: SagaKey) -> str:
-        return self.address
+        return self.owner
 
 
 class Hanging(grpc.GenericRpcHandler):
@@ -81,7 +82,7 @@ class Asked:
 async def asked() -> AsyncIterator[Asked]:
     ownership, hanging = Elsewhere(), Hanging()
     async with AsyncExitStack() as stack:
-        ownership.address = await stack.enter_async_context(serving(hanging))
+        ownership.owner = await stack.enter_async_context(serving(hanging))
         it = Asked(ownership, hanging, Peers(ownership, [], b"secret"), stack.aclose)
         yield it
         await it.peers.close()
@@ -100,7 +101,7 @@ async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[str]:
 async def test_i37_whoever_waits_for_an_owner_that_hangs_is_answered_by_the_next_one(asked: Asked) -> None:
     asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
     async with serving(Answering()) as address:
-        asked.ownership.address = address
+        asked.ownership.owner = address
         answer = await asyncio.wait_for(asking, WAIT_S)
     assert answer is not None
     assert orchestrator_pb2.StartSagaResponse.FromString(answer).created
@@ -108,7 +109,7 @@ async def test_i37_whoever_waits_for_an_owner_that_hangs_is_answered_by_the_next
 
 async def test_i37_whoever_waits_for_an_owner_that_hangs_answers_itself_once_it_owns_the_saga(asked: Asked) -> None:
     asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
-    asked.ownership.address, asked.ownership.epoch = "", 2
+    asked.ownership.owner, asked.ownership.epoch = "", 2
     assert await asyncio.wait_for(asking, WAIT_S) is None
 
 
@@ -131,7 +132,7 @@ async def test_i37_what_may_be_asked_twice_is_asked_of_the_next_owner_of_one_tha
 ) -> None:
     asking = await asked.ask(method, request_)
     async with serving(Answering()) as address:
-        asked.ownership.address = address
+        asked.ownership.owner = address
         assert await asyncio.wait_for(asking, WAIT_S)
 
 
@@ -146,7 +147,7 @@ async def test_a_command_that_may_have_been_carried_out_is_given_to_nobody_else(
     asked: Asked, method: str, request_: object
 ) -> None:
     asking = await asked.ask(method, request_)
-    asked.ownership.address, asked.ownership.epoch = "", 2
+    asked.ownership.owner, asked.ownership.epoch = "", 2
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asking, 3 * LOOK_S)
 
@@ -172,8 +173,21 @@ async def test_a_call_that_may_have_been_done_is_not_told_as_not_begun_when_time
 async def test_a_start_is_not_begun_by_an_owner_that_cannot_be_reached(asked: Asked) -> None:
     await asked.stop()
     start = orchestrator_pb2.StartSagaRequest(saga_id="one")
-    with pytest.raises(NotOwned):
-        await asked.peers.ask(START, ONE, start, "somebody", None, 0)
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(NotOwned):
+                await asked.peers.ask(START, ONE, start, "somebody", None, 0)
+    (line,) = logs
+    assert (line["event"], line["address"]) == ("owner_not_reached", asked.ownership.owner)
+
+
+async def test_an_owner_that_names_an_address_of_ours_is_not_asked(asked: Asked) -> None:
+    """As when each orchestrator listens at the same address of its own machine, and says that it is reached there."""
+    asked.ownership.address = asked.ownership.owner
+    with capture_logs() as logs, pytest.raises(NotOwned):
+        await asked.peers.ask(START, ONE, orchestrator_pb2.StartSagaRequest(saga_id="one"), "somebody", None, 0)
+    assert logs[0]["event"] == "owner_not_reached"
+    assert not asked.hanging.asked.is_set()
 
 
 async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(asked: Asked) -> None:

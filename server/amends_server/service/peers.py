@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import structlog
 from google.rpc import status_pb2
 
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
@@ -23,6 +24,8 @@ from amends_server.store.protocol import SagaKey
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Metadata = Iterable[tuple[str, str | bytes]]
+
+log = structlog.stdlib.get_logger(__name__)
 
 FORWARDED = "amends-forwarded"
 """Marks a call that was passed on once, so that two orchestrators that disagree do not pass it to and fro."""
@@ -86,6 +89,7 @@ class Peers(grpc.aio.ServerInterceptor):
         """Calls that were passed on, by the name of the method and what came back: answered, refused or lost."""
 
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._missed = set[str]()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def close(self) -> None:
@@ -209,12 +213,7 @@ class Peers(grpc.aio.ServerInterceptor):
         self, address: str, method: str, key: SagaKey, request: Any, metadata: Metadata, repeatable: bool
     ) -> bytes:
         """Have the owner at that address answer, if it stays the owner: one that hangs may never answer."""
-        channel = self._channel(address)
-        if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
-            try:  # so that it is known of a call to one that is not there that it was not sent
-                await asyncio.wait_for(channel.channel_ready(), AGAIN_S)
-            except TimeoutError:
-                raise _NotThere from None
+        channel = await self._connected(address)
         answer = asyncio.ensure_future(self._call(channel, method, request, metadata))
         try:
             while not answer.done():
@@ -224,6 +223,22 @@ class Peers(grpc.aio.ServerInterceptor):
             return await answer
         finally:
             answer.cancel()
+
+    async def _connected(self, address: str) -> grpc.aio.Channel:
+        """Return a channel to whoever is there, so that a call to one that is not is known not to be sent."""
+        channel = self._channel(address)
+        try:
+            if address == self._ownership.address:  # it would come back
+                raise TimeoutError
+            if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+                await asyncio.wait_for(channel.channel_ready(), AGAIN_S)
+        except TimeoutError:
+            if address not in self._missed:
+                log.warning("owner_not_reached", address=address, own_address=self._ownership.address)
+            self._missed.add(address)
+            raise _NotThere from None
+        self._missed.discard(address)
+        return channel
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
