@@ -28,6 +28,8 @@ def load(link: str, concurrency: int, ratio: float, **other: Any) -> dict[str, A
 ROWS = [
     load("session", 256, 0.5),
     load("unary", 32, 0.59),
+    {"workload": "shared_rate", "sagas": 900, "orchestrators": 1, "sagas_per_s": 300, "taken": TAKEN},
+    {"workload": "shared_rate", "sagas": 1_500, "orchestrators": 2, "sagas_per_s": 500, "taken": TAKEN},
     {"workload": "recovery", "sagas": 100_000, "first_call_s": 0.6, "memory_peak_mb": 141, "taken": TAKEN},
 ]
 
@@ -49,6 +51,17 @@ def test_aims_are_held_against_what_was_seen() -> None:
     assert "| unary, 32: ratio to the floor | at least 0.6 | 0.59 | **no** |" in page
     assert "| recovery of 10⁵: peak memory, MB | at most 500 | 141 | yes |" in page
     assert page.count("| not measured |") == len(AIMS) - 5
+
+
+def test_orchestrators_that_share_a_database_have_tables_of_their_own() -> None:
+    page = put_figures(PAGE, ROWS, "chart.svg")
+    assert "Shared database: 2026-11-20, commit 1234abcd" in page
+    assert (
+        "Orchestrators that share a PostgreSQL database:\n\n"
+        "| shared_rate | sagas | orchestrators | sagas per s |\n| --- | --- | --- | --- |\n"
+        "|  | 900 | 1 | 300 |\n|  | 1,500 | 2 | 500 |\n"
+    ) in page
+    assert "PostgreSQL database were not measured." in put_figures(PAGE, ROWS[:2], "chart.svg")
 
 
 def test_a_busy_machine_is_said_to_be_busy() -> None:

@@ -105,13 +105,17 @@ def chart_of(rows: Sequence[Row]) -> str:
 def _figures(rows: Sequence[Row], chart: str) -> str:
     loads = [row for row in rows if "concurrency" in row]
     others = [row for row in rows if "concurrency" not in row]
+    shared = [row for row in others if _is_shared(row)]
+    growth = [row for row in others if not _is_shared(row)]
     parts = [
         *dict.fromkeys(_taken(row) for row in rows),
         _table(("what", "aim", "seen", "reached"), (aim.to_row(rows) for aim in AIMS)),
         f"![Sagas a second of amends and of the floor, by concurrency]({chart})",
         "CPU is milliseconds a saga of orchestrator + participant + client; memory is the orchestrator's.",
         _table(_LOAD_COLUMNS, (_load_cells(row) for row in loads)),
-        *(_growth_table([row for row in others if _kind(row) == kind]) for kind in dict.fromkeys(map(_kind, others))),
+        *_tables(growth),
+        f"Orchestrators that share a PostgreSQL database{':' if shared else ' were not measured.'}",
+        *_tables(shared),
     ]
     return "".join(f"{part}\n\n" for part in parts)
 
@@ -119,7 +123,7 @@ def _figures(rows: Sequence[Row], chart: str) -> str:
 def _taken(row: Row) -> str:
     taken = row["taken"]
     busy = "" if taken["load"] <= LOAD_QUIET else " **The machine was busy**: rates and latencies are noise."
-    what = "Sagas" if "concurrency" in row else "Growth"
+    what = "Sagas" if "concurrency" in row else "Shared database" if _is_shared(row) else "Growth"
     return (
         f"{what}: {taken['date']}, commit {taken['commit']}; {taken['machine']}; load average before "
         f"{taken['load']}.{busy}"
@@ -144,6 +148,15 @@ def _load_cells(row: Row) -> Iterator[str]:
 def _kind(row: Row) -> str:
     kind: str = row["workload"]
     return kind
+
+
+def _is_shared(row: Row) -> bool:
+    return _kind(row).startswith("shared")
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    """A table for each kind of row."""
+    return [_growth_table([row for row in rows if _kind(row) == kind]) for kind in dict.fromkeys(map(_kind, rows))]
 
 
 def _growth_table(rows: Sequence[Row]) -> str:

@@ -49,16 +49,17 @@ async def measure_shared(url: str, seconds: float) -> AsyncGenerator[Figures]:
         served = await asyncio.to_thread(stack.enter_context, running(_NODES, "participant", "session"))
         for concurrency in (1, CONCURRENCY):
             sagas, values = await _measure_costs(url, served.address, concurrency, seconds)
-            yield Figures(workload=f"shared_cost_at_{concurrency}", sagas=sagas, values=values, taken=taken)
+            yield Figures(workload="shared_cost", sagas=sagas, values={"at_a_time": concurrency, **values}, taken=taken)
         for count in ORCHESTRATORS:
             rates = await _measure_rate(url, served.address, count, CONCURRENCY, seconds)
             values = {
+                "orchestrators": count,
                 "sagas_per_s": round(sum(rate["sagas_per_s"] for rate in rates)),
                 "p50_ms": round(max(rate["p50_ms"] for rate in rates), 1),
                 "p99_ms": round(max(rate["p99_ms"] for rate in rates), 1),
             }
             sagas = sum(rate["sagas"] for rate in rates)
-            yield Figures(workload=f"shared_by_{count}", sagas=sagas, values=values, taken=taken)
+            yield Figures(workload="shared_rate", sagas=sagas, values=values, taken=taken)
     yield Figures(workload="shared_takeover", sagas=TAKEN_OVER, values=await _measure_takeover(url), taken=taken)
 
 
