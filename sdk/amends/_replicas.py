@@ -117,7 +117,8 @@ class Replicas:
 
     def _connected(self) -> Replica | None:
         ready = [each for each in self._all if each.connectivity() is grpc.ChannelConnectivity.READY]
-        return next((each for each in ready if not each.rests), None)
+        fit = [each for each in ready if not each.rests]
+        return next((each for each in fit if not each.starts.has_no_share), fit[0] if fit else None)
 
     def _some_may_come(self) -> bool:
         coming = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)

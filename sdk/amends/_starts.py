@@ -31,6 +31,9 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What a server that stops, or is not there yet, says to a stream that it has not looked at.
 _PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
+Share = tuple[int, frozenset[int]]
+"""How many partitions there are, and which are an orchestrator's own."""
+
 log = logging.getLogger("amends.client")
 
 
@@ -98,8 +101,17 @@ class Starts:
 
     def new_id(self, namespace: str) -> str:
         """Make an id for a saga: of those that the orchestrator runs itself, as far as it has said which."""
-        share = self._session.share if self._session is not None and not self._session.over else None
-        return new_saga_id() if share is None else new_saga_id_of(namespace, *share)
+        share = self._share
+        return new_saga_id_of(namespace, *share) if share is not None and share[1] else new_saga_id()
+
+    @property
+    def has_no_share(self) -> bool:
+        """Whether the orchestrator has said that it runs no sagas: it has just begun, or is about to end."""
+        return self._share is not None and not self._share[1]
+
+    @property
+    def _share(self) -> Share | None:
+        return self._session.share if self._session is not None and not self._session.over else None
 
     def takes(self, request: orchestrator_pb2.StartSagaRequest) -> bool:
         """Whether the start can go in a session, as far as is known."""
@@ -141,7 +153,7 @@ class _Session:
 
     def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub) -> None:
         self.over = False
-        self.share: tuple[int, frozenset[int]] | None = None  # how many partitions there are, and which are its own
+        self.share: Share | None = None
         self._open: dict[int, _Start] = {}
         self._queue: deque[int] = deque()
         self._last_id = 0
@@ -266,8 +278,8 @@ class _Session:
             start.ending.resolve(outcome.saga)
 
 
-def _share(told: orchestrator_pb2.Share) -> tuple[int, frozenset[int]] | None:
-    return (told.partitions, frozenset(told.owned)) if told.partitions > 0 and told.owned else None
+def _share(told: orchestrator_pb2.Share) -> Share | None:
+    return (told.partitions, frozenset(told.owned)) if told.partitions > 0 else None
 
 
 def _error(outcome: orchestrator_pb2.SessionOutcome) -> Exception:

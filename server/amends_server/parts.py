@@ -119,6 +119,7 @@ class Parts:
         """Run the sagas of the partitions that were gained, None for all there are, and of those lost none."""
         self.gained += 1 if gained is None else len(gained)
         self.runner.adapt()
+        self.orchestrator.tell_share()
         if gained is None or gained:
             self._keeper.gain(gained)
 
@@ -133,6 +134,7 @@ class Parts:
         """Take nothing new from now on."""
         self.orchestrator.hold()
         self.runner.hold()
+        self.orchestrator.tell_share()
 
     async def settle(self, drain_s: float = HAND_OVER_S) -> None:
         """Let calls in flight of sagas on hold end, and record them.

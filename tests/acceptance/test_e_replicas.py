@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
+from amends.ids import new_saga_id_of
 from amends.v1 import operator_pb2, orchestrator_pb2
 from tests.acceptance.harness import Gate, Process, ScriptedParticipant, Wire, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
@@ -123,6 +124,38 @@ async def test_e46_starts_under_ids_of_the_client_s_making_are_run_where_they_ar
         assert {(await saga.wait()).status for saga in sagas} == {SagaStatus.COMPLETED}
     shown = await figures(servers[1])
     assert shown.get('amends_calls_forwarded_total{method="StartSaga",outcome="answered"}', 0) < SAGAS / 4
+
+
+async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
+    replicas: tuple[World, list[Process], list[Client]],
+) -> None:
+    """Who is about to end says so to clients, and they make ids for the others."""
+    world, servers, clients = replicas
+    gate = Gate()
+    slow = await _id_at(servers[0], clients[0])
+    world.worker.on("one", gate.after(), saga=slow)
+    await clients[0].start(THREE.name, None, id=slow)
+    await gate.reached()
+    async with Client(",".join(server.address for server in servers)) as client, asyncio.timeout(WAIT_S):
+        those = client._connection.replicas._all
+        while not all(each.starts._session is not None for each in those):
+            await client.start(THREE.name, None)
+        stopping = asyncio.create_task(servers[0].stop())
+        while not any(each.starts.has_no_share for each in those):  # noqa: ASYNC110 - nobody else is told
+            await asyncio.sleep(0.01)
+        for _ in range(8):
+            await client.start(THREE.name, None, wait=True)
+        assert not stopping.done()
+        gate.release()
+        await stopping
+
+
+async def _id_at(server: Process, client: Client) -> str:
+    """An id that belongs to that orchestrator."""
+    shown = await client.replicas()
+    owner = next(each.replica_id for each in shown.replicas if each.address == server.address)
+    owned = {each.number for each in shown.partitions if each.replica_id == owner}
+    return new_saga_id_of("default", len(shown.partitions), owned)
 
 
 async def _watch(saga: object) -> list[int]:

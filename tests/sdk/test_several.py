@@ -14,7 +14,7 @@ from amends import Client, DeadlineExceeded, Participant, SagaStatus, Unavailabl
 from amends.serve import serving
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, event, last_event, refuse, scripted
-from tests.sdk.test_starts import opened, starts
+from tests.sdk.test_starts import acknowledge_next, opened, starts
 
 WAIT_S = 20.0
 
@@ -267,3 +267,37 @@ async def test_a_participant_is_registered_at_one_that_is_there(three: list[Scri
         (request,) = three[1].of(operator_pb2.PutParticipantRequest)
         assert request.participant.address == address
     await three[0].start()
+
+
+async def test_who_says_that_it_has_no_share_of_the_sagas_is_passed_over_while_there_is_another(
+    three: list[ScriptedOrchestrator],
+) -> None:
+    """It is about to end, and starts that it would refuse need not go there."""
+    begun = [0, 0]
+
+    async def with_share(context: Context) -> None:
+        await opened(context)
+        while True:
+            await acknowledge_next(context, 1)
+            begun[0] += 1
+
+    async def without_share(context: Context) -> None:
+        await opened(context)
+        while True:
+            await acknowledge_next(context)
+            begun[1] += 1
+
+    three[0].on_session(with_share)
+    three[1].on_session(without_share)
+    async with Client(target_of(three[:2])) as client, asyncio.timeout(WAIT_S):
+        while not all(begun):
+            await client.start("x", 1)
+        before = begun[1]
+        for _ in range(10):
+            await client.start("x", 1)
+        assert begun[1] == before
+        await three[0].stop()
+        for _ in range(3):
+            await client.start("x", 1)
+        while begun[1] < before + 3:  # noqa: ASYNC110 - it counts a moment after it has answered
+            await asyncio.sleep(0.01)

@@ -1016,7 +1016,9 @@ class Share(_message.Message):
     """How many partitions there are."""
     @_builtins.property
     def owned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The numbers of those that are the orchestrator's, counted from 0."""
+        """The numbers of those that are the orchestrator's, counted from 0. None while it is about to end, or has just begun:
+        others are to be asked for starts then.
+        """
 
     def __init__(
         self,

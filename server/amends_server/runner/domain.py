@@ -54,8 +54,9 @@ class Domain:
 
     @property
     def share(self) -> Share | None:
-        """The part of the sagas that this process runs, None where it runs all."""
-        return self._ownership.share
+        """The part of the sagas that this process runs, and new ones with them; None where it runs all."""
+        share = self._ownership.share
+        return share if share is None or not self._holding else Share(share.partitions, frozenset())
 
     def new_id(self, namespace: str) -> str:
         """Make an id for a saga that this process is to run."""

@@ -239,6 +239,11 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         """Start no saga from now on."""
         self._starting.open = False
 
+    def tell_share(self) -> None:
+        """Have sessions say which sagas this process runs now."""
+        for session in self._sessions:
+            session.stir()
+
     def end_sessions(self) -> None:
         """Have sessions report what is known, and end."""
         for session in self._sessions:

@@ -129,6 +129,10 @@ class Session:
             self._waits.clear()
             await self._tasks.close()
 
+    def stir(self) -> None:
+        """Say at once which sagas this process runs, if that has changed."""
+        self._wake.set()
+
     def drain(self) -> None:
         """Take no more starts, and end when those that came are answered."""
         self._ending = True
@@ -245,9 +249,9 @@ class Session:
             self._add_outcomes(response)
             if self._refusal is not None:
                 return None
-            if response.outcomes or self._start_credits_owed >= STARTS_MAX:
+            self._add_share(response)
+            if response.outcomes or self._start_credits_owed >= STARTS_MAX or response.HasField("share"):
                 response.start_credits, self._start_credits_owed = self._start_credits_owed, 0
-                self._add_share(response)
                 return response
             if self._ending and not self._unacknowledged and not self._outcomes:
                 return None
