@@ -14,6 +14,7 @@ from amends.testing.simulation.story import Story
 from amends.v1 import participant_pb2
 from amends_server.codec import decode
 from amends_server.engine.commands import Verdict
+from amends_server.engine.definition import Step
 from amends_server.engine.due import CallOrder, due
 from amends_server.engine.events import (
     CompensationDispatched,
@@ -318,11 +319,16 @@ class Judge:
                 left = [step for step in idle if effects(key, step)]
                 assert not left, f"I1: {key.saga_id} is COMPLETED without {left}, which left an effect"
             case SagaCompensated():
-                owing = [node.step.id for node in known.graph.nodes if node.step.owes_compensation]
-                left = [step for step in owing if effects(key, step)]
+                steps = [node.step for node in known.graph.nodes]
+                left = [step.id for step in steps if not _may_leave(step) and effects(key, step.id)]
                 assert not left, f"I1: {key.saga_id} is COMPENSATED, and {left} left an effect"
             case _:
                 pass
+
+
+def _may_leave(step: Step) -> bool:
+    """Whether an effect may be there after all was undone. That of a pivot may not: then nothing was to be undone."""
+    return step.compensation is not None and step.compensation.not_needed
 
 
 def _evolve(known: Known, event: Event) -> State:
