@@ -71,6 +71,26 @@ def test_a_saga_that_never_completes_is_said_to_need_more() -> None:
         simulate(booking(), Trip("Rome", 30), outputs={"reserve": "no seat"})
 
 
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match=r"reserve: The output .*number"):
+        simulate(booking(), Trip("Rome", 30), outputs={"reserve": {}})
+    with pytest.raises(ValueError, match=r"`outputs` names resrve, but the steps are reserve, ship"):
+        simulate(booking(), Trip("Rome", 30), outputs={"resrve": Seat(7)})
+    with pytest.raises(ValueError, match=r"booking` is not started.*INVALID_ARGUMENT.*price"):
+        simulate(booking(), {"to": "Rome", "price": "much"})
+    with pytest.raises(ValueError, match="no saga to simulate"):
+        simulate([])
+
+
+def test_a_saga_that_waits_long_by_its_definition_comes_to_its_end() -> None:
+    saga = Saga("slow", input=Trip)
+    for number in range(20):
+        saga.step(reserve, saga.input, id=f"leg_{number}", delay=3600)
+    found = simulate(saga, Trip("Rome", 30), seeds=3)
+    assert found.ok, found
+    assert found.seen["ended COMPLETED"]
+
+
 def test_samples_meet_their_schemas() -> None:
     node = {"type": "object", "properties": {"v": {"enum": [3]}, "next": {"$ref": "#/$defs/n"}}}
     schema = {"$ref": "#/$defs/n", "$defs": {"n": node}}
@@ -91,6 +111,9 @@ def test_the_command_reports_tells_and_refuses(tmp_path: Path) -> None:
     told = amends("simulate", str(file), "--seed", "3")
     assert (told.code, "server-1" in told.out) == (0, True), told
     assert amends("simulate", str(file), "--outputs", "[]").code == 2
+    for seeds in ("--seed", "--seeds"):
+        mistaken = amends("simulate", str(file), seeds, "3", "--outputs", '{"b": 1}')
+        assert (mistaken.code, "names b, but the steps are a" in mistaken.err) == (1, True), mistaken
     file.write_text(json.dumps(one | {"steps": []}), encoding="utf-8")
     refused = amends("simulate", str(file))
     assert (refused.code, "at least one step" in refused.err) == (1, True), refused

@@ -47,8 +47,8 @@ class SimulatedClock:
 class CallFailed(Exception):
     """A call ended with a status that is not OK."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str = "", *, stale: bool = False) -> None:
-        super().__init__(f"{code.name} {reason}")
+    def __init__(self, code: grpc.StatusCode, reason: str = "", details: str = "", *, stale: bool = False) -> None:
+        super().__init__(" ".join(filter(None, (code.name, reason, details))))
         self.code = code
         self.reason = reason
         self.stale = stale
@@ -170,7 +170,7 @@ class Process(Owner):
         try:
             response = await method(request, SimulatedContext())
         except CallAborted as aborted:
-            self._answer(future, partial(future.set_exception, CallFailed(aborted.code, aborted.reason)))
+            self._answer(future, partial(future.set_exception, CallFailed(aborted.code, aborted.reason, str(aborted))))
         else:
             self._answer(future, partial(future.set_result, response))
 
@@ -190,7 +190,7 @@ class Process(Owner):
                     got(response)
         except CallAborted as aborted:
             if not ended.done():
-                ended.set_exception(CallFailed(aborted.code, aborted.reason))
+                ended.set_exception(CallFailed(aborted.code, aborted.reason, str(aborted)))
         else:
             if not ended.done():
                 ended.set_result(None)
@@ -199,8 +199,8 @@ class Process(Owner):
 class CallAborted(grpc.aio.AbortError):
     """Ends a call in its handler, as grpc's own does."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
-        super().__init__()
+    def __init__(self, code: grpc.StatusCode, reason: str, details: str) -> None:
+        super().__init__(details)
         self.code = code
         self.reason = reason
 
@@ -212,7 +212,7 @@ class SimulatedContext:
         status = status_pb2.Status.FromString(dict(trailers)["grpc-status-details-bin"])
         info = error_details_pb2.ErrorInfo()
         status.details[0].Unpack(info)
-        raise CallAborted(code, info.reason)
+        raise CallAborted(code, info.reason, details)
 
     def peer(self) -> str:
         return "simulated"

@@ -20,6 +20,7 @@ from amends.testing.simulation.world import World
 from amends.v1 import definition_pb2
 from amends_server.convert.definition import read_definition
 from amends_server.engine.definition import Compensation, Definition, Step
+from amends_server.engine.events import StepFailed
 from amends_server.engine.graph import default_retry
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, Retry
 from amends_server.engine.problem import InvalidDefinition
@@ -73,15 +74,11 @@ def simulate(
     worlds there are, from `first` on; the same one is always the same.
 
     :raises DefinitionError: if a server would not take a definition.
-    :raises ValueError: if a saga does not complete when nothing goes wrong: then worlds would show little of it.
+    :raises ValueError: if there is no saga, if `outputs` names a step that there is not, or if a saga does not complete
+        when nothing goes wrong: then worlds would show little of it.
     """
     sagas = [saga] if isinstance(saga, Saga | definition_pb2.Definition) else list(saga)
-    definitions = [_definition(each) for each in sagas]
-    subject = Subject(
-        [shorten(each) for each in definitions], input=_input(definitions[0], input), give=_Gives(definitions, outputs)
-    )
-    for definition in subject.definitions:
-        _check_smooth(subject, definition)
+    subject = _subject([_definition(each) for each in sagas], input, outputs)
     seen = Counter[str]()
     for seed in range(first, first + seeds):
         outcome = run_seed(subject, seed)
@@ -94,21 +91,42 @@ def simulate(
 def tell(
     definition: definition_pb2.Definition, seed: int, input: object = None, outputs: Mapping[str, object] | None = None
 ) -> Outcome:
-    """Run one world, for its story."""
-    read = _definition(definition)
-    return run_seed(Subject([shorten(read)], input=_input(read, input), give=_Gives([read], outputs)), seed)
+    """Run one world, for its story.
+
+    :raises DefinitionError, ValueError: as `simulate` does.
+    """
+    return run_seed(_subject([_definition(definition)], input, outputs), seed)
+
+
+def _subject(definitions: list[Definition], input: object, outputs: Mapping[str, object] | None) -> Subject:
+    """:raises ValueError: worlds would show little of these sagas."""
+    if not definitions:
+        raise ValueError("There is no saga to simulate: give one, or several.")
+    steps = {step.id for definition in definitions for step in definition.steps}
+    if unknown := sorted((outputs or {}).keys() - steps):
+        raise ValueError(f"`outputs` names {', '.join(unknown)}, but the steps are {', '.join(sorted(steps))}.")
+    subject = Subject(
+        [shorten(each) for each in definitions], input=_input(definitions[0], input), give=_Gives(definitions, outputs)
+    )
+    for definition in subject.definitions:
+        _check_smooth(subject, definition)
+    return subject
 
 
 def _check_smooth(subject: Subject, definition: Definition) -> None:
     """Run a saga with nothing going wrong."""
     world = World(NoDice(0), subject)
     world.run(world.live([(definition, 0.05)], faults_s=1, accidents=False))
-    [known] = world.judge.sagas.values()
-    status = known.state.status.name if known.state else "PENDING"
+    known = next(iter(world.judge.sagas.values()), None)
+    status = known.state.status.name if known is not None and known.state is not None else "not started"
     if status != "COMPLETED":
+        cause = known.observer.back.cause if known is not None and known.observer.back is not None else None
+        why = (
+            f"{cause.step or 'its output'}: {cause.error.message}" if isinstance(cause, StepFailed) else world.violation
+        )
         raise ValueError(
             f"With nothing going wrong a saga of `{definition.name}` is {status}, not COMPLETED: say what it gets and"
-            f" what its steps give, by `input` and `outputs`. {world.violation}\n" + "\n".join(world.story.lines)
+            f" what its steps give, by `input` and `outputs`. {why}\n" + "\n".join(world.story.lines)
         )
 
 

@@ -36,7 +36,8 @@ FAULTS_S = 25.0
 """How long faults go on: some sagas end in that time, others meet all kinds of them."""
 
 CALM_S = 200.0
-"""In which every saga must end once faults are over: the longest policy takes 20 s, a few times with operators."""
+"""In which every saga must end once faults are over, beside the delays of its steps: the longest policy takes 20 s, a
+few times with operators."""
 
 HAND_OVER_S = 0.5
 """Until somebody looks whether partitions have no owner."""
@@ -99,13 +100,14 @@ class World:
         for accident in happening:
             accident.cancel()
         self.calm()
+        calm_s = CALM_S + self.subject.delays_s
         try:
-            async with asyncio.timeout(CALM_S):
+            async with asyncio.timeout(calm_s):
                 await asyncio.gather(*work)
                 await Operator(self).set_right()
         except TimeoutError:
             left = sorted(key.saga_id for key in self.judge.unfinished())
-            raise AssertionError(f"I28, I39: {left or 'clients'} did not come to an end in {CALM_S} s") from None
+            raise AssertionError(f"I28, I39: {left or 'clients'} did not come to an end in {calm_s} s") from None
         await self._rest()
 
     def calm(self) -> None:
