@@ -34,7 +34,7 @@ class Hub:
         """
         for event in self._watchers.get(key, ()):
             event.set()
-        if (durable is None or durable.final or durable.stuck is not None) and key in self._waiting:
+        if (durable is None or durable.settled) and key in self._waiting:
             for settled in self._waiting.pop(key):
                 settled(durable)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -26,6 +26,7 @@ from amends_server.engine.problem import InvalidDefinition
 from amends_server.errors import ServiceError, Violation
 from amends_server.logs import stack_of
 from amends_server.store import protocol as store
+from amends_server.store.protocol import SagaKey
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -175,6 +176,15 @@ async def abort(context: Context, error: BaseException, about: dict[str, str] | 
     trailers = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(_refusal(error).code, status.message, trailers)
     raise AssertionError("abort returned")
+
+
+@contextmanager
+def naming_saga(key: SagaKey) -> Generator[None]:
+    """Name the saga that is not there, where the store says only that something is not."""
+    try:
+        yield
+    except store.NotFound:
+        raise errors.SagaNotFound(key.namespace, key.saga_id) from None
 
 
 def refusals(method: _Method) -> _Method:

@@ -211,6 +211,11 @@ class State:
         return self.status in FINAL
 
     @property
+    def settled(self) -> bool:
+        """True when nothing happens any more unless an operator has it go on."""
+        return self.final or self.stuck is not None
+
+    @property
     def going_back(self) -> bool:
         """True from the turning back on."""
         return self.cause is not None

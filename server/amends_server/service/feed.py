@@ -122,7 +122,7 @@ class Feed:
         try:
             self._runner.halts.check(key)
             view = await self._runner.read(key)
-            if view.state.final or view.state.stuck is not None:
+            if view.state.settled:
                 return view
             state = await self._news(key, future)
         finally:

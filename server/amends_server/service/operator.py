@@ -21,7 +21,7 @@ from amends_server.engine.commands import Cancel, Fail, Pause, Resolve, Resume, 
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Payload
 from amends_server.engine.validation import NAME
-from amends_server.errors import BadField, ParticipantInUse, SagaNotFound
+from amends_server.errors import BadField, ParticipantInUse
 from amends_server.participants import Participants, Registered
 from amends_server.runner.runner import Runner
 from amends_server.service.bulk import Bulk
@@ -30,8 +30,7 @@ from amends_server.service.fields import need_reason, read_key, read_page_size, 
 from amends_server.service.replicas import Replicas
 from amends_server.service.steering import Order
 from amends_server.service.usage import Usage
-from amends_server.status import refusals
-from amends_server.store.protocol import NotFound
+from amends_server.status import naming_saga, refusals
 from amends_server.transport.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -102,10 +101,8 @@ class OperatorService(pb_grpc.OperatorServiceServicer):
     async def _one(self, request: _OneSaga, make: Make, context: Context) -> saga_pb2.Saga:
         command = make(need_reason(request.reason), principal(context))
         key = read_key(request.namespace, request.saga_id)
-        try:
+        with naming_saga(key):
             view = await self._runner.command(key, command)
-        except NotFound:
-            raise SagaNotFound(key.namespace, key.saga_id) from None
         return saga_to_wire(view.state, view.birth.definition_version)
 
     # Many sagas

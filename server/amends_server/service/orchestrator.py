@@ -29,7 +29,6 @@ from amends_server.errors import (
     BadField,
     CorruptRecord,
     Overloaded,
-    SagaNotFound,
     ServiceError,
 )
 from amends_server.hub import Hub
@@ -50,7 +49,7 @@ from amends_server.service.fields import (
 from amends_server.service.filters import read_filter
 from amends_server.service.session import Session, Starter
 from amends_server.service.starting import Starting
-from amends_server.status import abort, refusals
+from amends_server.status import abort, naming_saga, refusals
 from amends_server.store.protocol import (
     Cursor,
     NotFound,
@@ -152,10 +151,8 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     @refusals
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         key = read_key(request.namespace, request.saga_id)
-        try:
+        with naming_saga(key):
             view = await (self._feed.settled(key) if request.wait else self._runner.read(key))
-        except NotFound:
-            raise SagaNotFound(key.namespace, key.saga_id) from None
         return pb.GetSagaResponse(saga=_to_wire(view))
 
     @refusals
@@ -187,19 +184,16 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         key = read_key(request.namespace, request.saga_id)
         if request.after_sequence < 0:
             raise BadField("after_sequence", "It must not be negative; 0 begins with the first event.")
-        try:
+        with naming_saga(key):
             async for response in self._feed.watch(key, request.after_sequence):
                 yield response
-        except NotFound:
-            raise SagaNotFound(key.namespace, key.saga_id) from None
 
     @refusals
     async def CancelSaga(self, request: pb.CancelSagaRequest, context: Context) -> pb.CancelSagaResponse:
         key = read_key(request.namespace, request.saga_id)
-        try:
-            view = await self._runner.command(key, Cancel(read_reason(request.reason), principal(context)))
-        except NotFound:
-            raise SagaNotFound(key.namespace, key.saga_id) from None
+        command = Cancel(read_reason(request.reason), principal(context))
+        with naming_saga(key):
+            view = await self._runner.command(key, command)
         if request.wait:
             view = await self._feed.settled(key)
         return pb.CancelSagaResponse(saga=_to_wire(view))
@@ -207,12 +201,10 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     @refusals
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Context) -> pb.CompleteStepResponse:
         key = read_key(request.namespace, request.saga_id)
-        try:
+        with naming_saga(key):
             view = await self._runner.read(key)
             command = read_completion(request, view, self._tokens, self._payload_bytes_max)
             return pb.CompleteStepResponse(saga=_to_wire(await self._feed.complete(key, command)))
-        except NotFound:
-            raise SagaNotFound(key.namespace, key.saga_id) from None
 
     async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request_iterator: AsyncIterator[pb.OrchestratorServiceSessionRequest], context: Context

@@ -198,7 +198,7 @@ class Session:
     def _acknowledge(self, start_id: int, wait: bool, view: View) -> None:
         self._answered()
         self._tell(_Outcome(start_id, view))
-        if wait and (view.state.final or view.state.stuck is not None):
+        if wait and view.state.settled:
             self._tell(_Outcome(start_id, view, whole=True))
         elif wait and not self._domain.owns(
             view.key

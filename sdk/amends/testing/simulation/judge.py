@@ -243,7 +243,7 @@ class Judge:
         with self.checking():
             known = self.sagas[key]
             state = fold(known.graph, known.events[:sequence])
-            assert state.final or state.stuck is not None, (
+            assert state.settled, (
                 f"I35: a client was told that {key.saga_id} has settled, and at event {sequence} it is {state.status}"
             )
             self._story.see("waited for the end")
