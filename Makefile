@@ -4,6 +4,10 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 GENERATOR := .venv-generate/.stamp
 
+# The tests start hundreds of processes, which begin in two thirds of the time where the code was compiled before; some
+# environments say that nothing compiled is to be kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo serve test simulate mutants chaos check format generate bench lock clean
 
 demo: $(VENV)
