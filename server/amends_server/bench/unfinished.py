@@ -15,7 +15,7 @@ from amends import Call, Client, Participant
 from amends.serve import serving
 from amends_server.bench.filling import fill
 from amends_server.bench.processes import Node
-from amends_server.bench.workloads import BY_NAME, Load
+from amends_server.bench.workloads import BY_NAME, Load, undo
 
 TEMPLATES = 64
 """Sagas that are really run up to where the others are to be."""
@@ -58,18 +58,8 @@ def make_participant(first: Callable[[Call], Awaitable[None]]) -> Participant:
     async def ship(request: Load) -> Load:
         return request
 
-    @reserve.compensation
-    async def release(request: Load, done: Load | None) -> None:
-        return None
-
-    @charge.compensation
-    async def refund(request: Load, done: Load | None) -> None:
-        return None
-
-    @ship.compensation
-    async def call_back(request: Load, done: Load | None) -> None:
-        return None
-
+    for each in (reserve, charge, ship):
+        each.compensation(undo)
     return made
 
 

@@ -40,24 +40,12 @@ async def refuse(request: Load) -> Load:
     raise Refused("REFUSED", "This action always says no.")
 
 
-@reserve.compensation
-async def release(request: Load, done: Load | None) -> None:
+async def undo(request: Load, done: Load | None) -> None:
     return None
 
 
-@charge.compensation
-async def refund(request: Load, done: Load | None) -> None:
-    return None
-
-
-@ship.compensation
-async def call_back(request: Load, done: Load | None) -> None:
-    return None
-
-
-@refuse.compensation
-async def forget(request: Load, done: Load | None) -> None:
-    return None
+for each in (reserve, charge, ship, refuse):
+    each.compensation(undo)
 
 
 @dataclass(frozen=True, slots=True)

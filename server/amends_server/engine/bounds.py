@@ -108,10 +108,6 @@ class _Subschema:
     one_of_items: list[int] = field(default_factory=list[int])
     any_item: list[int] = field(default_factory=list[int])
 
-    @property
-    def below(self) -> list[int]:
-        return [*self.one_of_names, *self.any_name, *self.one_of_items, *self.any_item]
-
 
 def bounds_of(tree: JsonValue, length: int) -> Bounds:
     """Return what a schema costs whose text has that length.
