@@ -66,6 +66,22 @@ def test_the_check_of_links_sees_broken_ones(tmp_path: Path) -> None:
     assert [link for link in links(page) if not leads_somewhere(page, link)] == ["#four", "gone.md", "gone.svg"]
 
 
+def test_the_architecture_names_each_part_of_the_server() -> None:
+    (layers,) = re.findall(
+        r"^```text\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    named = {name.rstrip("/") for line in layers.splitlines() for name in re.split(r"\s{3,}", line)[0].split()}
+    there = {path.stem for path in SERVER.glob("*.py")} | {path.parent.name for path in SERVER.glob("*/__init__.py")}
+    assert named == there - {"__init__"}
+
+
+def test_the_architecture_leads_to_modules_that_are_there() -> None:
+    places = re.findall(r"`(\w+/\w+)(?:\.\w+)?`", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    assert len(places) > 20
+    candidates = {place: [at / name for at in (SERVER, ROOT) for name in (place, f"{place}.py")] for place in places}
+    assert [place for place, paths in candidates.items() if not any(path.exists() for path in paths)] == []
+
+
 def test_each_reason_of_a_refusal_is_explained() -> None:
     reasons = {refusal.reason for kind, refusal in REFUSALS.items() if kind is not Rejected}
     reasons |= {reason for call, reason in codes_in(SERVER, {"Rejected"})}
