@@ -11,9 +11,11 @@ from amends_server.catalogue import Catalogue
 from amends_server.engine.commands import Cancel, Rejected
 from amends_server.engine.policy import Retry
 from amends_server.errors import NotOwned, SagaHalted
+from amends_server.hub import Hub
 from amends_server.runner.reader import Reader
+from amends_server.service import feed as feed_module
 from amends_server.store.leases import Sole
-from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
+from amends_server.store.protocol import Append, Record, SagaKey, Stale, StoreError
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, step
 
 ONE = SagaKey("default", "one")
@@ -209,3 +211,33 @@ async def test_i31_what_was_recorded_though_the_store_said_no_is_sent_once_after
     await house.until(lambda: house.runner.active_count == 0)
     assert house.calls == [("a", "do", 1), ("a", "do", 2)]
     assert await house.status() == "COMPLETED"
+
+
+async def test_whoever_waits_for_a_saga_of_another_one_does_not_have_its_journal_read_all_the_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def own() -> Sole:
+        return Sole(0)
+
+    async def get_saga(key: SagaKey) -> object:
+        looks.append(key)
+        return await look(key)
+
+    async def read_records(key: SagaKey, after_sequence: int, limit: int) -> list[Record]:
+        reads.append(key)
+        return await read(key, after_sequence, limit)
+
+    monkeypatch.setattr(feed_module, "POLL_S", 0.01)
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    looks, reads, look, read = list[SagaKey](), list[SagaKey](), house.store.get_saga, house.store.read_records
+    house.store.own, house.store.get_saga, house.store.read_records = own, get_saga, read_records  # type: ignore[method-assign, assignment]
+    other = await House(house.store, house.clock).open()
+    feed = feed_module.Feed(house.store, Reader(house.store, other.catalogue), other.runner, Hub())
+    waiting = asyncio.create_task(feed.settled(ONE))
+    await house.until(lambda: len(looks) > 3)
+    assert reads == []
+    house.answer(0)
+    assert (await asyncio.wait_for(waiting, PATIENCE_S)).state.final
+    await other.close()

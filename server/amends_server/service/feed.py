@@ -17,7 +17,7 @@ from amends_server.engine.events import SagaStarted
 from amends_server.engine.evolve import begin, evolve
 from amends_server.engine.graph import Graph
 from amends_server.engine.slim import slim
-from amends_server.engine.state import State
+from amends_server.engine.state import FINAL, SagaStatus, State
 from amends_server.errors import EventsNotKept, Overloaded, ShuttingDown
 from amends_server.hub import Hub
 from amends_server.runner.reader import Reader, View
@@ -121,6 +121,9 @@ class Feed:
         self._hub.wait(key, settled)
         try:
             self._runner.halts.check(key)
+            if await self._goes_on_elsewhere(key):
+                await self._news(key, future)
+                return None
             view = await self._runner.read(key)
             if view.state.settled:
                 return view
@@ -128,6 +131,13 @@ class Feed:
         finally:
             self._hub.leave(key, settled)
         return None if state is None else View(key, view.birth, state)
+
+    async def _goes_on_elsewhere(self, key: SagaKey) -> bool:
+        """Tell whether another orchestrator runs the saga and has not settled it: its journal need not be read yet."""
+        if self._runner.domain.owns(key):
+            return False
+        status = (await self._store.get_saga(key)).head.status
+        return status not in FINAL and status is not SagaStatus.STUCK
 
     async def complete(self, key: SagaKey, command: Complete) -> View:
         """Bring the outcome of a step, once no call of it is in flight.
