@@ -15,7 +15,7 @@ import grpc
 
 from amends._proxies import proxy_options
 from amends._starts import Starts
-from amends.v1 import orchestrator_pb2_grpc
+from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 REST_S = 3.0  # of one that did not answer: it is tried again soon, and costs few calls that go elsewhere then
 CONNECT_S = 3.0  # after that a connection is not waited for, though no address has refused it
@@ -143,7 +143,8 @@ class _Spread:
             try:
                 response: object = await replica.channel.unary_unary(*method, **more)(request, timeout=timeout)
             except grpc.aio.AioRpcError as error:
-                replica.answered(error.code())
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or not _waits(request):
+                    replica.answered(error.code())
                 raise
             replica.answered(grpc.StatusCode.OK)
             return response
@@ -161,3 +162,8 @@ class _Spread:
 
     async def close(self) -> None:
         await self._replicas.close()
+
+
+def _waits(request: object) -> bool:
+    """Whether a call waits for a saga: that its time is over says nothing of who was asked."""
+    return isinstance(request, orchestrator_pb2.GetSagaRequest) and request.wait

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 import grpc
 import pytest
 
+import amends.saga
 from amends import Client, DeadlineExceeded, Participant, SagaStatus, Unavailable
 from amends.serve import serving
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
@@ -111,6 +112,23 @@ async def test_one_that_hangs_is_passed_over(three: list[ScriptedOrchestrator]) 
         for _ in range(10):
             assert (await client.get("a")).status is SagaStatus.COMPLETED
     assert three[0].requests
+
+
+async def test_one_at_which_a_saga_was_waited_for_in_vain_is_not_passed_over(
+    three: list[ScriptedOrchestrator], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def waits(request: orchestrator_pb2.GetSagaRequest, _: Context) -> object:
+        return await asyncio.Event().wait() if request.wait else COMPLETED
+
+    monkeypatch.setattr(amends.saga, "WAIT_S", 0.1)
+    for each in three:
+        each.on("GetSaga", waits)
+    await connected_to_all(three, client)
+    assert (await client.saga(None, "a").wait()).status is SagaStatus.COMPLETED
+    before = asked(three)
+    for _ in range(9):
+        await client.get("a")
+    assert [now - then for now, then in zip(asked(three), before, strict=True)] == [3, 3, 3]
 
 
 async def test_one_that_never_says_anything_is_not_waited_for(three: list[ScriptedOrchestrator]) -> None:
