@@ -47,15 +47,17 @@ async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(
     await house.until(lambda: house.runner.active_count == 0)
 
 
-async def test_i34_a_saga_that_another_one_runs_now_is_not_called_halted(house: House) -> None:
-    """It may be of a version that can read what this one cannot."""
-    house.runner.halts.add(ONE, ValueError("it says more than this version knows of"))
-    house.runner.adapt()
+@pytest.mark.parametrize("epoch", [0, 7])
+async def test_i34_a_saga_that_another_one_ran_meanwhile_is_not_called_halted(house: House, epoch: int) -> None:
+    """Who runs it now may be of a version that can read what this one cannot; or it was restored, in a later epoch."""
+    runner = house.runner
+    runner.halts.add(ONE, runner.domain.epoch_of(ONE), ValueError("it says more than this version knows of"))
+    runner.adapt()
     with pytest.raises(SagaHalted):
-        house.runner.halts.check(ONE)
-    house.runner.domain.owns = lambda key: False  # type: ignore[method-assign]
-    house.runner.adapt()
-    house.runner.halts.check(ONE)
+        runner.halts.check(ONE)
+    runner.domain.epoch_of = lambda key: epoch  # type: ignore[method-assign]
+    runner.adapt()
+    runner.halts.check(ONE)
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -181,7 +181,7 @@ class Runner:
         """Let go of the sagas that somebody else may own now: their new owner recovers them."""
         for saga in [saga for saga in self._active.values() if not self._owns(saga)]:
             self._drop(saga)
-        self.halts.keep(self.domain.owns)
+        self.halts.keep(self.domain.epoch_of)
         self._hub.stir()
 
     def hold(self) -> None:
@@ -256,7 +256,7 @@ class Runner:
         self._rest(saga)
 
     def _halt(self, key: SagaKey, bug: Exception) -> SagaHalted:
-        self.halts.add(key, bug)
+        self.halts.add(key, self.domain.epoch_of(key), bug)
         self._active.pop(key, None)
         self._hub.publish(key, None)  # so that nobody waits for it any longer
         return SagaHalted(key.namespace, key.saga_id, type(bug).__name__)
