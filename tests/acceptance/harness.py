@@ -6,6 +6,7 @@ A test reads effects from the `Ledger` of the participants, never from the orche
 from __future__ import annotations
 
 from tests.acceptance.harness_answers import (
+    UNAVAILABLE,
     Answer,
     Gate,
     die,
@@ -17,7 +18,7 @@ from tests.acceptance.harness_answers import (
     succeed,
     system_error,
 )
-from tests.acceptance.harness_definitions import WORKER, definition, rule, step
+from tests.acceptance.harness_definitions import THREE, WORKER, definition, rule, step
 from tests.acceptance.harness_ledger import WAIT_S, Ledger, Record
 from tests.acceptance.harness_orchestrator import SQLITE_ONLY, InProcess, Orchestrator, Process
 from tests.acceptance.harness_participant import ScriptedParticipant
@@ -26,7 +27,9 @@ from tests.acceptance.harness_world import OVER_BOTH_LINKS, UNARY, Refusal, Wire
 __all__ = [
     "OVER_BOTH_LINKS",
     "SQLITE_ONLY",
+    "THREE",
     "UNARY",
+    "UNAVAILABLE",
     "WAIT_S",
     "WORKER",
     "Answer",

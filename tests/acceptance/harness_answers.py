@@ -129,3 +129,7 @@ def hang(*, effect: bool = False) -> Answer:
 def die(*, effect: bool = False) -> Answer:
     """The participant breaks down before it answers; `ScriptedParticipant.start` brings it back."""
     return Answer(fault=Fault.DIE, effect=effect)
+
+
+UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "away")
+"""Of a participant that is away for a while."""

@@ -128,3 +128,7 @@ def seconds(value: float | None) -> duration_pb2.Duration | None:
     duration = duration_pb2.Duration()
     duration.FromMicroseconds(round(value * 1_000_000))
     return duration
+
+
+THREE = definition("three", "one", "two", "three")
+"""Three steps, one after another."""

@@ -14,6 +14,7 @@ from amends import AlreadyExists, InvalidArgument, NotFound, SagaStatus, StepSta
 from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2, saga_pb2
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    THREE,
     Gate,
     InProcess,
     ScriptedParticipant,
@@ -26,8 +27,6 @@ from tests.acceptance.harness import (
     succeed,
 )
 from tests.acceptance.harness_definitions import seconds
-
-THREE = definition("three_steps", "one", "two", "three")
 
 
 @OVER_BOTH_LINKS

@@ -13,6 +13,8 @@ from amends import Call, CauseKind, EventKind, Participant, Saga, SagaStatus, Sa
 from amends.v1 import definition_pb2, operator_pb2, participant_pb2
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    THREE,
+    UNAVAILABLE,
     Gate,
     InProcess,
     ScriptedParticipant,
@@ -24,9 +26,6 @@ from tests.acceptance.harness import (
     succeed,
     system_error,
 )
-
-THREE = definition("three_steps", "one", "two", "three")
-UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "away")
 
 FAILED, PENDING, SUCCEEDED = StepStatus.FAILED, StepStatus.PENDING, StepStatus.SUCCEEDED
 COMPENSATED, COMPENSATION_FAILED = StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED

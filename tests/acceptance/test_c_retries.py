@@ -17,6 +17,7 @@ from participants.bank.accounts import ledger as accounts
 from participants.ledger import Book, Ledger
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    UNAVAILABLE,
     Answer,
     Gate,
     InProcess,
@@ -30,7 +31,6 @@ from tests.acceptance.harness import (
     system_error,
 )
 
-UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "away")
 SHORT_S = 0.5
 """Long enough for a call that is answered at once, on a machine that stands still for a moment."""
 

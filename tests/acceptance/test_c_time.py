@@ -7,25 +7,23 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-import grpc
 import pytest
 
 from amends import CauseKind, Event, EventKind, SagaStatus, StepStatus
 from amends.v1 import definition_pb2
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    UNAVAILABLE,
     Gate,
     InProcess,
     World,
     definition,
     hang,
     refuse,
-    status,
     step,
     succeed,
 )
 
-UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "away")
 MS = 0.001
 SHORT_S = 0.5
 """Long enough for whatever is to happen before it is over, on a machine that stands still for a moment."""

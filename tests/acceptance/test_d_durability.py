@@ -21,6 +21,7 @@ from participants.ledger import Ledger as Till
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
     SQLITE_ONLY,
+    THREE,
     Gate,
     Process,
     Record,
@@ -33,8 +34,6 @@ from tests.acceptance.harness import (
     succeed,
     system_error,
 )
-
-THREE = definition("three", "one", "two", "three")
 
 
 def frozen(record: Record) -> bytes:

@@ -13,10 +13,9 @@ import pytest
 
 from amends import SagaStatus
 from amends.v1 import orchestrator_pb2
-from tests.acceptance.harness import SQLITE_ONLY, Gate, Process, Refusal, World, definition, refusal_of, refuse
+from tests.acceptance.harness import SQLITE_ONLY, THREE, Gate, Process, Refusal, World, refusal_of, refuse
 from tests.postgres import CannotRun, Database, postgres
 
-THREE = definition("three", "one", "two", "three")
 REFUSED_S = 60.0
 """The server waits some seconds for a lock before it refuses."""
 

@@ -15,10 +15,8 @@ import pytest
 from amends import EventKind, NotFound, SagaStatus
 from amends_server.app import StartError, begin_incarnation
 from amends_server.config import load_settings
-from tests.acceptance.harness import SQLITE_ONLY, Gate, InProcess, Process, World, definition, in_progress
+from tests.acceptance.harness import SQLITE_ONLY, THREE, Gate, InProcess, Process, World, definition, in_progress
 from tests.postgres import Database, schema_of
-
-THREE = definition("three", "one", "two", "three")
 
 
 class Store(Protocol):

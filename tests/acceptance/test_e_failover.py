@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from amends import Client, SagaHandle, SagaStatus
-from tests.acceptance.harness import Gate, Process, World, definition, in_progress, step
+from tests.acceptance.harness import THREE, Gate, Process, World, definition, in_progress, step
 from tests.postgres import Database, schema_of
 
-THREE = definition("three", "one", "two", "three")
 SAGAS = 120
 AT_ONCE = 12
 WAIT_S = 60

@@ -14,11 +14,20 @@ import pytest
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
 from amends.ids import new_saga_id_of
 from amends.v1 import operator_pb2, orchestrator_pb2
-from tests.acceptance.harness import Gate, Process, ScriptedParticipant, Wire, World, definition, in_progress, step
+from tests.acceptance.harness import (
+    THREE,
+    Gate,
+    Process,
+    ScriptedParticipant,
+    Wire,
+    World,
+    definition,
+    in_progress,
+    step,
+)
 from tests.postgres import Database, schema_of
 from tests.server.test_metrics import read as read_figures
 
-THREE = definition("three", "one", "two", "three")
 SAGAS = 40
 WAIT_S = 60
 

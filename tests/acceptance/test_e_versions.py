@@ -10,10 +10,9 @@ import pytest
 from amends import AmendsError, Client, SagaStatus
 from amends_server.store.partition import partition_of
 from amends_server.store.protocol import SagaKey
-from tests.acceptance.harness import Gate, Process, World, definition
+from tests.acceptance.harness import THREE, Gate, Process, World
 from tests.postgres import Database, schema_of
 
-THREE = definition("three", "one", "two", "three")
 NEXT = "tests.acceptance.next_version"
 WAIT_S = 60
 

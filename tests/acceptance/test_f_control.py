@@ -14,6 +14,7 @@ from amends.payloads import encode
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    THREE,
     Gate,
     Refusal,
     World,
@@ -24,8 +25,6 @@ from tests.acceptance.harness import (
     step,
     system_error,
 )
-
-THREE = definition("three", "one", "two", "three")
 
 
 @OVER_BOTH_LINKS

@@ -15,6 +15,7 @@ from amends.payloads import encode
 from amends.v1 import operator_pb2, orchestrator_pb2, payload_pb2, saga_pb2
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
+    THREE,
     Gate,
     Process,
     World,
@@ -26,7 +27,6 @@ from tests.acceptance.harness import (
     succeed,
 )
 
-THREE = definition("three", "one", "two", "three")
 SUCCESS = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode({"n": 7}))
 REFUSAL = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_ERROR, error=payload_pb2.Error(code="NO"))
 

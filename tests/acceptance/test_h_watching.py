@@ -12,6 +12,7 @@ from amends import Event, EventKind, SagaHandle, SagaStatus, StepStatus
 from amends.v1 import orchestrator_pb2
 from amends_server.service import feed
 from tests.acceptance.harness import (
+    THREE,
     WAIT_S,
     Gate,
     Process,
@@ -25,7 +26,6 @@ from tests.acceptance.harness import (
     system_error,
 )
 
-THREE = definition("three", "one", "two", "three")
 Stream = grpc.aio.UnaryStreamCall[orchestrator_pb2.WatchSagaRequest, orchestrator_pb2.WatchSagaResponse]
 
 COMPLETED_STORY = [
