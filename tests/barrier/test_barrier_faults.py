@@ -14,13 +14,14 @@ import asyncpg
 import psycopg
 import pytest
 from sqlalchemy import ForeignKey, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from amends import Call, Participant, Refused, barrier
 from amends.barrier._database import has_state
 from amends.payloads import encode
 from amends.v1 import participant_pb2, saga_pb2
-from tests.barrier.kinds import KINDS, by_asyncpg, engine, shared_async
+from tests.barrier.kinds import KINDS, by_asyncpg, dialect, engine, shared_async
 from tests.barrier.steps import Stepwise
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Do, World
 
@@ -125,14 +126,14 @@ def test_states_are_found_behind_other_exceptions() -> None:
     assert not has_state(loop)
 
 
-@pytest.mark.parametrize("name", ["aiosqlite", "asyncpg", "psycopg-async"])
+@pytest.mark.parametrize("name", ["aiosqlite", "asyncpg", "psycopg-async", "async-core", "async-session"])
 async def test_a_call_that_is_cancelled_anywhere_is_whole_or_not_there(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The connection is shared, so that what a cancelled call leaves behind would be in the way of the next."""
     async with AsyncExitStack() as stack:
         place, connection = await shared_connection(name, tmp_path, request, stack)
-        kind = next(kind for kind in KINDS if kind.name == name)
+        kind = next(kind for kind in KINDS if kind.name == name and kind.postgres == (name != "aiosqlite"))
         for step in range(20):
             made, reached, numbers = kind.make(place, stack), asyncio.Event(), iter(range(100))
 
@@ -166,6 +167,10 @@ async def shared_connection(
         place = str(tmp_path / "a.db")
         return place, shared_async(place, stack)
     place = request.getfixturevalue("postgres_urls")["read-committed"]
+    if name.startswith("async-"):
+        pooled = create_async_engine(dialect(place, "", "postgresql+asyncpg"), pool_size=1, max_overflow=0)
+        stack.push_async_callback(pooled.dispose)
+        return place, pooled.connect if name == "async-core" else async_sessionmaker(pooled)
     one: Any = await (asyncpg.connect(place) if name == "asyncpg" else psycopg.AsyncConnection.connect(place))
     stack.push_async_callback(one.close)
     lock = asyncio.Lock()

@@ -149,6 +149,7 @@ class Teller:
             )
         except FailedPrecondition:
             return  # it was over, or could not be turned round any more
+        self._diary.note("cancelled", order.id)
 
     async def _insist(
         self, order: Order, call: Callable[[Way], Awaitable[T]], *, expected: type[RpcError] | None = None

@@ -31,6 +31,7 @@ class Known:
     order: Order
     acknowledged: bool = False
     given_up: bool = False
+    cancelled: bool = False
     ends: list[str] = field(default_factory=list[str])
     watched: bool = False
     watch_ended: bool = False
@@ -80,6 +81,8 @@ class Diary:
                 known.acknowledged = True
             case "given_up":
                 known.given_up = True
+            case "cancelled":
+                known.cancelled = True
             case "ended":
                 known.ends.append(str(more["status"]))
             case "seen":

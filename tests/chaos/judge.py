@@ -94,6 +94,8 @@ def _saga(known: Known, end: End | None, lines: list[Line]) -> Iterable[str]:
         return
     if set(known.ends) - {str(end.status)}:
         yield f"clients were told that it ended as {known.ends}, and it is {end.status}"
+    if known.cancelled and end.status is SagaStatus.COMPLETED:
+        yield "a client was told that it is cancelled, and it is COMPLETED"
     match end.status:
         case SagaStatus.COMPLETED:
             if (moves := _moves(lines)) != _moves_of(known.order):

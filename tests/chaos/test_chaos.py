@@ -56,14 +56,14 @@ def undo(line: Line) -> Line:
     return replace(line, kind="reversal", amount=-line.amount)
 
 
-def told(end: End | None, *lines: Line, **more: list[int] | list[str]) -> list[str]:
+def told(end: End | None, *lines: Line, **more: list[int] | list[str] | bool) -> list[str]:
     each = Known(ORDER, acknowledged=True, watched=True, **more)  # type: ignore[arg-type]
     return judge({"t1": each}, {} if end is None else {"t1": end}, books(*lines))
 
 
 def test_the_judge_finds_nothing_wrong_with_what_is_right() -> None:
     assert told(DONE, DEBIT, CREDIT, seen=[1, 2, 3, 4, 5], ends=["COMPLETED"]) == []
-    assert told(UNDONE) == []
+    assert told(UNDONE, cancelled=True) == []
     assert told(UNDONE, DEBIT, undo(DEBIT), ends=["COMPENSATED"]) == []
     assert told(UNDONE, DEBIT, CREDIT, undo(CREDIT), undo(DEBIT), seen=[1, 2]) == []
     assert judge({"t1": Known(ORDER, given_up=True)}, {}, books()) == []
@@ -85,6 +85,7 @@ def test_the_judge_finds_nothing_wrong_with_what_is_right() -> None:
         ("is STUCK", told(End(SagaStatus.STUCK, 5), DEBIT)),
         ("is RUNNING", told(End(SagaStatus.RUNNING, 5), DEBIT)),
         ("were told", told(DONE, DEBIT, CREDIT, ends=["COMPLETED", "COMPENSATED"])),
+        ("is cancelled", told(DONE, DEBIT, CREDIT, cancelled=True)),
         ("saw the events", told(DONE, DEBIT, CREDIT, seen=[1, 2, 4])),
         ("saw the events", told(DONE, DEBIT, CREDIT, seen=[1, 2, 2])),
         ("saw 6 events", told(DONE, DEBIT, CREDIT, seen=[1, 2, 3, 4, 5, 6])),
