@@ -5,31 +5,21 @@ A fault is one piece of source that is replaced by another. Most were, or would 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-SERVER = "server/amends_server/"
-SEEDS = "tests/simulation/test_simulation.py::test_no_seed_breaks_an_invariant_and_all_rare_states_are_seen"
-CRASHES = "tests/simulation/test_crash_points.py::test_i32_a_crash_at_any_effect_is_recovered_from"
-WORLDS = "tests/engine/test_properties.py::test_no_world_breaks_an_invariant"
-RUNNER = "tests/server/test_runner.py::"
-FOUND = "tests/server/test_runner_found.py::"
-CORNERS = "tests/engine/test_corner_cases.py::"
-SAGAS = "tests/store/test_store_sagas.py::"
-RULE = "sdk/amends/barrier/_rule.py"
-CONTRACT = "tests/barrier/test_barrier_contract.py::"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A fault: what is wrong, where, the source and what stands there instead, and who notices. `quick`: in seconds."""
-
-    name: str
-    path: str
-    source: str
-    instead: str
-    caught_by: str
-    quick: bool = False
-
+from tests.mutants.mutant import (
+    CONTRACT,
+    CORNERS,
+    CRASHES,
+    FOUND,
+    GOLDEN,
+    RULE,
+    RUNNER,
+    SAGAS,
+    SEEDS,
+    SERVER,
+    WORLDS,
+    Mutant,
+)
+from tests.mutants.owners import OF_OWNERS
 
 MUTANTS = (
     # Intent and order
@@ -167,21 +157,21 @@ MUTANTS = (
         SERVER + "engine/evolve.py",
         "            unproven = 0 if event.stored else step.unproven - (call.at_stake if called else 0)\n",
         "            unproven = 0\n",
-        "tests/engine/test_golden.py::test_history[refused_after_unknown]",
+        GOLDEN + "[refused_after_unknown]",
     ),
     Mutant(
         "a refusal that is brought twice refuses the work of the next attempt, too (I4)",
         SERVER + "engine/action.py",
         "    stale = isinstance(command.verdict, Refused) and command.attempt <= step.action.heard\n",
         "    stale = False\n",
-        "tests/engine/test_golden.py::test_history[word_repeated]",
+        GOLDEN + "[word_repeated]",
     ),
     Mutant(
         "work in progress that is refused counts for no attempt",
         SERVER + "engine/calls.py",
         "        forgiven=call.attempts - call.counted(refused=refused),\n",
         "",
-        "tests/engine/test_golden.py::test_history[work_refused_counts]",
+        GOLDEN + "[work_refused_counts]",
     ),
     Mutant(
         "a step that has succeeded keeps the error of an attempt before",
@@ -224,6 +214,98 @@ MUTANTS = (
         "        self._halted = self._halts and any(step.halts for step in self.state.steps)\n",
         "        self._halted = False\n",
         WORLDS,
+    ),
+    Mutant(
+        "a lost call counts as one that was never sent (I4, I17)",
+        SERVER + "engine/settle.py",
+        "            settle_unknown(draft, node, step.action.attempts, Unknown(LOST), at_once=True)\n",
+        "            draft.add(AttemptWithdrawn(draft.now, node.step.id, step.action.attempts, False, LOST))\n",
+        CORNERS + "test_a_deadline_that_passed_while_down_is_met_on_recovery",
+    ),
+    Mutant(
+        "a participant that refuses to undo is taken at its word (I9)",
+        SERVER + "engine/settle.py",
+        "            draft.add(CompensationFailed(draft.now, step_id, attempt, verdict.error))\n        case Unknown",
+        "            draft.add(CompensationSucceeded(draft.now, step_id, attempt))\n        case Unknown",
+        CORNERS + "test_a_retried_rollback_keeps_its_order",
+    ),
+    Mutant(
+        "a refusal after an operator's retry speaks for the attempts before it (I7, I17)",
+        SERVER + "engine/evolve.py",
+        "        return replace(step, status=StepStatus.RUNNING, action=replace(calls.forgive",
+        "        return replace(step, unproven=0, status=StepStatus.RUNNING, action=replace(calls.forgive",
+        GOLDEN + "[pivot_unknown]",
+    ),
+    Mutant(
+        "what an operator calls succeeded is not undone (I8)",
+        SERVER + "engine/evolve.py",
+        "            unproven = max(step.unproven, 1)",
+        "            unproven = step.unproven",
+        WORLDS,
+    ),
+    Mutant(
+        "a step is resolved while its call is in flight (I6)",
+        SERVER + "engine/decide.py",
+        "    if step.action.open or step.compensation.open:\n        raise",
+        "    if False:\n        raise",
+        CORNERS + "test_commands_that_a_state_does_not_allow_are_rejected_with_a_reason",
+    ),
+    Mutant(
+        "a saga that has ended is retried (I2)",
+        SERVER + "engine/decide.py",
+        "def _retry(draft: Draft, command: Retry) -> None:\n    _reject_final(draft.state)\n",
+        "def _retry(draft: Draft, command: Retry) -> None:\n",
+        GOLDEN + "[fail]",
+    ),
+    Mutant(
+        "a reply is recorded after the end (I2)",
+        SERVER + "engine/settle.py",
+        "    if draft.state.final:\n        return\n    step = ",
+        "    step = ",
+        GOLDEN + "[fail]",
+    ),
+    Mutant(
+        "a step is dispatched after the deadline if nobody woke the saga (I3, I22)",
+        SERVER + "engine/draft.py",
+        "            self._meet_deadline()  # nobody may",
+        "            pass  # nobody may",
+        CORNERS + "test_no_step_is_dispatched_after_the_deadline_though_nobody_woke_the_saga",
+    ),
+    # A restore
+    Mutant(
+        "nobody notices that the store was restored (I43)",
+        SERVER + "runner/active.py",
+        "incarnation_of(last_epoch) != incarnation_of(self.origin.epoch)",
+        "False",
+        "tests/acceptance/test_d_restore.py::test_i43_after_a_restore_nothing_is_doubled_and_nothing_is_left",
+    ),
+    Mutant(
+        "after a restore what is not in the journal is taken for never executed (I43)",
+        SERVER + "engine/restored.py",
+        "    return _doubted(replace(step, status=StepStatus.PENDING, action=call, error=None))",
+        "    return replace(step, status=StepStatus.PENDING, action=call, error=None)",
+        GOLDEN + "[restored]",
+    ),
+    Mutant(
+        "after a restore attempts are counted from 1 again, and their late answers are taken for new ones (I17)",
+        SERVER + "engine/restored.py",
+        "    call = CallState(attempts=attempts, forgiven=attempts,",
+        "    call = CallState(attempts=0, forgiven=0,",
+        GOLDEN + "[restored]",
+    ),
+    Mutant(
+        "a refusal after a restore absolves all steps after it (I4, I43)",
+        SERVER + "engine/restored.py",
+        "clear = {i for i in state.graph.ends if i in indexes",
+        "clear = {i for i in indexes if True",
+        GOLDEN + "[restored_refused]",
+    ),
+    Mutant(
+        "a rule goes on without a step that was undone before the restore (I1, I43)",
+        SERVER + "engine/action.py",
+        "or draft.state.going_back or draft.state.restored:",
+        "or draft.state.going_back:",
+        GOLDEN + "[restored_rules]",
     ),
     # The pivot
     Mutant(
@@ -289,6 +371,20 @@ MUTANTS = (
         '        return _unreadable(participant, "the response cannot be decoded")\n',
         "        return Succeeded(None)\n",
         "tests/acceptance/test_wire_faults.py::test_an_unclear_answer_is_unknown_and_never_a_success",
+    ),
+    Mutant(
+        "a reply of a status that nobody knows is taken for success",
+        SERVER + "transport/verdicts.py",
+        '            return _unreadable(participant, f"its status is {reply.status}")\n',
+        "            return _succeeded(participant, reply, size_bytes_max)\n",
+        "tests/acceptance/test_wire_faults.py::test_an_unclear_answer_is_unknown_and_never_a_success",
+    ),
+    Mutant(
+        "anybody completes a step, with any token",
+        SERVER + "service/completion.py",
+        "        raise TokenInvalid(key.saga_id, request.step)\n",
+        "        attempt = 1\n",
+        "tests/server/test_tokens.py::test_a_token_does_not_outlive_its_saga",
     ),
     # Start and watch
     Mutant(
@@ -435,4 +531,5 @@ MUTANTS = (
         "tests/sdk/test_testing_check.py::test_handlers_that_do_not_look_at_the_key_double_their_effects",
         quick=True,
     ),
+    *OF_OWNERS,
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mutants.faults import Mutant
+from tests.mutants.mutant import Mutant
 from tests.sources import ROOT
 
 COPIED = ("sdk", "server", "participants", "tests", "tools", "pyproject.toml")

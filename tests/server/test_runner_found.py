@@ -243,3 +243,17 @@ async def test_whoever_waits_for_a_saga_of_another_one_does_not_have_its_journal
     house.answer(0)
     assert (await asyncio.wait_for(waiting, PATIENCE_S)).state.final
     await other.close()
+
+
+async def test_i37_of_a_saga_that_another_one_may_run_the_store_is_asked_and_not_what_is_in_memory(
+    house: House,
+) -> None:
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    heir = await House(house.store, house.clock).open()
+    await heir.runner.command(ONE, Cancel("changed my mind", "me"))
+    assert not (await house.runner.read(ONE)).state.going_back, "it knows of no other"
+    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
+    assert (await house.runner.read(ONE)).state.going_back
+    await heir.close()

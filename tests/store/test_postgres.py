@@ -127,8 +127,8 @@ async def test_i24_a_change_of_owner_waits_for_a_commit_under_way(database: Data
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(db: Db) -> None:
-        await fetch(db, "find_sagas", partitions=[7], namespaces=[], saga_ids=[], places=[], partition_of=[])
-        await db.fetch("select 1 from partition where id = 7 for share")
+        one = {"namespaces": ["default"], "saga_ids": ["one"], "places": [0], "partition_of": [7]}
+        assert len(await fetch(db, "find_sagas", partitions=[7], **one)) == 1
         entered.set()
         await go_on.wait()
 

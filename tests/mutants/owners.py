@@ -1,0 +1,164 @@
+"""Deliberate faults in who owns a saga, how it comes into memory, and how it is found again."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import FOUND, LEASES, RUNNER, SEEDS, SERVER, Mutant
+
+KEEPER = "tests/server/test_keeper.py::"
+UNSENT = "tests/server/test_unsent_calls.py::"
+LEASES_PY = SERVER + "store/postgres/leases.py"
+STATEMENTS = SERVER + "store/sql/postgres.sql"
+
+OF_OWNERS = (
+    # Into memory
+    Mutant(
+        "what another one writes while a saga is read is taken for ours (I26)",
+        SERVER + "runner/reader.py",
+        "min(RECORDS_PAGE, count - len(records))",
+        "RECORDS_PAGE",
+        FOUND + "test_i26_what_another_one_writes_while_a_saga_is_read_is_not_in_what_was_read",
+    ),
+    Mutant(
+        "a saga that was read while another one owned it is run as it was (I26)",
+        SERVER + "runner/runner.py",
+        "        if self.domain.epoch_of(key) != epoch:  # meanwhile",
+        "        if False:  # meanwhile",
+        FOUND + "test_i26_a_saga_that_was_read_while_another_one_owned_it_is_read_again",
+    ),
+    Mutant(
+        "what this process had before it let go of a saga is sent again as if it were new (I27)",
+        SERVER + "runner/runner.py",
+        "        if state.final or (key in self._unsent and row.head.epoch == epoch):",
+        "        if state.final or row.head.epoch == epoch:",
+        FOUND + "test_i27_a_call_that_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_as_if_it_were_new",
+    ),
+    Mutant(
+        "a saga that two ask for comes into memory twice (I27)",
+        SERVER + "runner/loading.py",
+        "        task = self._tasks.get(key)\n",
+        "        task = None\n",
+        SEEDS,
+    ),
+    Mutant(
+        "sagas of which the partition was lost stay in memory (I24, I26)",
+        SERVER + "runner/runner.py",
+        "        for saga in [saga for saga in self._active.values() if not self._owns(saga)]:\n"
+        "            self._drop(saga)\n",
+        "",
+        FOUND + "test_i24_not_owned_says_that_nothing_was_done",
+    ),
+    Mutant(
+        "a saga that another one may run is shown as it was (I37)",
+        SERVER + "runner/runner.py",
+        "        if saga is not None and saga.durable is not None and self._owns(saga):",
+        "        if saga is not None and saga.durable is not None:",
+        FOUND + "test_i37_of_a_saga_that_another_one_may_run_the_store_is_asked_and_not_what_is_in_memory",
+    ),
+    Mutant(
+        "an outcome that comes while the store is gone is forgotten (I35)",
+        SERVER + "runner/runner.py",
+        "            saga.unrecorded.append(settle)\n            self._note_settled(saga)\n",
+        "            self._note_settled(saga)\n",
+        RUNNER + "test_a_reply_that_comes_while_the_saga_is_broken_is_recorded_after_it_is_mended",
+    ),
+    Mutant(
+        "an action is sent by the append that holds the turning back, too (I3)",
+        SERVER + "runner/runner.py",
+        "            if saga.state is not None and saga.state.going_back and not owed.compensation:",
+        "            if False:",
+        RUNNER + "test_i3_a_cancel_that_is_durable_with_a_dispatch_keeps_it_from_being_sent",
+    ),
+    Mutant(
+        "a call that is out is sent a second time by whoever reads the saga anew (I27)",
+        SERVER + "runner/active.py",
+        " and call not in self.calls]",
+        "]",
+        SEEDS,
+    ),
+    Mutant(
+        "a call that waits for its turn is sent on the way out (I3)",
+        SERVER + "runner/runner.py",
+        "        if state is None or state.paused or self.domain.holds(saga.key):",
+        "        if state is None or state.paused:",
+        UNSENT + "test_i3_nothing_is_sent_after_the_server_is_told_to_stop_and_what_waited_is_no_attempt",
+    ),
+    # Found again
+    Mutant(
+        "due times are scanned once (I23)",
+        SERVER + "runner/keeper.py",
+        "            await asyncio.sleep(SWEEP_INTERVAL_S)\n",
+        "            await asyncio.sleep(3_600)\n",
+        SEEDS,
+    ),
+    Mutant(
+        "of what is due only the first page is found (I23)",
+        SERVER + "runner/keeper.py",
+        "            after = _place(page[-1])\n",
+        "            break\n",
+        KEEPER + "test_i23_the_sweep_goes_on_behind_the_first_page",
+    ),
+    Mutant(
+        "recovery ends with the first page (I28)",
+        SERVER + "runner/keeper.py",
+        "            after = page[-1].key\n",
+        "            break\n",
+        KEEPER + "test_i28_recovery_goes_on_behind_the_first_page",
+    ),
+    # Leases
+    Mutant(
+        "a lease that could not be renewed goes on (I24, I26)",
+        LEASES_PY,
+        "        if time.monotonic() >= held.until or partition in self._away:",
+        "        if partition in self._away:",
+        LEASES + "test_i24_who_could_not_renew_a_lease_in_time_owns_nothing_whatever_it_was_told",
+    ),
+    Mutant(
+        "a lease begins when its renewal is answered (I26, I29)",
+        LEASES_PY,
+        "asked + self._lease_s\n",
+        "time.monotonic() + self._lease_s\n",
+        LEASES + "test_i24_a_lease_begins_when_it_is_asked_for_and_not_when_the_answer_comes",
+    ),
+    Mutant(
+        "what was to be handed over and stays is not recovered (I28)",
+        LEASES_PY,
+        "        self._away = [id for id in gained if id in self._draining]",
+        "        self._away = []",
+        LEASES + "test_i26_what_was_to_be_handed_over_and_stays_is_let_go_of_before_it_is_gained",
+    ),
+    Mutant(
+        "what was not renewed in time is not recovered (I28)",
+        LEASES_PY,
+        "before.epochs if time.monotonic() < before.until else {}",
+        "before.epochs",
+        LEASES + "test_i28_what_was_not_renewed_in_time_is_gained_again_in_the_same_epoch",
+    ),
+    Mutant(
+        "partitions are handed over while calls of their sagas are in flight (I26)",
+        LEASES_PY,
+        "        await self._quiet()\n",
+        "",
+        LEASES + "test_who_joins_gets_what_is_handed_over_once_its_calls_have_ended",
+    ),
+    Mutant(
+        "a new owner has the epoch of the old one (I25)",
+        STATEMENTS,
+        "    owner = :owner, epoch = epoch + 1, claimed",
+        "    owner = :owner, epoch = epoch, claimed",
+        LEASES + "test_i25_a_replica_that_comes_back_owns_in_a_later_epoch",
+    ),
+    Mutant(
+        "the owner's epoch is not looked at when PostgreSQL writes (I24)",
+        SERVER + "store/postgres/sagas.py",
+        "    if found.owner_epoch and append.head.epoch != found.owner_epoch:",
+        "    if False:",
+        "tests/store/test_postgres.py::test_i24_a_stale_owner_writes_nothing",
+    ),
+    Mutant(
+        "a partition changes its owner while a commit is under way (I24)",
+        STATEMENTS,
+        "    select id, epoch from partition where id = any(:partitions::integer[]) order by id for share\n",
+        "    select id, epoch from partition where id = any(:partitions::integer[]) order by id\n",
+        "tests/store/test_postgres.py::test_i24_a_change_of_owner_waits_for_a_commit_under_way",
+    ),
+)
