@@ -30,6 +30,8 @@ from tests.server.test_metrics import read as read_figures
 
 SAGAS = 40
 WAIT_S = 60
+DRAIN_S = 20.0
+"""Far longer than what goes on beside a call that keeps the first one from ending."""
 
 IDS = [f"order-{number}" for number in range(8)]
 """Of sagas that belong some to the one orchestrator, and some to the other."""
@@ -41,7 +43,7 @@ Replicas = tuple[World, list[Process], list[Client]]
 async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[Replicas]:
     """Two orchestrators that share a database evenly, and a client of each; the world is that of the first."""
     url = database.new_url()
-    servers = [Process(url), Process(url, metrics="127.0.0.1:0")]
+    servers = [Process(url, drain_s=DRAIN_S), Process(url, metrics="127.0.0.1:0")]
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World.opened(tmp_path, servers[0]))
         await world.client.register(THREE)

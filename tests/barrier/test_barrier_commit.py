@@ -12,8 +12,6 @@ from tests.barrier.world import SUCCESS, SYSTEM_ERROR, World
 from tests.postgres import Database
 from tests.store.proxy import Proxy
 
-pytestmark = pytest.mark.timeout(120)
-
 WAIT_S = 30
 POSTGRES_KINDS = [kind for kind in KINDS if kind.postgres]
 

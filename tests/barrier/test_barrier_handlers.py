@@ -15,8 +15,6 @@ from amends import Call, Participant, Refused, barrier
 from tests.barrier.kinds import KINDS, Kind
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR, Do, World
 
-pytestmark = pytest.mark.timeout(120)
-
 ENDINGS = ("", "refuse", "break")
 OWN_KINDS = [kind for kind in KINDS if "shared" not in kind.name]
 

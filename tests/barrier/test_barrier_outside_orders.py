@@ -22,8 +22,6 @@ from tests.barrier.test_barrier_orders import Place
 from tests.barrier.test_barrier_outside import Shop
 from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR
 
-pytestmark = pytest.mark.timeout(300)
-
 PAIRS = [("execute", "execute"), ("execute", "compensate"), ("compensate", "compensate"), ("done", "compensate")]
 STOPS = ("before begin", "before commit", "before effect", "after effect")
 """Before each update, too, there are two thousand orders, and nothing else to be seen: a transaction has one change."""
