@@ -496,6 +496,13 @@ async def test_commits_are_on_disk_whatever_the_database_says(database: Database
     await store.close()
 
 
+async def test_settings_are_made_once_there_is_a_connection(postgres_store: PostgresStore) -> None:
+    """Poolers refuse most that come with a connection."""
+    query = "select setting, source from pg_settings where name = 'idle_in_transaction_session_timeout'"
+    shown = await postgres_store._connections.commit(lambda db: db.fetchrow(query))
+    assert tuple(shown or ()) == ("10000", "session")
+
+
 def test_partitions_are_the_same_for_ever() -> None:
     assert [partition_of(key(name, "space"), 64) for name in ("a", "b", "order-42", "ünï")] == [28, 38, 0, 12]
     spread = [partition_of(key(f"order-{number}"), 64) for number in range(64_000)]

@@ -133,7 +133,6 @@ class Connections:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             connection_class=_Connection,
-            server_settings={"idle_in_transaction_session_timeout": str(round(self._transaction_s * 1_000))},
             init=self._prepare,
         )
 
@@ -141,11 +140,14 @@ class Connections:
         """See that a commit is on disk when it returns, also that of a synchronous standby, whatever the default is.
 
         A connection to a standby is not kept: what is read there may be old (I37), and where a name leads to another
-        server after a failover, the next connection gets there.
+        server after a failover, the next connection gets there. Settings are made here, for poolers refuse most of
+        those that come with a connection.
         """
-        commits, read_only = await db.fetchrow(
-            "select current_setting('synchronous_commit'), current_setting('transaction_read_only')"
-        ) or ("off", "off")
+        commits, read_only, _ = await db.fetchrow(
+            "select current_setting('synchronous_commit'), current_setting('transaction_read_only'), "
+            "set_config('idle_in_transaction_session_timeout', $1, false)",
+            str(round(self._transaction_s * 1_000)),
+        ) or ("off", "off", "")
         if read_only == "on":
             raise WrongServer(
                 f"The PostgreSQL database {self.place} can only be read: it is a standby, or set so. Name the server "

@@ -33,18 +33,18 @@ _HAS_PORT = re.compile(r":\d+$")
 _SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "does not exist: create it"),
     (asyncpg.InvalidSchemaNameError, "has not the schema that search_path names: create it"),
-    (asyncpg.InvalidAuthorizationSpecificationError, "does not let this user in"),
-    (asyncpg.InsufficientPrivilegeError, "does not give this user the rights that are needed"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "does not let this user in: see name, password and pg_hba.conf"),
+    (asyncpg.InsufficientPrivilegeError, "does not give this user the rights that are needed: grant them"),
     (asyncpg.ReadOnlySQLTransactionError, "can only be read: it is a standby, or set so"),
     (asyncpg.TargetServerAttributeNotMatched, "has no server that takes writes: is there a standby to be promoted?"),
     (asyncpg.TooManyConnectionsError, "has no connection left: raise max_connections"),
-    (asyncpg.CannotConnectNowError, "is starting or stopping"),
+    (asyncpg.CannotConnectNowError, "is starting or stopping: wait for it"),
     (asyncpg.QueryCanceledError, "did not answer in time"),
     (asyncpg.PostgresConnectionError, "broke the connection off"),
     (asyncpg.AdminShutdownError, "broke the connection off"),
     (asyncpg.DiskFullError, "cannot grow: the disk is full"),
     (TimeoutError, "did not answer in time"),
-    (OSError, "cannot be reached"),
+    (OSError, "cannot be reached: see whether it runs there"),
 )
 
 
