@@ -509,6 +509,14 @@ MUTANTS = (
         CONTRACT + "test_i16_a_refusal_is_kept_and_nothing_else_of_its_handler",
     ),
     Mutant(
+        "a refusal is kept though its handler has committed what it did (I16)",
+        "sdk/amends/barrier/_psycopg.py",
+        "        if _is_idle(tx):\n",
+        "        if False:\n",
+        "tests/barrier/test_barrier_handlers.py::"
+        "test_a_handler_that_commits_half_way_is_found_out_and_its_key_is_left_in_doubt",
+    ),
+    Mutant(
         "a verdict is not said to be stored (I16)",
         RULE,
         "    reply.stored = True\n    settled",
