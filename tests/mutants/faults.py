@@ -475,7 +475,28 @@ MUTANTS = (
         "            if step.action.due_time is not None and",
         "tests/engine/test_making.py::test_i42_steps_that_would_make_too_much_at_once_wait_for_their_turn",
     ),
+    Mutant(
+        "starts of many clients hold any number of bytes (I42)",
+        SERVER + "service/starts.py",
+        "        if self._size_bytes >= STARTS_UNDER_WAY_BYTES_MAX:",
+        "        if False:",
+        "tests/fuzz/test_floods.py::test_i42_starts_of_all_clients_together_hold_no_more_bytes_than_may_be",
+    ),
+    Mutant(
+        "whoever was allowed once is dialled for ever (I45)",
+        SERVER + "transport/links.py",
+        "        if not self._allows(address):\n",
+        "        if False:\n",
+        "tests/server/test_dialling.py::test_i45_the_transport_itself_dials_no_address_that_is_not_allowed",
+    ),
     # The barrier
+    Mutant(
+        "what a barrier has forgotten is taken for never done, though it is known to have succeeded (I14)",
+        RULE,
+        "                check_never_had(key, known=known)\n",
+        "",
+        CONTRACT + "test_an_action_that_is_known_to_have_succeeded_is_not_undone_in_silence",
+    ),
     Mutant(
         "a compensation that comes first leaves no tombstone (I14, I15)",
         RULE,

@@ -104,6 +104,13 @@ OF_OWNERS = (
         "            break\n",
         KEEPER + "test_i28_recovery_goes_on_behind_the_first_page",
     ),
+    Mutant(
+        "recovery takes all sagas into memory at once (I40)",
+        SERVER + "runner/keeper.py",
+        "            await self._runner.room()\n",
+        "",
+        RUNNER + "test_i40_recovery_takes_no_more_sagas_into_memory_than_may_be_there",
+    ),
     # Leases
     Mutant(
         "a lease that could not be renewed goes on (I24, I26)",
