@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from amends.testing.simulation.observer import Observer
 from amends_server.engine.commands import Cancel, Fail, Recover, Rejected, Settle, Succeeded, Unknown, Wake
 from amends_server.engine.decide import decide, start
 from amends_server.engine.definition import Compensation, OnCompensationFailure
@@ -254,6 +255,20 @@ def test_recovery_of_a_stuck_saga_does_nothing() -> None:
     run.lost("p")
     assert run.do(Recover(), after_us=1_000) == []
     assert run.do(Wake(), after_us=1_000) == []
+
+
+def test_a_saga_that_is_stuck_on_its_way_back_is_so_after_a_restore_and_may_be_given_up() -> None:
+    run = Run(compensatable("a"), compensatable("b", "a"))
+    run.done("a")
+    run.refused("b")
+    run.undo_refused("a")
+    run.do(Recover(restored=True))
+    assert run.state.status is SagaStatus.STUCK
+    run.do(Fail("test", "op"))
+    assert run.state.status is SagaStatus.FAILED
+    observer = Observer(run.graph)
+    for event in run.journal:  # nor does the observer of simulated worlds object
+        observer.decision([event])
 
 
 def test_recovery_of_a_paused_saga_sends_nothing_until_resumed() -> None:

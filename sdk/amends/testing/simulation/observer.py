@@ -318,11 +318,11 @@ class Observer:
                 raise AssertionError(f"I30: {event!r} cannot stand here")
 
     def _see_restore(self, time: Time) -> None:
-        """On the way forward all begins again, unless the saga can never have turned back since."""
+        """On the way forward all begins again, unless the saga can never have turned back since; the way back stays."""
         self.restored = True
         ends = [self.steps[self.graph.nodes[i].step.id] for i in self.graph.ends]
         past = any(end.unproven and (end.done or end.skipped) for end in ends)
-        self.stuck = self.stuck and past
+        self.stuck = self.stuck and (past or self.back is not None)
         for seen in self.steps.values() if self.back is None else ():
             if not (past or seen.skipped or seen.by_operator):
                 seen.done = seen.failed = seen.open = seen.delayed = False
