@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 
 from amends_server.bench import load
@@ -21,3 +22,18 @@ async def test_what_ends_while_it_warms_up_does_not_count(monkeypatch: pytest.Mo
     monkeypatch.setattr(load, "WARM_UP_S", 0.1)
     measured = await load.drive(lambda: asyncio.sleep(0.02), 1, seconds=0.1)
     assert measured["sagas"] > measured["sagas_per_s"] * 0.1
+
+
+async def test_a_call_that_grpc_cancels_is_made_anew_and_other_errors_are_told() -> None:
+    codes = [grpc.StatusCode.CANCELLED, grpc.StatusCode.CANCELLED, grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE]
+
+    async def call(request: str) -> str:
+        code = codes.pop(0)
+        if code is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+        return request
+
+    assert await load.answered(call, "request") == "request"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await load.answered(call, "request")
+    assert codes == []

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from amends.payloads import encode
 from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
 from amends_server.app import serving
-from amends_server.bench.load import drive
+from amends_server.bench.load import answered, drive
 from amends_server.bench.workloads import BY_NAME, Workload, participant
 from amends_server.config import load_settings
 from amends_server.interpreter import tune_interpreter
@@ -134,7 +135,7 @@ async def run_unary(client: Client, channel: grpc.aio.Channel, workload: Workloa
             input=value,
             wait=True,
         )
-        response = await stub.StartSaga(request, timeout=START_TIMEOUT_S)
+        response = await answered(partial(stub.StartSaga, timeout=START_TIMEOUT_S), request)
         assert response.saga.status == wanted, response.saga.status
 
     return one

@@ -18,7 +18,7 @@ import aiosqlite
 import grpc
 
 from amends_server.bench.floor import messages as m
-from amends_server.bench.load import drive
+from amends_server.bench.load import answered, drive
 
 STEPS = ("reserve", "charge", "ship")
 SUCCEEDED, COMPLETED = 1, 2
@@ -82,7 +82,7 @@ class Unary:
         task.add_done_callback(self._tasks.discard)
 
     async def _call(self, call: Any, done: Callable[[Any], None]) -> None:
-        done(await self._execute(call))
+        done(await answered(self._execute, call))
 
 
 class Journal:
@@ -231,7 +231,7 @@ def run_unary(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
     run = channel.unary_unary(m.RUN, m.Start.SerializeToString, m.End.FromString)
 
     async def one() -> None:
-        await run(m.Start(saga_id=uuid.uuid4().hex, payload=PAYLOAD))
+        await answered(run, m.Start(saga_id=uuid.uuid4().hex, payload=PAYLOAD))
 
     return one
 
