@@ -15,7 +15,7 @@ from amends.v1 import orchestrator_pb2_grpc, saga_pb2
 from amends_server.bench.filling import APART_US
 from amends_server.bench.sizes import Sized
 
-PAGE_SIZES = (50, 1_000)
+PAGE_SIZES = (50, 500)
 """What the server gives by default, and the most that it gives."""
 
 PAGES = 2

@@ -20,7 +20,7 @@ LIMIT = 50
 LIMIT_MAX = 100_000
 """Sagas in a list at the most: they are gathered before they are shown."""
 
-PAGE_SIZE = 1_000
+PAGE_SIZE = 500
 """Sagas asked for at a time: the most that the orchestrator gives."""
 
 OfDefinition = Annotated[
