@@ -9,7 +9,7 @@ import pytest
 from amends.testing.simulation.observer import Observer
 from amends_server.engine.commands import Cancel, Fail, Recover, Rejected, Settle, Succeeded, Unknown, Wake
 from amends_server.engine.decide import decide, start
-from amends_server.engine.definition import Compensation, OnCompensationFailure
+from amends_server.engine.definition import Compensation, ErrorRule, OnCompensationFailure, OnError
 from amends_server.engine.due import due, order_call
 from amends_server.engine.events import DeadlinePassed, Resolution, StepFailed
 from amends_server.engine.state import SagaStatus, StepStatus
@@ -291,6 +291,17 @@ def test_a_dead_end_that_an_operator_left_is_found_again() -> None:
     assert run.state.stuck.steps == ("b",)
     run.resolve("b", Resolution.SKIPPED)
     assert run.state.status is SagaStatus.COMPLETED
+
+
+def test_i8_what_an_operator_calls_succeeded_is_undone_though_its_participant_had_refused_it() -> None:
+    again = (ErrorRule(then=OnError.RETRY),)
+    run = Run(compensatable("a", retry=NO_JITTER, on_error=again), compensatable("b", "a"))
+    run.refused("a")
+    run.resolve("a", Resolution.SUCCEEDED)
+    run.refused("b")
+    assert run.open_calls() == {"C(a)"}
+    run.undone("a")
+    assert run.state.status is SagaStatus.COMPENSATED
 
 
 def test_commands_that_a_state_does_not_allow_are_rejected_with_a_reason() -> None:

@@ -241,7 +241,7 @@ MUTANTS = (
         SERVER + "engine/evolve.py",
         "            unproven = max(step.unproven, 1)",
         "            unproven = step.unproven",
-        WORLDS,
+        CORNERS + "test_i8_what_an_operator_calls_succeeded_is_undone_though_its_participant_had_refused_it",
     ),
     Mutant(
         "a step is resolved while its call is in flight (I6)",
