@@ -181,34 +181,37 @@ async def test_i43_a_saga_of_which_the_store_has_less_than_was_acknowledged_is_n
     assert not house.runner.mender.broke.is_set()
 
 
-async def test_i27_what_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_when_that_cannot_be_recorded(
-    house: House,
-) -> None:
-    """The lease ran out and was renewed, and the store failed just then: whose calls are open is not forgotten."""
-    entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
-    await house.start(entry)
+async def let_go_of_with_a_call_out(house: House) -> None:
+    """Start a saga, and have the lease run out and be renewed while its first call is in flight."""
+    await house.start(await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0))))
     await house.sent(1)
     lapse(house)
-    house.store.fails_before = 1
+
+
+async def take_up_again_and_mend(house: House) -> None:
+    """Take the saga up again while the store fails, and mend it until it has called again."""
     await house.runner.wake(ONE)
     await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
     await house.runner.mender.mend()
     await house.sent(2)
+
+
+async def test_i27_what_was_sent_before_a_saga_was_let_go_of_is_not_sent_again_when_that_cannot_be_recorded(
+    house: House,
+) -> None:
+    """The lease ran out and was renewed, and the store failed just then: whose calls are open is not forgotten."""
+    await let_go_of_with_a_call_out(house)
+    house.store.fails_before = 1
+    await take_up_again_and_mend(house)
     assert house.calls == [("a", "do", 1), ("a", "do", 2)]
 
 
 async def test_i31_what_was_recorded_though_the_store_said_no_is_sent_once_after_a_saga_was_taken_up_again(
     house: House,
 ) -> None:
-    entry = await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)))
-    await house.start(entry)
-    await house.sent(1)
-    lapse(house)
+    await let_go_of_with_a_call_out(house)
     house.store.fails_after = 1
-    await house.runner.wake(ONE)
-    await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
-    await house.runner.mender.mend()
-    await house.sent(2)
+    await take_up_again_and_mend(house)
     house.answer(1)
     await house.until(lambda: house.runner.active_count == 0)
     assert house.calls == [("a", "do", 1), ("a", "do", 2)]
