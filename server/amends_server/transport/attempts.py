@@ -9,6 +9,7 @@ import structlog
 
 from amends_server.engine.commands import NotSent, Unknown, Verdict
 from amends_server.engine.due import CallOrder
+from amends_server.engine.events import StepFailed
 from amends_server.engine.payload import Error, payload_size_bytes
 from amends_server.engine.policy import Time
 from amends_server.engine.value import dataclass
@@ -103,4 +104,6 @@ def _payload_bytes(order: CallOrder) -> int:
     if order.compensation:
         size += payload_size_bytes(order.output) + payload_size_bytes(order.arguments)
         size += payload_size_bytes(order.saga_input)
+        if isinstance(order.cause, StepFailed):
+            size += payload_size_bytes(order.cause.error.data)
     return size
