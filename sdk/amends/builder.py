@@ -106,6 +106,7 @@ class Saga(Generic[In, Out]):
         self._steps: dict[str, definition_pb2.StepDefinition] = {}
         self._order = Order()
         self._output_template: str | None = None
+        self._content: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -175,6 +176,7 @@ class Saga(Generic[In, Out]):
         after = self._after(settings.after, step_id)
         self._steps[step_id] = self._step_message(step_id, called, request, on_error, settings, after)
         self._order.add(step_id)
+        self._content = None
         return Step(self, step_id, called.output_type)
 
     @contextmanager
@@ -218,6 +220,7 @@ class Saga(Generic[In, Out]):
         if self._output_template is not None:
             raise DefinitionError(f"The saga {self._name!r} has a result already.")
         self._output_template = Scope(self, "returns", frozenset(self._steps)).template(value)
+        self._content = None
 
     def definition(self) -> definition_pb2.Definition:
         """The definition as it is registered. Equal sagas give equal messages.
@@ -239,6 +242,15 @@ class Saga(Generic[In, Out]):
             description=self._description,
             input_schema=self._input_schema,
         )
+
+    def content(self) -> bytes:
+        """The definition as bytes, which are equal for equal sagas. They are kept until a step or a result is added.
+
+        Raises what `definition` does.
+        """
+        if self._content is None:
+            self._content = self.definition().SerializeToString(deterministic=True)
+        return self._content
 
     def __repr__(self) -> str:
         return f"<saga {self._name}: {', '.join(self._steps) or 'no steps'}>"

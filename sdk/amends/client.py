@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from amends._hosting import registered_before, shared
+from amends._registrations import Registrations
 from amends._starts import Ending
 from amends.builder import Saga
 from amends.call import Call
@@ -60,7 +61,7 @@ class Client(Control, Catalogue):
         self._timeout_s = _seconds(timeout)
         self._retry_s = _seconds(retry_for)
         self._open: Connection | None = None
-        self._digests: dict[bytes, str] = {}
+        self._registrations = Registrations(self._register)
 
     async def __aenter__(self) -> Self:
         self._open = Connection.open(
@@ -71,6 +72,7 @@ class Client(Control, Catalogue):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._registrations.close()
         await self._connection.close()
         self._open = None
 
@@ -139,7 +141,7 @@ class Client(Control, Catalogue):
             request.definition.name = saga
             ending = await self._connection.start(request)
         else:
-            ending = await self._start_registered(request, saga.definition())
+            ending = await self._start_registered(request, saga)
         output_type = object if isinstance(saga, str) else saga.output_type
         handle = SagaHandle[Any](self._connection, request.saga_id, output_type, ending)
         if wait:
@@ -245,24 +247,23 @@ class Client(Control, Catalogue):
         return SagaView.of(response.saga)
 
     async def _start_registered(
-        self, request: orchestrator_pb2.StartSagaRequest, definition: definition_pb2.Definition
+        self, request: orchestrator_pb2.StartSagaRequest, saga: Saga[Any, Any]
     ) -> Ending | None:
-        key = definition.SerializeToString(deterministic=True)
-        known = self._digests.get(key)
-        request.definition.digest = known or await self._registered(key, definition)
+        content = saga.content()
+        registered = self._registrations.known(content) or await self._registrations.made(content)
+        request.definition.digest = registered.digest
         try:
             return await self._connection.start(request)
         except NotFound as error:
             if error.reason != _DEFINITION_NOT_FOUND:
                 raise
-            # it was removed, or the orchestrator has another store now
-            request.definition.digest = await self._registered(key, definition)
-            return await self._connection.start(request)
+        # it was removed, or the orchestrator has another store now
+        request.definition.digest = (await self._registrations.renewed(content, registered)).digest
+        return await self._connection.start(request)
 
-    async def _registered(self, key: bytes, definition: definition_pb2.Definition) -> str:
-        digest = (await self.register(definition)).definition.digest
-        self._digests[key] = digest
-        return digest
+    async def _register(self, content: bytes) -> str:
+        definition = definition_pb2.Definition.FromString(content)
+        return (await self.register(definition)).definition.digest
 
 
 def _completing(step: Completion | Call, reply: saga_pb2.Reply) -> orchestrator_pb2.CompleteStepRequest:
