@@ -47,6 +47,7 @@ class Session:
         self._answer = answer
         self._running: set[asyncio.Task[None]] = set()
         self._results: deque[participant_pb2.SessionResult] = deque()
+        self._held = 0  # calls whose results are not sent yet; tasks end a moment after they have put theirs down
         self._result_credits = 0
         self._call_credits_owed = CALLS_MAX
         self._ending = False
@@ -88,11 +89,12 @@ class Session:
             self.drain()
 
     def _take(self, call: participant_pb2.SessionCall) -> None:
+        self._held += 1
         if self._ending:
             self._refuse(call, grpc.StatusCode.UNAVAILABLE, "the participant is about to end")
-        elif len(self._running) + len(self._results) >= 2 * CALLS_MAX:  # each refusal is kept until it is taken
+        elif self._held > 2 * CALLS_MAX:  # each refusal is kept until it is taken
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"far more than {CALLS_MAX} calls at a time")
-        elif len(self._running) + len(self._results) >= CALLS_MAX:
+        elif self._held > CALLS_MAX:
             self._refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {CALLS_MAX} calls at a time")
         else:
             task = asyncio.create_task(self._do(call))
@@ -136,7 +138,7 @@ class Session:
             if response.results or self._call_credits_owed >= CALLS_MAX:
                 response.call_credits, self._call_credits_owed = self._call_credits_owed, 0
                 return response
-            if self._ending and not self._running and not self._results:
+            if self._ending and not self._held:
                 return None
             await self._wake.wait()
 
@@ -147,6 +149,7 @@ class Session:
             if size > BATCH_BYTES_MAX and response.results:
                 return
             response.results.append(self._results.popleft())
+            self._held -= 1
             self._result_credits -= 1
             self._call_credits_owed += 1
 

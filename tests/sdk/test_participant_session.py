@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import grpc
 import pytest
+import uvloop
 
 from amends import Participant
 from amends._servicer import Servicer
-from amends._session import CALLS_MAX
+from amends._session import CALLS_MAX, Session
 from amends.serve import serving
 from amends.v1 import participant_pb2 as pb
 from amends.v1 import participant_pb2_grpc, saga_pb2
@@ -106,6 +108,49 @@ async def test_more_calls_than_were_allowed_are_refused_and_not_kept(stream: Str
     assert (refused.id, refused.status_code) == (CALLS_MAX, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
     assert refused.not_taken
     assert running == CALLS_MAX
+
+
+class Scripted:
+    """The orchestrator's end of a stream, whose messages come when the test says."""
+
+    def __init__(self) -> None:
+        self.requests = asyncio.Queue[pb.SessionRequest]()
+        self.responses = asyncio.Queue[pb.SessionResponse]()
+
+    async def read(self) -> pb.SessionRequest:
+        return await self.requests.get()
+
+    async def write(self, response: pb.SessionResponse) -> None:
+        self.responses.put_nowait(response)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_calls_that_come_while_many_others_end_are_taken(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Between the end of a handler and that of its task the loop may read more calls: there is room for them."""
+
+    async def main() -> None:
+        end, busy, context = asyncio.Event(), CALLS_MAX * 3 // 4, Scripted()
+
+        async def answer(call: pb.SessionCall) -> pb.SessionResult:
+            await end.wait()
+            return pb.SessionResult(id=call.id)
+
+        async with asyncio.timeout(WAIT_S):
+            serving = asyncio.create_task(Session(cast(Any, context), answer).run())
+            await context.responses.get()
+            context.requests.put_nowait(request(*(call(i, "any") for i in range(busy)), result_credits=CALLS_MAX))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # by now all handlers wait
+            end.set()
+            context.requests.put_nowait(request(*(call(i, "any") for i in range(busy, CALLS_MAX))))
+            found: list[pb.SessionResult] = []
+            while len(found) < CALLS_MAX:
+                found += (await context.responses.get()).results
+            assert [result.id for result in found if result.not_taken] == []
+            serving.cancel()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
 
 
 async def test_a_participant_that_ends_says_of_further_calls_that_it_does_not_begin_them() -> None:
