@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from amends import Client
 from amends.v1 import operator_pb2
 from amends.v1 import participant_pb2 as pb
+from amends_server import participants
 from amends_server.transport import session, unary
 from amends_server.transport.requests import Origin
 from tests.acceptance.harness import InProcess, Ledger, ScriptedParticipant, Wire, definition, step
@@ -161,19 +163,22 @@ async def test_a_call_that_waits_until_its_steps_deadline_is_known_to_have_had_n
         assert worker.calls.empty()
 
 
-async def test_i41_a_participant_that_never_opens_its_session_is_told_as_not_there(
+async def test_i41_a_participant_to_whom_there_is_no_connection_is_told_as_not_there(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "OPENING_S", 0.2)
-    async with raw(call_credits=-1) as worker:  # says nothing at first
-        await client.put_participant("worker", worker.address)
-        await client.register(definition("d", step("one", attempts=2)))
+    monkeypatch.setattr(participants, "DESCRIBE_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # connections come about, and nobody reads them
+        host, port = mute.getsockname()
+        await client.put_participant("worker", f"{host}:{port}")
+        await client.register(definition("d", step("one", kind="PIVOT", undo=None, attempts=1)))
         await client.start("d", None, id="s")
         async with asyncio.timeout(WAIT_S):
             view = await client.saga(None, "s").wait()
         error = view.step("one").error
         assert error is not None
         assert error.code == "UNAVAILABLE"
+        assert "opened no session" in error.message
 
 
 async def test_i34_a_request_that_cannot_be_written_fails_its_saga_and_no_other(

@@ -2,6 +2,9 @@
 
 A call waits here until it can be sent: while it waits its time does not run, it can be withdrawn, and it moves when the
 participant does. Whether it is still wanted is asked just before it is sent.
+
+Single calls are made where somebody is there and no session comes about: the participant has none, or is overloaded, or
+a proxy lets no streams through. Now and then a session is tried beside them, which they do not wait for.
 """
 
 from __future__ import annotations
@@ -23,6 +26,13 @@ from amends_server.transport.verdicts import MESSAGE_TOO_LARGE, verdict_of_statu
 
 LOOK_S = 0.25
 """How often calls that wait are looked through for those that are not to be sent any more: their sagas wait for it."""
+
+PROBE_SOON_S = 5.0
+"""After a session that did not come about, until the next is tried: a restart or a load may have passed by then."""
+
+PROBE_LATER_S = 60.0
+"""The same where the participant has no sessions, or a message was too large: it takes an upgrade to change that, and a
+session that breaks costs other sagas an attempt."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,7 +66,8 @@ class Link:
         )
         self._session: Session | None = None
         self._left: set[Session] = set()
-        self._serves_sessions = True
+        self._singly = False
+        self._probe_at = 0.0
         self._waiting = waiting
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -139,13 +150,13 @@ class Link:
             return
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look_through)
-        if not self._serves_sessions:
-            while (attempt := self._next()) is not None:
-                self._unary.send(self._begin(attempt))
-        elif self._session is None:
+        if self._session is None and self._probe_at <= asyncio.get_running_loop().time():
             self._session = self._open_session()
-        else:
+        if self._session is not None and (self._session.begun or not self._singly):
             self._session.wake()
+            return
+        while (attempt := self._next()) is not None:
+            self._unary.send(self._begin(attempt))
 
     def _look_through(self) -> None:
         """Let go of attempts that are not to be sent any more, though it is not their turn yet."""
@@ -182,11 +193,10 @@ class Link:
         if self._session is session:
             self._session = None
         log.info("session_ended", participant=self.endpoint.name, code=ending.code.name, begun=ending.begun)
-        if ending.begun:
-            self._serves_sessions = MESSAGE_TOO_LARGE not in ending.details  # single calls tell which one it is
-        else:
-            self._serves_sessions = ending.code is grpc.StatusCode.UNAVAILABLE
-        if self._serves_sessions and not ending.fruitful:
+        pause_s = _pause_s(ending, connected=self._channel.get_state() is grpc.ChannelConnectivity.READY)
+        self._singly = pause_s is not None
+        self._probe_at = 0.0 if pause_s is None else asyncio.get_running_loop().time() + pause_s
+        if not self._singly and not ending.fruitful:
             for attempt in self.hand_over():
                 compensation, code = attempt.order.compensation, grpc.StatusCode.UNAVAILABLE
                 attempt.tell(verdict_of_status(self.endpoint.name, code, ending.details, compensation=compensation))
@@ -207,7 +217,7 @@ class Link:
 
     def _lost(self) -> None:
         """Nobody was there: who is there next time may serve sessions."""
-        self._serves_sessions = True
+        self._probe_at = 0.0
 
     def _over(self, attempt: Attempt, verdict: Verdict) -> None:
         self._leave_room()
@@ -218,3 +228,12 @@ class Link:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
+
+
+def _pause_s(ending: Ending, *, connected: bool) -> float | None:
+    """Return how long to leave it at single calls; None if there is nothing that these could tell."""
+    if ending.begun:
+        return PROBE_LATER_S if MESSAGE_TOO_LARGE in ending.details else None  # single calls tell which one it is
+    if ending.code is grpc.StatusCode.UNAVAILABLE and not connected:
+        return None
+    return PROBE_LATER_S if ending.code is grpc.StatusCode.UNIMPLEMENTED else PROBE_SOON_S

@@ -77,7 +77,8 @@ class Ending:
 class Session:
     """One stream. `over` is called with each attempt and what it told, and `ended` once, at the end.
 
-    `returned` is called with an attempt that the participant has not begun; False if nobody makes it anew.
+    `returned` is called with an attempt that the participant has not begun; False if nobody makes it anew. `begun`: the
+    participant has answered.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class Session:
         self._call_credits = 0
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
-        self._begun = self._fruitful = self._gave_up = self._leaving = False
+        self.begun = False
+        self._fruitful = self._gave_up = self._leaving = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -153,7 +155,7 @@ class Session:
         return reader.result()
 
     def _give_up(self) -> None:
-        if not self._begun:
+        if not self.begun:
             self._gave_up = True
             self._stream.cancel()
 
@@ -229,7 +231,7 @@ class Session:
     # In
 
     async def _take(self, response: participant_pb2.SessionResponse) -> None:
-        self._begun = True
+        self.begun = True
         self._call_credits += response.call_credits
         self._result_credits_owed += len(response.results)
         for place, result in enumerate(response.results, start=1):
@@ -276,7 +278,7 @@ class Session:
     def _end(self, code: grpc.StatusCode, details: str) -> None:
         self._deadlines.clear()
         attempts, self._open = self._open, {}
-        self._ended(self, Ending(code, details, self._begun, self._fruitful))
+        self._ended(self, Ending(code, details, self.begun, self._fruitful))
         text = f"{self._participant} gave no reply: the session ended ({code.name}{': ' if details else ''}{details})"
         for attempt in attempts.values():
             self._over(attempt, Unknown(Error("UNAVAILABLE", text[:500], self._participant)))
