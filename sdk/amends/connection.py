@@ -97,7 +97,9 @@ class Connection:
             except RpcError as error:
                 if not self.passes(error):
                     raise
-            return await self.retrying(lambda: self._start(request))  # the same id makes a repetition harmless
+                first = error
+            again = self.retrying(lambda: self._start(request), before=first)  # the same id makes that harmless
+            return await again
 
     async def _start(self, request: orchestrator_pb2.StartSagaRequest, replica: Replica | None = None) -> Ending | None:
         assert request.saga_id, "without one a start that is repeated would begin a second saga"
@@ -150,12 +152,19 @@ class Connection:
         return response
 
     async def retrying(
-        self, call: Callable[[], Awaitable[T]], *, passes: Callable[[BaseException], bool] | None = None
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        passes: Callable[[BaseException], bool] | None = None,
+        before: RpcError | None = None,
     ) -> T:
         """Repeat something while its errors pass, with growing and random waits of `retry_s` together.
 
-        By default those of an orchestrator that is not there do. Each is tried once before there is a wait.
+        By default those of an orchestrator that is not there do. Each is tried once before there is a wait. `before`:
+        how it ended when it was tried before. Who says in the end that it was not begun speaks for the last try alone:
+        where an earlier one may have been done, its error is raised.
         """
+        unsure = None if before is None or _not_begun(before) else before
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(passes or self.passes),
             wait=lambda state: 0 if state.attempt_number < len(self.replicas) else _WAIT(state),
@@ -164,9 +173,19 @@ class Connection:
         )
 
         async def attempt() -> T:  # tenacity awaits coroutine functions only, not whatever returns an awaitable
-            return await call()
+            nonlocal unsure
+            try:
+                return await call()
+            except RpcError as error:
+                unsure = unsure if _not_begun(error) else error
+                raise
 
-        return await retrying(attempt)
+        try:
+            return await retrying(attempt)
+        except Unavailable as error:
+            if unsure is None or not _not_begun(error):
+                raise
+            raise unsure from error
 
     def passes(self, error: BaseException) -> bool:
         """Tell whether a call may go well elsewhere or later: where one does not answer in time, another one may."""

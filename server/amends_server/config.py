@@ -83,6 +83,10 @@ STARTS_UNDER_WAY_BYTES_MAX = 64 << 20
 """Of starts that are not durable yet, those of all clients together: more than a transaction takes, and memory holds
 each a few times, as a request, as an event and as a record."""
 
+PASSED_ON_BYTES_MAX = 64 << 20
+"""Of calls that are passed on to other orchestrators, those of all clients together: each may wait for an owner for as
+long as TAKEOVER_S, and holds its request."""
+
 WAITING_MAX = 10_000
 """Calls at the same time that wait for a saga to settle or for a step to be at rest: as many as there may be sagas."""
 

@@ -14,7 +14,7 @@ import pytest
 
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, payload_pb2
 from amends_server.config import WATCHERS_MAX
-from amends_server.service import starts
+from amends_server.service import starting
 from amends_server.store.protocol import Append, StoreError
 from amends_server.store.sqlite import SqliteStore
 from tests.acceptance.harness import Process, World, definition, in_progress, refusal_of, step, succeed
@@ -159,7 +159,7 @@ async def test_i42_starts_of_all_clients_together_hold_no_more_bytes_than_may_be
         return await commit(store, appends)
 
     monkeypatch.setattr(SqliteStore, "commit", slow)
-    monkeypatch.setattr(starts, "STARTS_UNDER_WAY_BYTES_MAX", ROOM_STARTS * (MIB // 2))
+    monkeypatch.setattr(starting, "STARTS_UNDER_WAY_BYTES_MAX", ROOM_STARTS * (MIB // 2))
     async with World.opened(tmp_path) as world, AsyncExitStack() as stack:
         stack.callback(disk.set)  # or a failure would leave the server waiting
         some = await channels(world, 4, stack)

@@ -294,6 +294,20 @@ MUTANTS = (
         GOLDEN + "[restored]",
     ),
     Mutant(
+        "an outcome with a token that a restore has lost is refused for good (I43)",
+        SERVER + "engine/action.py",
+        "    return step.status is StepStatus.PENDING or (newer and step.action.takes_word)\n",
+        "    return False\n",
+        GOLDEN + "[restored_token]",
+    ),
+    Mutant(
+        "an old word is taken of work that may have been undone since (I1, I43)",
+        SERVER + "engine/action.py",
+        " or (newer and step.action.takes_word)\n",
+        "\n",
+        GOLDEN + "[token_of_a_lost_attempt]",
+    ),
+    Mutant(
         "a refusal after a restore absolves all steps after it (I4, I43)",
         SERVER + "engine/restored.py",
         "clear = {i for i in state.graph.ends if i in indexes",
@@ -477,8 +491,8 @@ MUTANTS = (
     ),
     Mutant(
         "starts of many clients hold any number of bytes (I42)",
-        SERVER + "service/starts.py",
-        "        if self._size_bytes >= STARTS_UNDER_WAY_BYTES_MAX:",
+        SERVER + "service/underway.py",
+        "        if self._size_bytes >= self._bytes_max:",
         "        if False:",
         "tests/fuzz/test_floods.py::test_i42_starts_of_all_clients_together_hold_no_more_bytes_than_may_be",
     ),

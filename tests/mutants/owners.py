@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import FOUND, LEASES, RUNNER, SEEDS, SERVER, Mutant
 
 KEEPER = "tests/server/test_keeper.py::"
+PEERS = "tests/server/test_peers.py::"
 UNSENT = "tests/server/test_unsent_calls.py::"
 LEASES_PY = SERVER + "store/postgres/leases.py"
 STATEMENTS = SERVER + "store/sql/postgres.sql"
@@ -81,6 +82,21 @@ OF_OWNERS = (
         "        if state is None or state.paused or self.domain.holds(saga.key):",
         "        if state is None or state.paused:",
         UNSENT + "test_i3_nothing_is_sent_after_the_server_is_told_to_stop_and_what_waited_is_no_attempt",
+    ),
+    # Passed on
+    Mutant(
+        "a refusal by the next owner is told of a call that the first one may have carried out (I37)",
+        SERVER + "service/peers.py",
+        "            if not self.in_doubt:\n                raise\n",
+        "            raise\n",
+        PEERS + "test_i37_what_the_next_owner_refuses_says_nothing_of_what_the_first_one_did",
+    ),
+    Mutant(
+        "a new owner refuses what the one before may have carried out as not begun (I37)",
+        SERVER + "service/peers.py",
+        "            if answer.in_doubt:\n",
+        "            if False:\n",
+        PEERS + "test_i37_who_owns_a_saga_now_does_not_say_that_a_call_was_not_begun_which_another_one_may_have_done",
     ),
     # Found again
     Mutant(

@@ -205,6 +205,29 @@ async def test_nobody_else_is_asked_for_what_may_have_been_done(
     assert sum(asked(three)) == 1
 
 
+@pytest.mark.parametrize("reason", ["SHUTTING_DOWN", "NOT_OWNED"])
+async def test_i37_what_may_have_been_done_is_not_told_as_not_begun_because_the_last_one_did_not_begin_it(
+    three: list[ScriptedOrchestrator], reason: str
+) -> None:
+    """The first one that was asked may have done it before its answer was lost."""
+    lost: list[str] = []
+
+    async def refused(_: object, context: Context) -> object:
+        why = lost.pop() if lost else reason
+        await refuse(context, grpc.StatusCode.UNAVAILABLE, why, reason=why)
+
+    for each in three:
+        each.on("StartSaga", refused)
+        each.on("ResumeSaga", refused)
+    async with Client(target_of(three), retry_for=0.1) as client, asyncio.timeout(WAIT_S):
+        for call in (lambda: client.start("order", None), lambda: client.resume("a", reason="b")):
+            with pytest.raises(Unavailable, match=reason):
+                await call()
+            lost.append("OWNER_LOST")
+            with pytest.raises(Unavailable, match="OWNER_LOST"):
+                await call()
+
+
 async def test_starts_of_a_session_that_breaks_go_elsewhere_with_their_ids(
     three: list[ScriptedOrchestrator], client: Client
 ) -> None:

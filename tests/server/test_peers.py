@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
-from amends_server.errors import NotOwned, OwnerLost
-from amends_server.service.peers import CANCEL, COMPLETE, LOOK_S, START, Peers, operator_method
+from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
+from amends_server.errors import NotOwned, Overloaded, OwnerLost, SagaAlreadyExists, ShuttingDown
+from amends_server.service import peers as peers_module
+from amends_server.service.peers import CANCEL, COMPLETE, LOOK_S, START, Here, Peers, operator_method
+from amends_server.status import PeerRefused, abort, refusals
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
+from tests.acceptance.harness import refusal_of
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 ONE = SagaKey("default", "one")
 WAIT_S = 30
@@ -62,6 +69,29 @@ class Answering(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
+class Refusing(grpc.GenericRpcHandler):
+    """Refuses each call, for these reasons in turn, the last one for ever."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        async def refuse(request: bytes, context: Context) -> bytes:
+            await abort(context, self._errors.pop(0) if len(self._errors) > 1 else self._errors[0])
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class Ending(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """An orchestrator that is about to end."""
+
+    @refusals
+    async def CancelSaga(
+        self, request: orchestrator_pb2.CancelSagaRequest, context: Context
+    ) -> orchestrator_pb2.CancelSagaResponse:
+        raise ShuttingDown
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """An orchestrator that asks the owner of a saga, which hangs."""
@@ -71,7 +101,7 @@ class Asked:
     peers: Peers
     stop: Callable[[], Awaitable[None]]
 
-    async def ask(self, method: str, request: object) -> asyncio.Task[bytes | None]:
+    async def ask(self, method: str, request: object) -> asyncio.Task[bytes | Here]:
         """Ask the owner, and return when it was asked."""
         asking = asyncio.create_task(self.peers.ask(method, ONE, request, "somebody", None))
         await asyncio.wait_for(self.hanging.asked.wait(), WAIT_S)
@@ -103,14 +133,14 @@ async def test_i37_whoever_waits_for_an_owner_that_hangs_is_answered_by_the_next
     async with serving(Answering()) as address:
         asked.ownership.owner = address
         answer = await asyncio.wait_for(asking, WAIT_S)
-    assert answer is not None
+    assert isinstance(answer, bytes)
     assert orchestrator_pb2.StartSagaResponse.FromString(answer).created
 
 
 async def test_i37_whoever_waits_for_an_owner_that_hangs_answers_itself_once_it_owns_the_saga(asked: Asked) -> None:
     asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
     asked.ownership.owner, asked.ownership.epoch = "", 2
-    assert await asyncio.wait_for(asking, WAIT_S) is None
+    assert await asyncio.wait_for(asking, WAIT_S) == Here(ONE, in_doubt=True)
 
 
 def completion(status: saga_pb2.ReplyStatus.ValueType) -> orchestrator_pb2.CompleteStepRequest:
@@ -195,3 +225,82 @@ async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(a
     with pytest.raises(NotOwned):
         await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
     assert not asked.hanging.asked.is_set()
+
+
+@pytest.mark.parametrize("refusal", [Overloaded("starts", 1), SagaAlreadyExists("default", "one")])
+async def test_i37_what_the_next_owner_refuses_says_nothing_of_what_the_first_one_did(
+    asked: Asked, refusal: Exception
+) -> None:
+    asking = await asked.ask(START, orchestrator_pb2.StartSagaRequest(saga_id="one"))
+    async with serving(Refusing(refusal)) as address:
+        asked.ownership.owner = address
+        with pytest.raises(OwnerLost):
+            await asyncio.wait_for(asking, WAIT_S)
+        start = orchestrator_pb2.StartSagaRequest(saga_id="one")
+        with pytest.raises(PeerRefused):
+            await asked.peers.ask(START, ONE, start, "somebody", None)
+
+
+@pytest.mark.parametrize(("wait", "told"), [(True, OwnerLost), (False, NotOwned)])
+async def test_i37_an_owner_that_ends_while_it_waits_for_the_end_of_a_saga_has_begun_it(
+    asked: Asked, wait: bool, told: type[Exception]
+) -> None:
+    async with serving(Refusing(ShuttingDown(), NotOwned("default", "one"))) as address:
+        asked.ownership.owner = address
+        start = orchestrator_pb2.StartSagaRequest(saga_id="one", wait=wait)
+        with pytest.raises(told):
+            await asked.peers.ask(START, ONE, start, "somebody", None, 3 * LOOK_S)
+
+
+async def test_i37_who_owns_a_saga_now_does_not_say_that_a_call_was_not_begun_which_another_one_may_have_done(
+    asked: Asked,
+) -> None:
+    asked.ownership.epoch = 1
+    server = grpc.aio.server(interceptors=(asked.peers,))
+    orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Ending(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    cancel = orchestrator_pb2.CancelSagaRequest(saga_id="one")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        assert await reason_for(orchestrator.CancelSaga(cancel)) == "SHUTTING_DOWN"
+        asked.ownership.epoch = 0
+        asking = asyncio.ensure_future(reason_for(orchestrator.CancelSaga(cancel)))
+        await asyncio.wait_for(asked.hanging.asked.wait(), WAIT_S)
+        asked.ownership.owner, asked.ownership.epoch = "", 2
+        assert await asyncio.wait_for(asking, WAIT_S) == "OWNER_LOST"
+    await server.stop(None)
+
+
+async def reason_for(call: Awaitable[object]) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refusal_of(refused.value).reason
+
+
+async def test_i42_calls_that_are_passed_on_hold_no_more_bytes_than_may_be(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for an owner that hangs, and what is counted is let go of."""
+    monkeypatch.setattr(peers_module, "PASSED_ON_BYTES_MAX", 1_000)
+    peers = Peers(asked.ownership, [], b"secret")
+    server = grpc.aio.server(interceptors=(peers,))
+    orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Ending(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    large = orchestrator_pb2.CancelSagaRequest(saga_id="one", reason="x" * 600)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        owner = asked.ownership.owner
+        for _ in range(2):
+            asked.ownership.owner, asked.ownership.epoch = owner, 0
+            waiting = [asyncio.ensure_future(reason_for(orchestrator.CancelSaga(large))) for _ in range(5)]
+            done, left = await asyncio.wait(waiting, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            while len(done) < 3:
+                more, left = await asyncio.wait(left, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+            assert {task.result() for task in done} == {"OVERLOADED"}
+            asked.ownership.owner, asked.ownership.epoch = "", 1
+            assert {await asyncio.wait_for(task, WAIT_S) for task in left} == {"OWNER_LOST"}
+    await peers.close()
+    await server.stop(None)

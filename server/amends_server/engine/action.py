@@ -40,7 +40,7 @@ from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.rejections import step_unknown
-from amends_server.engine.state import StepState, StepStatus
+from amends_server.engine.state import UNDOING, State, StepState, StepStatus
 from amends_server.engine.value import replace
 
 CALL_IN_FLIGHT = "CALL_IN_FLIGHT"
@@ -77,20 +77,34 @@ def complete(draft: Draft, command: Complete) -> None:
     if command.step not in draft.state.graph.index:
         raise step_unknown(command.step)
     node, step = draft.state.graph.node(command.step), draft.state.step(command.step)
-    if _is_repeated(step, command):
+    if _is_repeated(step, command, restored=draft.state.restored):
         return
     if draft.state.final:
         raise _too_late(command.step)
     stale = isinstance(command.verdict, Refused) and command.attempt <= step.action.heard
-    if step.action.active and not step.action.takes_word and not stale:
+    in_flight = step.action.active and not step.action.takes_word and not stale
+    if in_flight or _is_to_be_asked_again(draft.state, step, command.attempt):
         raise Rejected(CALL_IN_FLIGHT, f"A call of step `{command.step}` is in flight or due: wait for its outcome.")
-    if stale or not step.action.takes_word or command.attempt > step.action.attempts:
+    if stale or not step.action.takes_word:
         draft.add_late(command.step, command.attempt, False, late_reply(command) or LateReply.UNKNOWN)
         if not draft.events:
             raise _too_late(command.step)
         return
-    settle_action(draft, node, command)
+    settle_action(draft, node, replace(command, attempt=min(command.attempt, step.action.attempts)))
     draft.advance(node.after)
+
+
+def _is_to_be_asked_again(state: State, step: StepState, attempt: int) -> bool:
+    """Tell whether a token is from a part of the journal that is lost, and the participant was not asked since.
+
+    What was done then may have been undone, and this may be an old word that comes twice. So the participant is asked
+    first. What it says then that it is at work on it may finish with any token, as it may behind a pivot that has
+    succeeded, from where on nothing is undone.
+    """
+    if state.going_back:
+        return False
+    newer = attempt > step.action.attempts and not state.restored
+    return step.status is StepStatus.PENDING or (newer and step.action.takes_word)
 
 
 def raise_if_late(command: Command, events: list[Event]) -> None:
@@ -123,17 +137,17 @@ def late_reply(command: Settle | Complete) -> LateReply | None:
             assert_never(command.verdict)
 
 
-def _is_repeated(step: StepState, command: Complete) -> bool:
+def _is_repeated(step: StepState, command: Complete, *, restored: bool) -> bool:
     """Tell whether the step stands as this outcome would have it stand, or has gone on from there."""
     call = step.action
-    if command.attempt > call.attempts:
+    if command.attempt > call.attempts and not restored:
         return False
     heard = command.attempt <= call.heard
     match command.verdict:
         case Succeeded(output):
             refused = heard and call.heard_error is None and step.output is not None
-            succeeded = step.status is StepStatus.SUCCEEDED
-            return (succeeded or refused) and step.output == output
+            undone = step.status in UNDOING and step.error is None and step.resolution is None
+            return (step.status is StepStatus.SUCCEEDED or undone or refused) and step.output == output
         case Refused(error):
             ended = not call.active and step.status in (StepStatus.FAILED, StepStatus.SKIPPED)
             return (heard and call.heard_error == error) or (ended and call.error == error)

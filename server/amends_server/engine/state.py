@@ -58,6 +58,9 @@ class StepStatus(Enum):
 DONE = frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED})
 """Going forward, steps that come after these may run."""
 
+UNDOING = frozenset({StepStatus.COMPENSATING, StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED})
+"""Steps on their way back, or at its end; of those without an error and an operator's word the action succeeded."""
+
 BLOCKED = frozenset({StepStatus.FAILED, StepStatus.UNKNOWN, StepStatus.COMPENSATION_FAILED})
 """Steps that ended otherwise than wished; while nothing else moves, they are why a saga is STUCK."""
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 import structlog
 from google.rpc import status_pb2
 
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
-from amends_server.config import TAKEOVER_S
+from amends_server.config import PASSED_ON_BYTES_MAX, TAKEOVER_S
 from amends_server.errors import NotOwned, OwnerLost
 from amends_server.service.callers import CALLER, Callers, principal
 from amends_server.service.fields import read_key
+from amends_server.service.underway import RequestsUnderWay
 from amends_server.status import PeerRefused, abort, reason_of, report
 from amends_server.store.leases import Ownership
 from amends_server.store.protocol import SagaKey
@@ -78,6 +81,41 @@ class _NotThere(Exception):
     """There is no connection to the owner, so that nothing was sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This process is to answer. `in_doubt`: the owner before may have done it, but its answer is lost."""
+
+    key: SagaKey
+    in_doubt: bool
+
+    @contextmanager
+    def answering(self) -> Generator[None]:
+        """Do it inside of the block. What is refused now says nothing of what was done before.
+
+        :raises OwnerLost: instead of what is raised inside, if it may have been done.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.in_doubt:
+                raise
+            raise OwnerLost(self.key.namespace, self.key.saga_id) from error
+
+
+class _Doubtful:
+    """The context of a call that may have been done: it is refused with that."""
+
+    def __init__(self, context: Context, key: SagaKey) -> None:
+        self._context = context
+        self._key = key
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def abort(self, *status: object) -> NoReturn:
+        await abort(self._context, OwnerLost(self._key.namespace, self._key.saga_id))
+
+
 class Peers(grpc.aio.ServerInterceptor):
     """The other orchestrators. As an interceptor it passes unary calls on; sessions ask it for each start."""
 
@@ -88,6 +126,7 @@ class Peers(grpc.aio.ServerInterceptor):
         self.forwarded: Counter[tuple[str, str]] = Counter()
         """Calls that were passed on, by the name of the method and what came back: answered, refused or lost."""
 
+        self._under_way = RequestsUnderWay("bytes of calls that are passed on", PASSED_ON_BYTES_MAX)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._missed = set[str]()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -129,33 +168,37 @@ class Peers(grpc.aio.ServerInterceptor):
         if request.saga_id:
             try:
                 answer = await self._pass_on(method, request, context)
-                if answer is not None:
-                    return answer
             except Exception as error:
                 await abort(context, error, report(method, request, error))
+            if isinstance(answer, bytes):
+                return answer
+            if answer.in_doubt:
+                return await do(request, cast("Context", _Doubtful(context, answer.key)))
         return await do(request, context)
 
-    async def _pass_on(self, method: str, request: Any, context: Context) -> bytes | None:
+    async def _pass_on(self, method: str, request: Any, context: Context) -> bytes | Here:
         key, metadata = read_key(request.namespace, request.saga_id), context.invocation_metadata()
         if _was_forwarded(metadata):
             self._callers.believe(metadata, method, key)
-            return None
-        return await self.ask(method, key, request, principal(context), metadata, context.time_remaining())
+            return Here(key, False)
+        if self._is_ours(key):
+            return Here(key, False)
+        with self._under_way.taking(request):
+            return await self.ask(method, key, request, principal(context), metadata, context.time_remaining())
 
     async def start(
         self, request: orchestrator_pb2.StartSagaRequest, caller: str, metadata: Metadata | None
-    ) -> bool | None:
-        """Have the saga's owner start it, and tell whether it is new; None if this process is to do it.
+    ) -> bool | Here:
+        """Have the saga's owner start it, and tell whether it is new, unless this process is to do it.
 
         :raises PeerRefused, NotOwned, OwnerLost: as for `ask`.
         """
-        if not request.saga_id:
-            return None
+        key = read_key(request.namespace, request.saga_id)
         asked = orchestrator_pb2.StartSagaRequest()
         asked.CopyFrom(request)
         asked.wait = False
-        answer = await self.ask(START, read_key(request.namespace, request.saga_id), asked, caller, metadata)
-        return None if answer is None else orchestrator_pb2.StartSagaResponse.FromString(answer).created
+        answer = await self.ask(START, key, asked, caller, metadata)
+        return answer if isinstance(answer, Here) else orchestrator_pb2.StartSagaResponse.FromString(answer).created
 
     async def ask(
         self,
@@ -165,8 +208,8 @@ class Peers(grpc.aio.ServerInterceptor):
         caller: str,
         metadata: Metadata | None,
         left_s: float | None = None,
-    ) -> bytes | None:
-        """Have the saga's owner answer, and return its response as bytes; None if this process is to answer.
+    ) -> bytes | Here:
+        """Have the saga's owner answer, and return its response as bytes, unless this process is to answer.
 
         While nobody owns it, or its owner hands it over, this waits for the one who gets it, but not for so long that
         the caller, who waits for `left_s`, gets no answer.
@@ -183,7 +226,7 @@ class Peers(grpc.aio.ServerInterceptor):
         repeatable, lost = _is_repeatable(method, request), False
         loop = asyncio.get_running_loop()
         end = loop.time() + (TAKEOVER_S if left_s is None else min(TAKEOVER_S, left_s - SAY_S))
-        while not self._ownership.epoch_of(key) or self._ownership.leaves(key):
+        while not self._is_ours(key):
             address = self._ownership.address_of(key)
             try:
                 if address:
@@ -199,12 +242,16 @@ class Peers(grpc.aio.ServerInterceptor):
                 status = _said(error)
                 self._count(method, "lost" if status is None else "refused")
                 if not _again(error, status, repeatable):
-                    raise _refusal(key, error, status) from error
-                lost = lost or status is None or reason_of(status) == "OWNER_LOST"
+                    with Here(key, lost).answering():
+                        raise _refusal(key, error, status) from error
+                lost = lost or _may_be_done(status, request)
             if loop.time() > end:
                 raise (OwnerLost if lost else NotOwned)(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
-        return None
+        return Here(key, lost)
+
+    def _is_ours(self, key: SagaKey) -> bool:
+        return self._ownership.epoch_of(key) != 0 and not self._ownership.leaves(key)
 
     def _count(self, method: str, outcome: str) -> None:
         self.forwarded[method.rpartition("/")[2], outcome] += 1
@@ -271,6 +318,12 @@ def _again(error: grpc.aio.AioRpcError, said: status_pb2.Status | None, repeatab
         reason = reason_of(said)
         return reason in ("NOT_OWNED", "SHUTTING_DOWN") or (reason == "OWNER_LOST" and repeatable)
     return error.code() is grpc.StatusCode.UNAVAILABLE and repeatable
+
+
+def _may_be_done(said: status_pb2.Status | None, request: Any) -> bool:
+    """Tell whether the call may have been done though it is asked again; one that ends while it waits has done it."""
+    reason = "OWNER_LOST" if said is None else reason_of(said)
+    return reason == "OWNER_LOST" or (reason == "SHUTTING_DOWN" and getattr(request, "wait", False))
 
 
 def _refusal(key: SagaKey, error: grpc.aio.AioRpcError, said: status_pb2.Status | None) -> Exception:

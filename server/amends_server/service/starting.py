@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Entry
 from amends_server.clock import Clock
+from amends_server.config import STARTS_UNDER_WAY_BYTES_MAX
 from amends_server.convert.definition import read_definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.state import State
@@ -16,9 +17,10 @@ from amends_server.runner.reader import View
 from amends_server.runner.runner import Runner
 from amends_server.service.definitions import Definitions
 from amends_server.service.fields import read_key, read_namespace
-from amends_server.service.peers import Peers
+from amends_server.service.peers import Here, Peers
 from amends_server.service.session import Starter, Told
-from amends_server.service.starts import Start, StartsUnderWay, read_start
+from amends_server.service.starts import Start, read_start
+from amends_server.service.underway import RequestsUnderWay
 from amends_server.store.protocol import NotFound, SagaKey, Undefined
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Starting:
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._peers = peers
-        self._under_way = StartsUnderWay()
+        self._under_way = RequestsUnderWay("bytes of starts under way", STARTS_UNDER_WAY_BYTES_MAX)
         self.open = True
 
     def begin(self, request: pb.StartSagaRequest, starter: Starter, told: Told) -> bool:
@@ -82,9 +84,12 @@ class Starting:
     ) -> tuple[View, bool]:
         """Start a saga where it belongs. `metadata` is what the caller said of itself."""
         with self._under_way.taking(request):
-            created = None if self._peers is None else await self._peers.start(request, starter.principal, metadata)
-            if created is None:
+            if self._peers is None or not request.saga_id:
                 return await self._start_here(request, starter)
+            created = await self._peers.start(request, starter.principal, metadata)
+            if isinstance(created, Here):
+                with created.answering():
+                    return await self._start_here(request, starter)
         return await self._runner.read(read_key(request.namespace, request.saga_id)), created
 
     async def _start(self, start: Start, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:

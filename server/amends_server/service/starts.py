@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Entry
-from amends_server.config import STARTS_UNDER_WAY_BYTES_MAX
 from amends_server.convert.definition import DURATION_US_MAX
 from amends_server.convert.payload import read_payload
 from amends_server.engine.events import SagaStarted
@@ -16,7 +13,7 @@ from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.payload import Json, Message, Opaque, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.value import dataclass
-from amends_server.errors import BadField, Overloaded
+from amends_server.errors import BadField
 from amends_server.service.fields import TIMES, read_duration, read_key, read_labels, read_time
 from amends_server.store.protocol import Birth, SagaKey
 
@@ -99,37 +96,6 @@ class Start:
     def _deadline(self, entry: Entry, now: Time) -> Time | None:
         deadline_us = self.deadline_us if self.deadline_us is not None else entry.graph.definition.deadline_us
         return None if deadline_us is None else max(now, self.start_time or now) + deadline_us
-
-
-class StartsUnderWay:
-    """Counts the bytes of starts that were taken and are not durable yet, those of all clients together."""
-
-    def __init__(self) -> None:
-        self._size_bytes = 0
-
-    def enter(self, request: pb.StartSagaRequest) -> int:
-        """Count a start, and return its size for `leave`.
-
-        :raises Overloaded: if there are as many bytes as may be; the last start that was taken may go beyond.
-        """
-        if self._size_bytes >= STARTS_UNDER_WAY_BYTES_MAX:
-            raise Overloaded("bytes of starts under way", STARTS_UNDER_WAY_BYTES_MAX)
-        size_bytes = request.ByteSize()
-        self._size_bytes += size_bytes
-        return size_bytes
-
-    def leave(self, size_bytes: int) -> None:
-        """Count a start no more: it is durable, or refused."""
-        self._size_bytes -= size_bytes
-
-    @contextmanager
-    def taking(self, request: pb.StartSagaRequest) -> Generator[None]:
-        """Count a start inside of the block. :raises Overloaded:"""
-        size_bytes = self.enter(request)
-        try:
-            yield
-        finally:
-            self.leave(size_bytes)
 
 
 def read_start(request: pb.StartSagaRequest, saga_id: str, payload_bytes_max: int) -> Start:

@@ -12,7 +12,7 @@ from amends_server.convert.payload import set_payload
 from amends_server.engine.commands import Cancel, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.state import State
 from amends_server.runner.runner import Runner
-from amends_server.service.peers import CANCEL, Peers, operator_method
+from amends_server.service.peers import CANCEL, Here, Peers, operator_method
 from amends_server.status import PeerRefused, reason_of
 from amends_server.store.protocol import NotFound, SagaKey
 
@@ -38,17 +38,22 @@ class Steering:
         :raises amends_server.errors.NotOwned: if nobody runs it.
         :raises amends_server.errors.OwnerLost: if nobody knows whether it was carried out.
         """
-        if self._peers is not None:
-            method, request, response = _call(key, order)
-            try:
-                answer = await self._peers.ask(method, key, request, order.principal, metadata)
-            except PeerRefused as refused:
-                if reason_of(refused.status) == "SAGA_NOT_FOUND":
-                    raise NotFound from None
-                raise
-            if answer is not None:
-                sequence: int = response.FromString(answer).saga.sequence
-                return sequence
+        if self._peers is None:
+            return await self._command(key, order)
+        method, request, response = _call(key, order)
+        try:
+            answer = await self._peers.ask(method, key, request, order.principal, metadata)
+        except PeerRefused as refused:
+            if reason_of(refused.status) == "SAGA_NOT_FOUND":
+                raise NotFound from None
+            raise
+        if isinstance(answer, Here):
+            with answer.answering():
+                return await self._command(key, order)
+        sequence: int = response.FromString(answer).saga.sequence
+        return sequence
+
+    async def _command(self, key: SagaKey, order: Order) -> int:
         return (await self._runner.command(key, order)).state.sequence
 
     async def read(self, key: SagaKey) -> State:
