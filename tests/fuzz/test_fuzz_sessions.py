@@ -12,6 +12,7 @@ import pytest
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc, saga_pb2
+from amends_server.service import outcomes
 from amends_server.service import session as server_session
 from amends_server.service.session import STARTS_MAX
 from tests.fuzz.messages import Maker
@@ -102,7 +103,7 @@ async def test_large_starts_wait_on_the_wire_until_the_ones_before_are_durable(
 async def test_of_ends_that_a_client_does_not_take_it_has_to_ask(
     fuzzed: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_session, "ENDS_MAX", 3)
+    monkeypatch.setattr(outcomes, "ENDS_MAX", 3)
     stub = orchestrator_pb2_grpc.OrchestratorServiceStub(fuzzed.channel)
     stream: Stream = stub.Session()
     await stream.write(pb.OrchestratorServiceSessionRequest(starts=[started(n, f"slow-{n}") for n in range(8)]))

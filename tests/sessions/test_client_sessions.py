@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from amends import Client, Participant, Refused, Saga
+from amends import Call, Client, Completion, Participant, Refused, Saga, SagaStatus
 from amends.errors import AlreadyExists, Compensated, NotFound, ResourceExhausted, RpcError, Stuck
 from amends.payloads import Opaque, encode
 from amends.policies import PIVOT
@@ -21,12 +21,16 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc, saga_pb2
 from amends_server.app import Server, serving
 from amends_server.config import load_settings
+from amends_server.runner.reader import View
 from amends_server.service.session import STARTS_MAX
+from amends_server.store.protocol import SagaKey
 
 WAIT_S = 30.0
 kit = Participant("kit")
 gate = asyncio.Event()
 called: list[str] = []
+waiting = asyncio.Event()
+completions: list[Completion] = []
 mended = False
 
 
@@ -50,6 +54,17 @@ async def refuse(request: object) -> object:
 @kit.action
 async def scan(request: object) -> Opaque:
     return Opaque(b"\x89", "image/png")
+
+
+@kit.action
+async def later(request: object, call: Call) -> object:
+    completions.append(call.completion)
+    waiting.set()
+    call.later()
+
+
+@later.compensation
+async def unlater(request: object, done: object | None) -> None: ...
 
 
 @echo.compensation
@@ -78,14 +93,15 @@ def saga_of(name: str, *actions: Any) -> Saga[Any, Any]:
 
 
 ECHO, HELD, REFUSED = saga_of("echo", echo), saga_of("held", held), saga_of("refused", echo, refuse)
+LATER = saga_of("later", later)
 
 Stream = grpc.aio.StreamStreamCall[pb.OrchestratorServiceSessionRequest, pb.OrchestratorServiceSessionResponse]
 
 
 @pytest.fixture(autouse=True)
 async def participant(server: Server) -> AsyncIterator[None]:
-    global gate, mended
-    gate, mended = asyncio.Event(), False
+    global gate, mended, waiting
+    gate, mended, waiting = asyncio.Event(), False, asyncio.Event()
     called.clear()
     async with serving_participant(kit, orchestrator=server.address):
         yield
@@ -234,6 +250,35 @@ async def test_a_stop_reports_what_is_known_and_a_restart_goes_on(tmp_path: Path
         done = await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
     assert done == [{"held": i, "echo": i} for i in range(20)]
     assert sorted(called) == sorted(str(i) for i in range(20)), "what was answered on the way out is not asked again"
+
+
+async def test_a_saga_that_settles_between_being_looked_up_and_waited_for_is_told_of(
+    client: Client, server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that is repeated reads the saga, which may be over before anybody waits for its end."""
+    digest = (await client.register(LATER)).definition.digest
+    await outcomes(stream, 1, start("twice", digest))
+    await asyncio.wait_for(waiting.wait(), WAIT_S)
+    read_saga, looked_up, proceed = server._parts.runner.read, asyncio.Event(), asyncio.Event()
+
+    async def slowly(key: SagaKey) -> View:
+        view = await read_saga(key)
+        if not looked_up.is_set():
+            looked_up.set()
+            await proceed.wait()
+        return view
+
+    monkeypatch.setattr(server._parts.runner, "read", slowly)
+    await stream.write(batch(start("twice", digest), result_credits=3))
+    await asyncio.wait_for(looked_up.wait(), WAIT_S)
+    await client.complete(completions.pop(), "done")
+    assert (await client.saga(None, "twice").wait()).status is SagaStatus.COMPLETED
+    proceed.set()
+    found = await outcomes(stream, 3)  # the end of the first start, and both of the second one
+    assert [each.saga.status for each in found if each.saga.HasField("create_time")] == [
+        saga_pb2.SAGA_STATUS_COMPLETED,
+        saga_pb2.SAGA_STATUS_COMPLETED,
+    ]
 
 
 async def is_final(client: Client, saga_id: str) -> bool:

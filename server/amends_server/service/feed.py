@@ -110,6 +110,14 @@ class Feed:
                 if self._hub.closed:
                     raise ShuttingDown()
 
+    async def look(self, key: SagaKey) -> View:
+        """Return a saga that this process runs.
+
+        :raises SagaHalted: if it will get nowhere in this process.
+        """
+        self._runner.halts.check(key)
+        return await self._runner.read(key)
+
     async def _settled_once(self, key: SagaKey) -> View | None:
         """Wait until the saga has settled; None if it has to be looked at again."""
         future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()

@@ -216,6 +216,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
             starter=Starter.of(context),
             begin=self._starting.begin,
             start=partial(self._starting.start_anywhere, context.invocation_metadata()),
+            look=self._feed.look,
             domain=self._runner.domain,
             hub=self._hub,
         )

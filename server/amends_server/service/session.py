@@ -7,25 +7,23 @@ to look something up first (a definition that is not in memory, a saga of that n
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import grpc
-from google.rpc import status_pb2
 
 from amends.v1 import orchestrator_pb2 as pb
-from amends_server.convert.enums import SAGA_STATUS_TO_WIRE
-from amends_server.convert.saga import result_to_wire
 from amends_server.engine.state import State
 from amends_server.engine.value import dataclass
-from amends_server.errors import NotWaitedFor, Overloaded, RequestUnreadable, ServiceError, ShuttingDown
+from amends_server.errors import Overloaded, RequestUnreadable, ServiceError, ShuttingDown
 from amends_server.hub import Hub, Settled
 from amends_server.runner.domain import Domain
 from amends_server.runner.reader import View
 from amends_server.service.callers import principal
 from amends_server.service.fields import traceparent
+from amends_server.service.outcomes import Acknowledged, Outcomes, Refused
 from amends_server.status import report, to_status
 from amends_server.store.leases import Share
 from amends_server.store.protocol import AlreadyExists, Birth, SagaKey, Undefined
@@ -42,15 +40,6 @@ WAITS_MAX = 10_000
 
 STARTS_BYTES_MAX = 32 << 20
 """Of starts that are not acknowledged yet: no more is read from the stream until they are."""
-
-ENDS_MAX = 4_096
-"""Ends kept for a client that does not take them, as many as ours gives credits for. Of others it has to ask."""
-
-BATCH_BYTES_MAX = 1 << 20
-"""Of outcomes in one message: none waits long for the bytes of others."""
-
-OUTCOME_BYTES_MAX = 4 << 20
-"""Of one saga in a session; a larger one could break the stream for all others, so clients have to ask for it."""
 
 Told = Callable[[SagaKey, Birth, State | Exception], None]
 """Called with what became of a start."""
@@ -69,16 +58,27 @@ class Starter:
         return cls(principal(context), traceparent(context))
 
 
-class _Outcome(NamedTuple):
-    """What is to be told of a start. `whole`: with steps and data."""
+class _Taken(NamedTuple):
+    """A start that was taken, and is not answered yet."""
 
     start_id: int
-    what: View | status_pb2.Status
-    whole: bool = False
+    request: pb.StartSagaRequest
+    size_bytes: int
+
+
+class _Wait(NamedTuple):
+    """A saga whose end is to be told, and whom the hub calls then."""
+
+    start_id: int
+    key: SagaKey
+    settled: Settled
 
 
 class Session:
-    """One stream. `begin` starts a saga at once if that is possible, `start` in any case."""
+    """One stream. `begin` starts a saga at once if that is possible, `start` in any case.
+
+    `look` reads a saga that this process runs, or raises why it will not.
+    """
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Session:
         starter: Starter,
         begin: Callable[[pb.StartSagaRequest, Starter, Told], bool],
         start: Callable[[pb.StartSagaRequest, Starter], Awaitable[tuple[View, bool]]],
+        look: Callable[[SagaKey], Awaitable[View]],
         domain: Domain,
         hub: Hub,
     ) -> None:
@@ -94,16 +95,17 @@ class Session:
         self._starter = starter
         self._begin = begin
         self._start = start
+        self._look = look
         self._domain = domain
         self._share: Share | None = None
         self._hub = hub
         self._tasks = Tasks()
-        self._outcomes: deque[_Outcome] = deque()
-        self._waits: OrderedDict[int, tuple[int, SagaKey, Settled]] = OrderedDict()
+        self._outcomes = Outcomes()
+        self._waits: OrderedDict[int, _Wait] = OrderedDict()
         self._last_wait = 0
         self._unacknowledged = 0
         self._unacknowledged_bytes = 0
-        self._acknowledged = asyncio.Event()
+        self._room = asyncio.Event()
         self._start_credits = STARTS_MAX
         self._start_credits_owed = STARTS_MAX
         self._result_credits = 0
@@ -124,8 +126,8 @@ class Session:
                 raise self._refusal
         finally:
             reader.cancel()
-            for _, key, settled in self._waits.values():
-                self._hub.leave(key, settled)
+            for waiting in self._waits.values():
+                self._hub.leave(waiting.key, waiting.settled)
             self._waits.clear()
             await self._tasks.close()
 
@@ -149,94 +151,113 @@ class Session:
                 for start in request.starts:
                     self._take(start.id, start.start)
                 self._wake.set()
-                await self._make_room(request)
+                await self._make_room()
         except ServiceError as refusal:
             self._refusal = refusal
         finally:
             self.drain()
 
-    async def _make_room(self, request: pb.OrchestratorServiceSessionRequest) -> None:
+    async def _make_room(self) -> None:
         """Let large starts become durable before more are read: the client waits, and memory stays bounded."""
-        self._unacknowledged_bytes += request.ByteSize()
-        while self._unacknowledged and self._unacknowledged_bytes > STARTS_BYTES_MAX:
-            self._acknowledged.clear()
-            await self._acknowledged.wait()
+        while self._unacknowledged_bytes > STARTS_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
 
     def _take(self, start_id: int, request: pb.StartSagaRequest) -> None:
         self._start_credits -= 1
         if self._start_credits < -STARTS_MAX:  # each refusal is kept until the client takes it
             raise Overloaded("starts under way", STARTS_MAX)
+        taken = _Taken(start_id, request, request.ByteSize())
         self._unacknowledged += 1
+        self._unacknowledged_bytes += taken.size_bytes
         try:
             if self._ending:
                 raise ShuttingDown()
             if self._start_credits < 0:
                 raise Overloaded("starts under way", STARTS_MAX)
-            if not self._begin(request, self._starter, partial(self._told, start_id, request)):
-                self._tasks.hold(self._start_slowly(start_id, request))
+            if not self._begin(request, self._starter, partial(self._told, taken)):
+                self._tasks.hold(self._start_slowly(taken))
         except Exception as error:
-            self._refuse(start_id, request, error)
+            self._refuse(taken, error)
 
-    async def _start_slowly(self, start_id: int, request: pb.StartSagaRequest) -> None:
+    async def _start_slowly(self, taken: _Taken) -> None:
         try:
-            view, _ = await self._start(request, self._starter)
+            view, _ = await self._start(taken.request, self._starter)
         except Exception as error:
-            self._refuse(start_id, request, error)
-        else:
-            self._acknowledge(start_id, request.wait, view)
+            self._refuse(taken, error)
+            return
+        wait = self._acknowledge(taken, view.key, view.birth, view.state)
+        if wait is not None:
+            await self._look_again(wait)
 
-    def _told(
-        self, start_id: int, request: pb.StartSagaRequest, key: SagaKey, birth: Birth, outcome: State | Exception
-    ) -> None:
+    def _told(self, taken: _Taken, key: SagaKey, birth: Birth, outcome: State | Exception) -> None:
         if isinstance(outcome, AlreadyExists | Undefined):  # it may be the same saga, or be defined anew: look it up
-            self._tasks.hold(self._start_slowly(start_id, request))
+            self._tasks.hold(self._start_slowly(taken))
         elif isinstance(outcome, Exception):
-            self._refuse(start_id, request, outcome)
+            self._refuse(taken, outcome)
         else:
-            self._acknowledge(start_id, request.wait, View(key, birth, outcome))
+            self._acknowledge(taken, key, birth, outcome)
 
-    def _acknowledge(self, start_id: int, wait: bool, view: View) -> None:
-        self._answered()
-        self._tell(_Outcome(start_id, view))
-        if wait and view.state.settled:
-            self._tell(_Outcome(start_id, view, whole=True))
-        elif wait and not self._domain.owns(
-            view.key
-        ):  # another orchestrator runs it, and nobody here is told of its end
-            self._tell(_Outcome(start_id, _not_waited_for(view.key), whole=True))
-        elif wait:
-            self._wait(start_id, view.key, view.birth)
+    def _acknowledge(self, taken: _Taken, key: SagaKey, birth: Birth, state: State) -> int | None:
+        """Tell that a start is durable; return the number of the wait for its end, if there is one."""
+        self._answered(taken)
+        start_id = taken.start_id
+        self._outcomes.add(Acknowledged(start_id, key, state.status, state.sequence))
+        self._wake.set()
+        if not taken.request.wait:
+            return None
+        if state.settled:
+            self._outcomes.end(start_id, View(key, birth, state))
+        elif not self._domain.owns(key):  # another orchestrator runs it, and nobody here is told of its end
+            self._outcomes.ask(start_id, key)
+        else:
+            return self._wait(start_id, key, birth)
+        return None
 
-    def _wait(self, start_id: int, key: SagaKey, birth: Birth) -> None:
+    def _wait(self, start_id: int, key: SagaKey, birth: Birth) -> int:
         self._last_wait += 1
         wait = self._last_wait  # the client's ids may come twice
 
         def settled(state: State | None) -> None:
-            del self._waits[wait]
-            if state is None or len(self._outcomes) >= ENDS_MAX:
-                self._tell(_Outcome(start_id, _not_waited_for(key), whole=True))
+            if self._waits.pop(wait, None) is None:  # it was said before, or the session is over
+                return
+            if state is None:
+                self._outcomes.ask(start_id, key)
             else:
-                self._tell(_Outcome(start_id, View(key, birth, state), whole=True))
+                self._outcomes.end(start_id, View(key, birth, state))
+            self._wake.set()
 
         if len(self._waits) >= WAITS_MAX:
-            _, (oldest, its_key, its_settled) = self._waits.popitem(last=False)
-            self._hub.leave(its_key, its_settled)
-            self._tell(_Outcome(oldest, _not_waited_for(its_key), whole=True))
-        self._waits[wait] = (start_id, key, settled)
+            _, oldest = self._waits.popitem(last=False)
+            self._hub.leave(oldest.key, oldest.settled)
+            self._outcomes.ask(oldest.start_id, oldest.key)
+        self._waits[wait] = _Wait(start_id, key, settled)
         self._hub.wait(key, settled)
+        return wait
 
-    def _answered(self) -> None:
+    async def _look_again(self, wait: int) -> None:
+        """See whether a saga settled after it was read and before it was waited for: of that nobody tells any more."""
+        waiting = self._waits[wait]
+        try:
+            state = (await self._look(waiting.key)).state
+        except Exception as error:  # the client is told why when it asks
+            report("Session", waiting.key, error)
+            state = None
+        if state is None or state.settled:
+            self._hub.leave(waiting.key, waiting.settled)
+            waiting.settled(state)
+
+    def _answered(self, taken: _Taken) -> None:
         self._unacknowledged -= 1
-        if not self._unacknowledged:
-            self._unacknowledged_bytes = 0
-            self._acknowledged.set()
+        full = self._unacknowledged_bytes > STARTS_BYTES_MAX
+        self._unacknowledged_bytes -= taken.size_bytes
+        if full and self._unacknowledged_bytes <= STARTS_BYTES_MAX:
+            self._room.set()
 
-    def _refuse(self, start_id: int, request: pb.StartSagaRequest, error: Exception) -> None:
-        self._answered()
-        self._tell(_Outcome(start_id, to_status(error, report("Session", request, error))))
-
-    def _tell(self, outcome: _Outcome) -> None:
-        self._outcomes.append(outcome)
+    def _refuse(self, taken: _Taken, error: Exception) -> None:
+        self._answered(taken)
+        status = to_status(error, report("Session", taken.request, error))
+        self._outcomes.add(Refused(taken.start_id, status, end=False))
         self._wake.set()
 
     # Out
@@ -266,37 +287,7 @@ class Session:
             response.share.owned.extend(sorted(share.owned))
 
     def _add_outcomes(self, response: pb.OrchestratorServiceSessionResponse) -> None:
-        size = 0
-        while self._outcomes and self._result_credits > 0 and size < BATCH_BYTES_MAX:
-            outcome = self._outcomes.popleft()
-            self._result_credits -= 1
-            size += _write(response.outcomes.add(), outcome)
-            if not outcome.whole:
-                self._start_credits_owed += 1
-                self._start_credits += 1
-
-
-def _write(to: pb.SessionOutcome, outcome: _Outcome) -> int:
-    """Write an outcome, and return its size."""
-    to.id = outcome.start_id
-    what = outcome.what
-    if isinstance(what, status_pb2.Status):
-        _write_refusal(to, what)
-    elif outcome.whole:
-        result_to_wire(what.state, what.birth.definition_version, to.saga)
-        if to.ByteSize() > OUTCOME_BYTES_MAX:
-            to.ClearField("saga")
-            _write_refusal(to, _not_waited_for(what.key))
-    else:
-        to.saga.namespace, to.saga.saga_id = what.key.namespace, what.key.saga_id
-        to.saga.status, to.saga.sequence = SAGA_STATUS_TO_WIRE[what.state.status], what.state.sequence
-    return to.ByteSize()
-
-
-def _write_refusal(to: pb.SessionOutcome, status: status_pb2.Status) -> None:
-    to.status_code = status.code
-    to.status_details = status.SerializeToString()
-
-
-def _not_waited_for(key: SagaKey) -> status_pb2.Status:
-    return to_status(NotWaitedFor(key.namespace, key.saga_id))
+        answered = self._outcomes.write(response, self._result_credits)
+        self._result_credits -= len(response.outcomes)
+        self._start_credits_owed += answered
+        self._start_credits += answered
