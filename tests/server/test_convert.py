@@ -86,6 +86,10 @@ def test_payloads_above_the_limit_are_refused() -> None:
     assert read_payload(payload_pb2.Payload(json='"ab"'), "input", 4) == Json('"ab"')
     with pytest.raises(PayloadTooLarge, match="input has 5 bytes, and 4 are the most"):
         read_payload(payload_pb2.Payload(json='"é1"'), "input", 4)
+    with pytest.raises(PayloadTooLarge, match="input has 6 bytes"):
+        read_payload(payload_pb2.Payload(opaque=payload_pb2.OpaquePayload(data=b"1", content_type="é/x!")), "input", 4)
+    with pytest.raises(PayloadTooLarge, match="input has 5 bytes"):
+        read_payload(payload_pb2.Payload(message=Any(type_url="a/b", value=b"12")), "input", 4)
 
 
 def test_a_message_must_name_its_type() -> None:

@@ -202,6 +202,25 @@ async def test_outcomes_wait_for_credits(client: Client, stream: Stream) -> None
     assert {each.saga.status for each in found if each.saga.HasField("create_time")} == {saga_pb2.SAGA_STATUS_COMPLETED}
 
 
+async def test_large_results_share_no_message_that_clients_would_not_take(client: Client, stream: Stream) -> None:
+    """Those of gRPC take four mebibytes by default."""
+    large = encode("x" * 950_000)
+    for name, steps in (("one", 1), ("four", 4)):
+        saga: Saga[Any, Any] = Saga(name)
+        for number in range(steps):
+            saga.step(echo, id=f"s{number}")
+        request = start(name, (await client.register(saga)).definition.digest)
+        request.input.CopyFrom(large)
+        await stream.write(batch(request))
+        async with asyncio.timeout(WAIT_S):
+            while not await is_final(client, name):  # noqa: ASYNC110 – there is nothing here to wait with
+                await asyncio.sleep(0.01)
+    assert (await read(stream)).start_credits == STARTS_MAX
+    await stream.write(pb.OrchestratorServiceSessionRequest(result_credits=4))
+    ended = [outcome for outcome in await outcomes(stream, 4) if outcome.saga.HasField("output")]
+    assert [len(outcome.saga.output.json) // 950_000 for outcome in ended] == [1, 4]
+
+
 async def test_without_wait_only_the_start_is_told(client: Client, stream: Stream) -> None:
     digest = (await client.register(ECHO)).definition.digest
     quiet = start("quiet", digest)

@@ -53,13 +53,18 @@ class RelatedService:
 
 
 def payload_size_bytes(payload: Payload | None) -> int:
-    """Count the bytes of user data, for limits."""
+    """Count the bytes of user data, for limits. What says their type is the user's, too, and may be as large."""
     match payload:
         case None:
             return 0
         case Json(text):
-            return len(text.encode()) if not text.isascii() else len(text)
-        case Message(_, value):
-            return len(value)
-        case Opaque(data, _):
-            return len(data)
+            return text_size_bytes(text)
+        case Message(type_url, value):
+            return text_size_bytes(type_url) + len(value)
+        case Opaque(data, content_type):
+            return len(data) + text_size_bytes(content_type)
+
+
+def text_size_bytes(text: str) -> int:
+    """Count the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

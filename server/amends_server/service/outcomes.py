@@ -26,8 +26,9 @@ ENDS_BYTES_MAX = 32 << 20
 BATCH_BYTES_MAX = 1 << 20
 """Of outcomes in one message: none waits long for the bytes of others."""
 
-OUTCOME_BYTES_MAX = 4 << 20
-"""Of one saga in a session; a larger one could break the stream for all others, so clients have to ask for it."""
+OUTCOMES_BYTES_MAX = (4 << 20) - (64 << 10)
+"""Of all outcomes in one message: what any gRPC client takes by default, less what stands around them. A saga that is
+larger by itself could break the stream for all others, so clients have to ask for it."""
 
 
 class Acknowledged(NamedTuple):
@@ -89,14 +90,18 @@ class Outcomes:
         """Write those that fit into a message, as many as there are credits for. Return how many starts they answer."""
         kept, size, answered = self._kept, 0, 0
         while kept and credits > 0 and size < BATCH_BYTES_MAX:
-            outcome, message = kept.popleft(), response.outcomes.add()
+            outcome, message = kept[0], response.outcomes.add()
+            _write(message, outcome)
+            size += message.ByteSize()
+            if size > OUTCOMES_BYTES_MAX and len(response.outcomes) > 1:  # it goes into the next message
+                del response.outcomes[-1]
+                break
+            kept.popleft()
             credits -= 1
             if isinstance(outcome, Ended):
                 self._ends_bytes -= outcome.size_bytes
             elif isinstance(outcome, Acknowledged) or not outcome.end:
                 answered += 1
-            _write(message, outcome)
-            size += message.ByteSize()
         return answered
 
 
@@ -110,7 +115,7 @@ def _write(to: pb.SessionOutcome, outcome: Outcome) -> None:
         case Ended():
             view = outcome.view
             result_to_wire(view.state, view.birth.definition_version, to.saga)
-            if to.ByteSize() > OUTCOME_BYTES_MAX:
+            if to.ByteSize() > OUTCOMES_BYTES_MAX:
                 to.ClearField("saga")
                 _write_refusal(to, _not_waited_for(view.key))
         case Refused():

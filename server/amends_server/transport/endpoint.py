@@ -5,7 +5,7 @@ from __future__ import annotations
 from amends_server.engine.value import dataclass
 
 OVERHEAD_BYTES = 64 * 1024
-"""What a message may hold beside payloads: names, labels, keys, and the texts of the cause."""
+"""What a call may hold beside payloads: names, labels, keys, and the texts of the cause, each as long as may be."""
 
 PAYLOADS_MAX = 5
 """Payloads in one message at the most: Compensate carries input, output, arguments, the saga's input and an error's."""

@@ -30,7 +30,8 @@ from amends_server.transport.requests import write_compensate, write_execute
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
 
 BATCH_BYTES_MAX = 1 << 20
-"""User data in one message: below what any gRPC server takes by default, and no call waits long for another's bytes."""
+"""Of calls in one message, but for what its last one takes beside payloads: far below what any gRPC server takes by
+default, and no call waits long for another's bytes."""
 
 RESULTS_MAX = 4_096
 """Results that a participant may send before we have dealt with the first of them."""
@@ -208,15 +209,15 @@ class Session:
         room_bytes = BATCH_BYTES_MAX
         if self._leaving:
             return
-        while self._call_credits > 0 and (attempt := self._source.take(room_bytes)) is not None:
-            room_bytes -= attempt.payload_bytes
+        while room_bytes > 0 and self._call_credits > 0 and (attempt := self._source.take(room_bytes)) is not None:
             try:
-                self._add_call(request.calls.add(), attempt)
+                room_bytes -= self._add_call(request.calls.add(), attempt)
             except Exception as bug:
                 del request.calls[-1]
                 self._over(attempt, attempt.broken(bug))
 
-    def _add_call(self, call: participant_pb2.SessionCall, attempt: Attempt) -> None:
+    def _add_call(self, call: participant_pb2.SessionCall, attempt: Attempt) -> int:
+        """Write a call, and return its size in bytes."""
         if attempt.order.compensation:
             write_compensate(call.compensate, attempt.order, attempt.origin, attempt.expire_time)
         else:
@@ -224,9 +225,11 @@ class Session:
         set_duration(call.timeout, attempt.timeout_us)
         self._last_id += 1
         call.id = self._last_id
+        size_bytes = call.ByteSize()  # a fraction of a microsecond: to add up names and labels would take longer
         self._open[self._last_id] = attempt
         self._deadlines.add(self._last_id, attempt.timeout_us)
         self._call_credits -= 1
+        return size_bytes
 
     # In
 
