@@ -1,4 +1,4 @@
-"""An orchestrator in this process, on a file, and a client of it."""
+"""An orchestrator in this process, on a file, and a client of it; or its way to participants alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 
 from amends import Client
 from amends_server.app import Server, serving
+from amends_server.clock import SystemClock
 from amends_server.config import load_settings
+from amends_server.transport.links import Transport
+from tests.sessions.calls import Calls, ignore
 
 
 @pytest.fixture
@@ -23,3 +26,10 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def client(server: Server) -> AsyncIterator[Client]:
     async with Client(server.address) as opened:
         yield opened
+
+
+@pytest.fixture
+async def calls() -> AsyncIterator[Calls]:
+    transport = Transport(SystemClock(), 1 << 20, allows=lambda address: True, late=ignore)
+    yield Calls(transport)
+    await transport.close()

@@ -22,7 +22,8 @@ Answers = asyncio.Queue[pb.SessionResponse | grpc.StatusCode | None]
 class RawParticipant:
     """Takes calls of sessions into `calls`, and says in the session that was opened last what is in `answers`.
 
-    `credits`: how many it says at first that it takes; below 0, nothing.
+    `credits`: how many it says at first that it takes; below 0, nothing. It reads no session that is opened while it is
+    `deaf`.
     """
 
     def __init__(self, call_credits: int = 100) -> None:
@@ -30,6 +31,7 @@ class RawParticipant:
         self.credits = call_credits
         self.calls: asyncio.Queue[pb.SessionCall] = asyncio.Queue()
         self.opened = 0
+        self.deaf = False
         self.result_credits = 0
         self.answers: Answers = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -46,6 +48,12 @@ class RawParticipant:
     async def stop(self) -> None:
         assert self._server is not None
         await self._server.stop(None)
+
+    async def until_opened(self) -> None:
+        """Wait until a session was opened."""
+        async with asyncio.timeout(WAIT_S):
+            while not self.opened:  # noqa: ASYNC110 – what comes before the first call has no event
+                await asyncio.sleep(0.01)
 
     async def call(self) -> pb.SessionCall:
         """The next call that comes."""
@@ -80,7 +88,7 @@ class RawParticipant:
         self.opened += 1
         self.answers = asyncio.Queue()
         out = self.answers
-        reader = asyncio.create_task(self._read(context))
+        reader = asyncio.create_task(asyncio.sleep(0) if self.deaf else self._read(context))
         try:
             if self.credits >= 0:
                 await context.write(pb.SessionResponse(call_credits=self.credits))

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from amends import Client, Participant, Saga
+from amends import Client, Participant, Retry, Saga
 from amends.v1 import participant_pb2 as pb
 from amends.v1 import participant_pb2_grpc
 from amends_server.bench.nodes import UnaryServicer
@@ -30,16 +30,23 @@ async def undo(request: int, done: int | None) -> None: ...
 
 
 class Moody(UnaryServicer):
-    """Serves sessions, or refuses them with the status that is its `mood`, or lets them wait."""
+    """Serves sessions, or refuses them with the status that is its `mood`, or lets them wait.
+
+    While it is `going`, the next single call finds it gone, and all others find its successor, which is in no mood.
+    """
 
     def __init__(self) -> None:
         super().__init__(worker.servicer())
         self.mood: grpc.StatusCode | str | None = None
         self.opened = 0
-        self.single: set[str] = set()
+        self.going = False
+        self.single: list[str] = []
 
     async def Execute(self, request: pb.ExecuteRequest, context: Any) -> pb.ExecuteResponse:
-        self.single.add(request.call.saga_id)
+        self.single.append(request.call.saga_id)
+        if self.going:
+            self.going, self.mood = False, None
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
         return await super().Execute(request, context)
 
     async def Session(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -118,6 +125,16 @@ async def test_single_calls_do_not_wait_for_a_session_that_is_tried_beside_them(
         await run(client, f"s-{number}")
     assert moody.opened > 1, "it was tried again"
     assert len(moody.single) == 4
+
+
+async def test_calls_wait_for_a_session_again_once_a_single_one_finds_nobody(client: Client, moody: Moody) -> None:
+    """Whoever was there may have gone while a session was tried, and be another one when it is back."""
+    moody.mood, moody.going = grpc.StatusCode.UNAVAILABLE, True
+    saga: Saga[Any, Any] = Saga("one")
+    saga.step(do, 1, id="a", retry=Retry(attempts=5, interval=0.05))
+    async with asyncio.timeout(WAIT_S):
+        assert (await (await client.start(saga, None, id="s")).wait()).status == "COMPLETED"
+    assert moody.single == ["s"]
 
 
 async def test_a_participant_that_has_no_sessions_is_not_asked_again_at_once(client: Client, moody: Moody) -> None:

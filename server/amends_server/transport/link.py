@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import grpc
 import structlog
@@ -38,7 +39,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Link:
-    """The way to one participant. `late` is called with answers to attempts that were told to be over."""
+    """The way to one participant. `late` is called with answers to attempts that were told to be over.
+
+    `moved` is called with an attempt that was not begun where the participant was; False if nobody makes it anew.
+    """
 
     def __init__(
         self,
@@ -49,11 +53,13 @@ class Link:
         payload_bytes_max: int,
         waiting: deque[Attempt],
         late: LateTold,
+        moved: Callable[[Attempt], bool],
     ) -> None:
         self.endpoint = endpoint
         self._clock = clock
         self._payload_bytes_max = payload_bytes_max
         self._late = late
+        self._moved = moved
         self._channel = channel
         self._stub = participant_pb2_grpc.ParticipantServiceStub(channel)
         self._unary = UnaryCalls(
@@ -66,8 +72,7 @@ class Link:
         )
         self._session: Session | None = None
         self._left: set[Session] = set()
-        self._singly = False
-        self._probe_at = 0.0
+        self._singly, self._probe_at = False, 0.0
         self._waiting = waiting
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -204,9 +209,14 @@ class Link:
 
     def _take_back(self, session: Session, attempt: Attempt) -> bool:
         """Have an attempt that the participant has not begun be sent over another session, once."""
-        if attempt.returned or self._retired or self._closed:
+        if attempt.returned or self._closed:
             return False
         attempt.returned = True
+        if self._retired:
+            if not self._moved(attempt):
+                return False
+            self._leave_room()
+            return True
         if self._session is session:  # it ends when those that it has are over
             self._session = None
             self._left.add(session)
@@ -217,7 +227,7 @@ class Link:
 
     def _lost(self) -> None:
         """Nobody was there: who is there next time may serve sessions."""
-        self._probe_at = 0.0
+        self._singly, self._probe_at = False, 0.0
 
     def _over(self, attempt: Attempt, verdict: Verdict) -> None:
         self._leave_room()

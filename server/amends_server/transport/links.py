@@ -92,8 +92,16 @@ class Transport:
             payload_bytes_max=self._payload_bytes_max,
             waiting=self._retire(old) if old is not None else deque[Attempt](),
             late=self._late,
+            moved=self._send_again,
         )
         return link
+
+    def _send_again(self, attempt: Attempt) -> bool:
+        """Send an attempt to where its participant is now, if it is anywhere."""
+        link = self._links.get(attempt.order.node.step.participant)
+        if link is not None:
+            link.send(attempt)
+        return link is not None
 
     def _retire(self, link: Link) -> deque[Attempt]:
         """Let a link to an old address finish its calls in flight; return those that it did not send."""

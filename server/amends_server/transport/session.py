@@ -109,7 +109,7 @@ class Session:
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
         self.begun = False
-        self._fruitful = self._gave_up = self._leaving = False
+        self._fruitful = self._gave_up = self._leaving = self._writing_calls = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -118,6 +118,9 @@ class Session:
     def wake(self) -> None:
         """Say that there is something in the source."""
         self._wake.set()
+        if self._writing_calls and not self._open:  # their time is up, and the stream is still not read
+            self._fruitful = True
+            self._stream.cancel()
 
     async def close(self) -> None:
         """End the stream; of what is open nobody is told."""
@@ -167,7 +170,9 @@ class Session:
                 await self._wake.wait()
                 self._wake.clear()
                 while (batch := self._batch()) is not None:
+                    self._writing_calls = bool(batch.calls)
                     await self._stream.write(batch)
+                    self._writing_calls = False
             self._fruitful = True
 
     @property
