@@ -11,11 +11,13 @@ from tests.mutants.mutant import (
     CRASHES,
     FOUND,
     GOLDEN,
+    LETS_GO,
     RULE,
     RUNNER,
     SAGAS,
     SEEDS,
     SERVER,
+    SESSIONS,
     WORLDS,
     Mutant,
 )
@@ -68,6 +70,27 @@ MUTANTS = (
         "            view = View(key, saga.birth, await saga.follow(state.sequence))\n",
         "            view = View(key, saga.birth, state)\n",
         SEEDS,
+    ),
+    Mutant(
+        "whoever waits for what is decided next is told by the commit before (I10, I35)",
+        SERVER + "runner/active.py",
+        "                if sequence > durable.sequence:\n",
+        "                if False:\n",
+        LETS_GO + "test_i10_whoever_waits_for_a_decision_is_told_by_its_own_commit_and_by_none_before",
+    ),
+    Mutant(
+        "what is decided on a saga that has begun is told at once (I10, I35)",
+        SERVER + "runner/active.py",
+        "        if self.durable is not None and self.durable.sequence >= sequence:\n",
+        "        if self.durable is not None:\n",
+        LETS_GO + "test_i10_whoever_waits_for_a_decision_is_told_by_its_own_commit_and_by_none_before",
+    ),
+    Mutant(
+        "a saga is begun on the way out (I3)",
+        SERVER + "runner/runner.py",
+        "        if not (epoch := self.domain.epoch_of(key)) or self.domain.holds(key):\n",
+        "        if not (epoch := self.domain.epoch_of(key)):\n",
+        LETS_GO + "test_nothing_is_begun_on_the_way_out",
     ),
     # Recovery
     Mutant(
@@ -407,6 +430,15 @@ MUTANTS = (
         "        if birth.fingerprint != self.fingerprint:\n            return False\n",
         "",
         SEEDS,
+    ),
+    Mutant(
+        "the end of a saga that has ended before its start came again is told to nobody (I39)",
+        SERVER + "service/session.py",
+        "        if wait and view.state.settled:\n"
+        "            self._tell(_Outcome(start_id, view, whole=True))\n"
+        "        elif",
+        "        if",
+        SESSIONS + "test_the_end_of_a_saga_that_has_ended_before_it_is_started_again_is_told",
     ),
     Mutant(
         "a watcher that goes on gets an event twice (I36)",

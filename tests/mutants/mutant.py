@@ -9,12 +9,14 @@ SEEDS = "tests/simulation/test_simulation.py::test_no_seed_breaks_an_invariant_a
 CRASHES = "tests/simulation/test_crash_points.py::test_i32_a_crash_at_any_effect_is_recovered_from"
 WORLDS = "tests/engine/test_properties.py::test_no_world_breaks_an_invariant"
 RUNNER = "tests/server/test_runner.py::"
+LETS_GO = "tests/server/test_runner_lets_go.py::"
 FOUND = "tests/server/test_runner_found.py::"
 CORNERS = "tests/engine/test_corner_cases.py::"
 SAGAS = "tests/store/test_store_sagas.py::"
 RULE = "sdk/amends/barrier/_rule.py"
 CONTRACT = "tests/barrier/test_barrier_contract.py::"
 LEASES = "tests/store/test_leases.py::"
+SESSIONS = "tests/sessions/test_client_sessions.py::"
 GOLDEN = "tests/engine/test_golden.py::test_history"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import FOUND, LEASES, RUNNER, SEEDS, SERVER, Mutant
+from tests.mutants.mutant import FOUND, LEASES, LETS_GO, RUNNER, SEEDS, SERVER, Mutant
 
 KEEPER = "tests/server/test_keeper.py::"
 PEERS = "tests/server/test_peers.py::"
@@ -47,6 +47,20 @@ OF_OWNERS = (
         "            self._drop(saga)\n",
         "",
         FOUND + "test_i24_not_owned_says_that_nothing_was_done",
+    ),
+    Mutant(
+        "a saga that another one has written is mended by its old owner (I24)",
+        SERVER + "runner/runner.py",
+        "        if isinstance(error, Stale):\n            self._drop(saga)\n        elif",
+        "        if",
+        LETS_GO + "test_i24_a_saga_that_another_one_has_written_is_let_go_of_and_not_mended",
+    ),
+    Mutant(
+        "a saga that was mended is gone on with by who does not own it any more (I26)",
+        SERVER + "runner/runner.py",
+        "        if not self._owns(saga):\n            return self._drop(saga)\n",
+        "",
+        LETS_GO + "test_i26_a_saga_that_broke_is_not_mended_by_who_does_not_own_it_any_more",
     ),
     Mutant(
         "a saga that another one may run is shown as it was (I37)",
@@ -141,6 +155,23 @@ OF_OWNERS = (
         "asked + self._lease_s\n",
         "time.monotonic() + self._lease_s\n",
         LEASES + "test_i24_a_lease_begins_when_it_is_asked_for_and_not_when_the_answer_comes",
+    ),
+    Mutant(
+        "a lease is told to be over by the time of day (I29)",
+        LEASES_PY,
+        "import threading\nimport time\n",
+        "import threading\nimport time as _time\n\n\n"
+        "class time:\n    monotonic = staticmethod(lambda: _time.time())\n\n\n",
+        LEASES + "test_i29_a_wall_clock_that_is_set_while_a_lease_lasts_makes_it_neither_longer_nor_shorter",
+    ),
+    Mutant(
+        "a lease ends by the time of day of who holds it (I29)",
+        LEASES_PY,
+        "        self._renewed_at = asked\n",
+        "        self._renewed_at = asked\n"
+        "        end, set_end = time.time() + self._lease_s, 'update partition set expires = to_timestamp($1)'\n"
+        "        await db.execute(f'{set_end} where owner = $2', end, self.id)\n",
+        LEASES + "test_i29_replicas_whose_clocks_are_a_day_fast_and_slow_steal_nothing_and_keep_nothing",
     ),
     Mutant(
         "what was to be handed over and stays is not recovered (I28)",

@@ -47,6 +47,7 @@ class MoodyStore(MemoryStore):
         super().__init__()
         self.gate = asyncio.Event()
         self.gate.set()
+        self._one = False
         self.fails_before = 0
         self.fails_after = 0
         self.down = False
@@ -54,6 +55,9 @@ class MoodyStore(MemoryStore):
 
     async def commit(self, appends: Sequence[Append]) -> list[StoreError | None]:
         await self.gate.wait()
+        if self._one:
+            self._one = False
+            self.gate.clear()
         if self.down or self.fails_before:
             self.fails_before = max(0, self.fails_before - 1)
             raise Unavailable("The store is in no mood.")
@@ -62,6 +66,11 @@ class MoodyStore(MemoryStore):
             self.fails_after -= 1
             raise Unavailable("The store did it and does not say so.")
         return outcomes
+
+    def let_one(self) -> None:
+        """Let the commit that is held back be done, and hold back the next one."""
+        self._one = True
+        self.gate.set()
 
     def back_up(self) -> Callable[[], None]:
         """Copy the sagas, and return what puts the copy where they are."""
@@ -136,6 +145,10 @@ class House:
         return entry
 
     async def start(self, entry: Entry, saga_id: str = "one") -> tuple[View, bool]:
+        return await self.runner.start(*self.wish(entry, saga_id))
+
+    def wish(self, entry: Entry, saga_id: str = "one") -> tuple[SagaKey, Birth, Entry, SagaStarted]:
+        """Return what a saga is started with."""
         now = self.clock.now()
         birth = Birth(
             definition_name="test",
@@ -147,7 +160,7 @@ class House:
         started = SagaStarted(
             time=now, namespace="default", saga_id=saga_id, definition_digest=entry.stored.digest, input=Json("{}")
         )
-        return await self.runner.start(SagaKey("default", saga_id), birth, entry, started)
+        return SagaKey("default", saga_id), birth, entry, started
 
     def answer(self, call: int, verdict: Verdict | None = None) -> None:
         """Answer the n-th call, by default with success."""

@@ -231,6 +231,17 @@ async def test_without_wait_only_the_start_is_told(client: Client, stream: Strea
     assert [each.saga.saga_id for each in found] == ["loud", "loud"]
 
 
+async def test_the_end_of_a_saga_that_has_ended_before_it_is_started_again_is_told(
+    client: Client, stream: Stream
+) -> None:
+    """Nobody will publish it any more, so that whoever waited for that would wait for ever."""
+    digest = (await client.register(ECHO)).definition.digest
+    for _ in range(2):
+        acknowledged, ended = await outcomes(stream, 2, start("again", digest))
+        assert (acknowledged.saga.saga_id, acknowledged.saga.HasField("create_time")) == ("again", False)
+        assert (ended.saga.status, ended.saga.output.json) == (saga_pb2.SAGA_STATUS_COMPLETED, '{"echo":1}')
+
+
 async def test_a_result_comes_with_its_steps_unless_its_output_tells_what_they_returned(
     client: Client, stream: Stream
 ) -> None:

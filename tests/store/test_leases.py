@@ -18,11 +18,13 @@ from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import SagaKey, Stale
 from tests.postgres import Database, schema_of
 from tests.store.make import append, define, key, records, start, written
+from tests.store.survival import run, stop
 
 LEASE_S = 2.0
 """Long enough that none is over because the machine stood still for a moment."""
 
 WAIT_S = 60
+DAY_S = 86_400.0
 
 
 class Replica:
@@ -347,6 +349,55 @@ async def test_i26_what_was_to_be_handed_over_and_stays_is_let_go_of_before_it_i
     leases._draining = {number: 1}
     leases._take([number], {})
     assert told == [(set(), 0), ({number}, 1)]
+
+
+async def test_i29_replicas_whose_clocks_are_a_day_fast_and_slow_steal_nothing_and_keep_nothing(
+    url: str, database: Database
+) -> None:
+    """A third one, whose clock is right, has its share for an hour."""
+    schema = schema_of(url)
+    database.sql(
+        "insert into replica values ('~', 'right', clock_timestamp() + interval '1 hour'); "
+        "update partition set owner = '~', epoch = 1, expires = clock_timestamp() + interval '1 hour' where id < 21; "
+        "create view shares as select address, count(*) as share, max(epoch) as epoch, "
+        "max(abs(extract(epoch from partition.expires - clock_timestamp()))) as off_s "
+        "from partition join replica on replica.id = owner group by address",
+        schema,
+    )
+
+    async def until(condition: str) -> None:
+        await asyncio.to_thread(database.wait_for, condition, schema)
+
+    astray = {
+        name: run("-m", "tests.store.astray", url, name, off_s) for name, off_s in (("fast", DAY_S), ("slow", -DAY_S))
+    }
+    try:
+        await until("select string_agg(share::text, ' ' order by address) in ('22 21 21', '21 21 22') from shares")
+        await until("select max(off_s) < 60 from shares where address <> 'right'")
+        stop(astray["fast"])
+        await until("select share = 32 from shares where address = 'slow'")
+        assert database.sql("select share, epoch from shares where address = 'right'", schema) == "21|1"
+    finally:
+        for process in astray.values():
+            stop(process)
+
+
+@pytest.mark.parametrize("off_s", [-DAY_S, DAY_S])
+async def test_i29_a_wall_clock_that_is_set_while_a_lease_lasts_makes_it_neither_longer_nor_shorter(
+    monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    async def renewed(db: Db, *parts: str, **values: object) -> Sequence[object]:
+        return [{"id": partition, "epoch": 1} for partition in range(64)] if parts == ("renew",) else []
+
+    now = time.time
+    monkeypatch.setattr(leases_module, "fetch", renewed)
+    long, short = Leases("", 64, WAIT_S), Leases("", 64, 0.05)
+    for leases in (long, short):
+        await leases._turn(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "time", lambda: now() + off_s)
+    await asyncio.sleep(0.05)
+    assert (long.epoch_of(key()), short.epoch_of(key())) == (1, 0)
+    assert (len(long.partitions), len(short.partitions)) == (64, 0)
 
 
 async def _die(db: asyncpg.Connection[asyncpg.Record]) -> None:
