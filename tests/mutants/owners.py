@@ -209,6 +209,20 @@ OF_OWNERS = (
         "tests/store/test_postgres.py::test_i24_a_stale_owner_writes_nothing",
     ),
     Mutant(
+        "statements are prepared in the midst of transactions, which do not count as idle then (I28)",
+        SERVER + "store/postgres/connections.py",
+        "        await db.executemany(statement, [])\n",
+        "        pass\n",
+        "tests/store/test_stopped.py::test_everything_is_prepared_before_a_transaction_begins",
+    ),
+    Mutant(
+        "a partition that is locked keeps others from all that are free (I28)",
+        STATEMENTS,
+        "    for update skip locked\n",
+        "    for update\n",
+        LEASES + "test_i28_a_transaction_of_a_dead_replica_that_hangs_keeps_others_from_its_partitions_only",
+    ),
+    Mutant(
         "a partition changes its owner while a commit is under way (I24)",
         STATEMENTS,
         "    select id, epoch from partition where id = any(:partitions::integer[]) order by id for share\n",

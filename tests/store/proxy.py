@@ -1,9 +1,9 @@
-"""A proxy before a PostgreSQL server that breaks a connection at the worst moment: when the client asks to commit."""
+"""A proxy before a PostgreSQL server that breaks a connection at the worst moment, or lets it hang there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +11,40 @@ BLOCK_BYTES = 65_536
 
 COMMITS = (b"COMMIT;", b"COMMIT\0")
 """As one driver says it and as the other does."""
+
+WAITS = b"HQS"
+"""The types of messages after which a client waits for the server: Flush, Query, Sync."""
+
+BIND = b"B"
+"""A message after which a client never waits, and can be stopped all the same when what it sends is large."""
+
+
+class Messages:
+    """The messages in a stream of a client's, of which the first one has no type. `types` has those of all others."""
+
+    def __init__(self) -> None:
+        self.types = bytearray()
+        self._head = bytearray()
+        self._left = 4
+
+    def ends(self, block: bytes, types: bytes) -> Iterator[int]:
+        """Return the places behind each message of these types that ends in this block, the next one of the stream."""
+        place = 0
+        while place < len(block):
+            if self._left == 0:  # a message begins
+                self.types.append(block[place])
+                self._left, place = 4, place + 1
+                self._head.clear()
+                continue
+            taken = block[place : place + self._left]
+            place += len(taken)
+            self._left -= len(taken)
+            if len(self._head) < 4:
+                self._head += taken
+                if len(self._head) == 4:
+                    self._left = int.from_bytes(self._head) - 4
+            if self._left == 0 and len(self._head) == 4 and self.types and self.types[-1] in types:
+                yield place
 
 
 class Proxy:
@@ -22,6 +56,12 @@ class Proxy:
         self._late: asyncio.Event | None = None
         self._flows = asyncio.Event()
         self._flows.set()
+        self._more = 0
+        self._left: int | None = None
+        self._types = WAITS
+        self.sent = 0
+        self.streams: list[Messages] = []
+        self.stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
         self.url = ""
@@ -42,6 +82,7 @@ class Proxy:
             yield proxy
         finally:
             server.close()
+            proxy.go_on()
             for writer in proxy._writers:
                 writer.close()
             await asyncio.gather(*proxy._tasks)
@@ -52,6 +93,18 @@ class Proxy:
         With `late` the server gets it once that is set, long after the client has seen its connection break.
         """
         self._pass_on, self._late, self.broke = pass_on, late, False
+
+    def count(self, types: bytes = WAITS) -> None:
+        """Count in `sent` the messages of these types that are sent from now on."""
+        self._types, self.sent = types, 0
+
+    def stop_after(self, messages: int, more: int, types: bytes = WAITS) -> None:
+        """Hang once so many messages of these types were sent from now on, and so many bytes more.
+
+        That is what the server sees of a process that is stopped there. `stopped` is set then. With `go_on` the
+        connection that sent them breaks.
+        """
+        self._left, self._more, self._types = messages, more, types
 
     def hang(self) -> None:
         """Pass nothing on, and take connections all the same, as a machine does that has stopped."""
@@ -68,19 +121,40 @@ class Proxy:
         self._writers.append(writer)
         server_reader, server_writer = await asyncio.open_unix_connection(f"{self._folder}/.s.PGSQL.5432")
         answers = asyncio.create_task(_copy(server_reader, writer))
+        messages = Messages()
+        self.streams.append(messages)
         try:
             while block := await reader.read(BLOCK_BYTES):
                 await self._flows.wait()
+                block = self._up_to_stop(messages, block)
                 if self._pass_on is not None and any(commit in block for commit in COMMITS):
                     answers.cancel()  # before the request: no answer may slip through
                     await self._break(block if self._pass_on else b"", writer, server_writer)
                     break
                 server_writer.write(block)
                 await server_writer.drain()
+                if self._left == 0 == self._more:
+                    self._left = None
+                    self.hang()
+                    self.stopped.set()
+                    await self._flows.wait()
+                    break
         finally:
             answers.cancel()
             writer.close()
             server_writer.close()
+
+    def _up_to_stop(self, messages: Messages, block: bytes) -> bytes:
+        end = 0
+        for place in messages.ends(block, self._types):
+            self.sent += 1
+            if self._left:
+                self._left -= 1
+                end = place
+        if self._left == 0:
+            block = block[: end + self._more]
+            self._more -= len(block) - end
+        return block
 
     async def _break(self, request: bytes, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._pass_on, self.broke = None, True

@@ -548,7 +548,8 @@ async def test_a_batch_takes_six_round_trips(postgres_store: PostgresStore) -> N
         *(append(key(f"s{number}"), records(2, 3), status=SagaStatus.COMPLETED) for number in range(100)),
         *(start(key(f"t{number}"), birth(labels={"a": "b"})) for number in range(100)),
     )
-    assert len(counted) == 6, [query.query for query in counted]  # begin, find twice, insert, move, commit
+    sent = [query.query for query in counted if query.args != []]  # what is prepared already costs none
+    assert len(sent) == 6, sent  # begin, find twice, insert, move, commit
 
 
 async def test_the_newest_version_of_postgresql_that_is_tested() -> None:

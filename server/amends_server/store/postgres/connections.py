@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeAlias, TypeVar
 
 import asyncpg
 
-from amends_server.store.postgres.statements import Db
+from amends_server.store.postgres.statements import Db, fetch
 from amends_server.store.postgres.trouble import BAD_DATA, FAILURES, TRANSIENT, WrongServer, place_of, unavailable
 from amends_server.store.protocol import Unavailable, Unwritable
 
@@ -37,6 +37,10 @@ ATTEMPTS_MAX = 12
 PAUSE_S = 0.01
 PAUSE_S_MAX = 0.4
 
+_BOUNDS = ("transaction_timeout", "tcp_user_timeout")
+"""Settings that have the server end a transaction which waits for its client elsewhere than between two statements:
+before the end of what the client sends (from PostgreSQL 17 on), or because nobody takes an answer."""
+
 VERSION_MIN = 140_000
 """PostgreSQL 14, the oldest that its makers still mend."""
 
@@ -52,10 +56,17 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """The connections of one store. See PostgresStore for what is run on them."""
 
-    def __init__(self, url: str, transaction_s: float) -> None:
-        """In `transaction_s` a transaction of which nothing is heard any more is broken off: it holds locks."""
+    def __init__(
+        self, url: str, transaction_s: float, commits: Collection[str] = (), writes: Collection[str] = ()
+    ) -> None:
+        """In `transaction_s` a transaction of which nothing is heard any more is broken off: it holds locks.
+
+        `commits` and `writes` are the statements that the work of `commit` and of `write` may run.
+        """
         self._url = url
         self._transaction_s = transaction_s
+        self._commits = commits
+        self._writes = writes
         self.place = place_of(url)
         self._writer: Pool | None = None
         self._others: Pool | None = None
@@ -89,14 +100,26 @@ class Connections:
 
     async def commit(self, work: Work[T]) -> T:
         """Do the work in a transaction on the connection that writes journals."""
-        return await _whole(self._transact(self._writer, work))
+        return await _whole(self._transact(self._writer, self._commits, work))
 
     async def write(self, work: Work[T]) -> T:
         """Do the work in a transaction. Whoever waits may be cancelled: it is then whole, or absent.
 
         :raises Unavailable: if it failed; whether it is durable is then unknown.
         """
-        return await _whole(self._transact(self._others, work))
+        return await _whole(self._transact(self._others, self._writes, work))
+
+    async def migrate(self, work: Work[T]) -> T:
+        """Do the work, which makes tables and may take its time, in a transaction.
+
+        :raises Unavailable: as `write` does.
+        """
+
+        async def unhurried(db: Db) -> T:
+            await fetch(db, "transaction_without_end")
+            return await work(db)
+
+        return await _whole(self._transact(self._others, (), unhurried))
 
     async def read(self, work: Work[T]) -> T:
         """Do the reading; each statement sees one state of the database.
@@ -106,9 +129,9 @@ class Connections:
         pool = _opened(self._others)
         return await self._trying(lambda: _read(pool, work))
 
-    async def _transact(self, pool: Pool | None, work: Work[T]) -> T:
+    async def _transact(self, pool: Pool | None, statements: Collection[str], work: Work[T]) -> T:
         opened = _opened(pool)
-        return await self._trying(lambda: _transaction(opened, work))
+        return await self._trying(lambda: _transaction(opened, statements, work))
 
     async def _trying(self, act: Callable[[], Awaitable[T]]) -> T:
         """Act until no other transaction gets in the way."""
@@ -132,6 +155,7 @@ class Connections:
             max_size=size,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
+            max_cached_statement_lifetime=0,  # what is prepared before a transaction is there until its end
             connection_class=_Connection,
             init=self._prepare,
         )
@@ -155,6 +179,8 @@ class Connections:
             )
         if commits in ("off", "local"):
             await db.execute("set synchronous_commit to on")
+        longest_ms = str(round((self._transaction_s + COMMAND_TIMEOUT_S) * 1_000))
+        await fetch(db, "bound_transactions", names=_BOUNDS, values=[longest_ms] * len(_BOUNDS))
 
     async def _check(self, db: Db) -> None:
         (version,) = await db.fetchrow("select current_setting('server_version_num')::integer") or (0,)
@@ -176,9 +202,21 @@ async def _read(pool: Pool, work: Work[T]) -> T:
         return await work(db)
 
 
-async def _transaction(pool: Pool, work: Work[T]) -> T:
-    async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db, db.transaction(isolation="read_committed"):
-        return await work(db)
+async def _transaction(pool: Pool, statements: Collection[str], work: Work[T]) -> T:
+    async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db:
+        await _make_ready(db, statements)
+        async with db.transaction(isolation="read_committed"):
+            return await work(db)
+
+
+async def _make_ready(db: Db, statements: Collection[str]) -> None:
+    """Prepare what is not prepared yet. Costs nothing else.
+
+    The driver does not end with a Sync what it asks for to prepare a statement, and until one comes the server does
+    not take a transaction for idle: a process that is stopped meanwhile would keep its locks until it goes on.
+    """
+    for statement in statements:
+        await db.executemany(statement, [])
 
 
 async def _whole(work: Awaitable[T]) -> T:

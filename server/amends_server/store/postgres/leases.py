@@ -164,9 +164,7 @@ class Leases:
         share, until = _share(self._count, replicas, self.id), asked + self._lease_s
         self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self.id)}
         self._keep_share(epochs, share, until)
-        if (
-            len(epochs) < share
-        ):  # last of all: a transaction of the old owner that hangs holds this up, and nothing else
+        if len(epochs) < share:  # last of all, so that whatever holds this up, what was renewed is owned
             for row in await fetch(db, "claim", owner=self.id, lease_s=self._lease_s, limit=share - len(epochs)):
                 epochs[row["id"]] = row["epoch"]
             self._keep_share(epochs, share, until)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.statements import Db, fetch, texts
 from amends_server.store.protocol import InUse, NotFound, StoredDefinition, StoredParticipant
 from amends_server.store.rows import definition_of, participant_of
+
+CHANGES = texts(
+    ("select_definition", "of_digest"),
+    ("next_version",),
+    ("insert_definition",),
+    ("lock_definition",),
+    ("definition_in_use",),
+    ("delete_definition",),
+    ("put_participant",),
+    ("delete_participant",),
+)
+"""What runs in the transactions that change definitions and participants."""
 
 _VERSION_MAX = 2**63 - 1
 

@@ -12,7 +12,7 @@ from amends_server.engine.state import SagaStatus
 from amends_server.store.batch import Batch, Place
 from amends_server.store.listing import Range, Reach, make_page, reach_of, rows_counted, wanted_statuses, ways_to_list
 from amends_server.store.partition import partition_of
-from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.statements import Db, fetch, texts
 from amends_server.store.protocol import (
     Append,
     Birth,
@@ -38,6 +38,9 @@ from amends_server.store.rows import (
 
 TIME_MIN, TIME_MAX = -(2**63), 2**63 - 1
 """The ends of what the columns can store."""
+
+COMMIT = texts(("find_sagas",), ("find_definitions",), ("read_events",), ("insert_sagas",), ("move_sagas",))
+"""What `commit` runs."""
 
 _HEAD = ("sequences", "epochs", "statuses", "pauses", "due_times", "update_times", "end_times")
 _BIRTH = (

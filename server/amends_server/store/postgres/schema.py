@@ -26,7 +26,7 @@ async def migrate(connections: Connections, migrations: list[Migration]) -> None
             await fetch(db, "note_migration", number=migration.number, name=migration.name)
 
     if await missing(connections, migrations):
-        await connections.write(apply)
+        await connections.migrate(apply)
 
 
 async def missing(connections: Connections, migrations: list[Migration]) -> list[Migration]:

@@ -35,6 +35,11 @@ def statement(*parts: str) -> Statement:
     return Statement(_PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text), names)
 
 
+def texts(*statements: Sequence[str]) -> tuple[str, ...]:
+    """Return the SQL of statements, each given by its parts."""
+    return tuple(statement(*parts).sql for parts in statements)
+
+
 async def fetch(db: Db, *parts: str, **values: object) -> Sequence[asyncpg.Record]:
     """Run a statement and return its rows. Values that it does not name are left out."""
     stated = statement(*parts)

@@ -16,7 +16,7 @@ from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.leases import Leases
 from amends_server.store.postgres.schema import migrate, missing
 from amends_server.store.postgres.sharing import sharing
-from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.statements import Db, fetch, texts
 from amends_server.store.postgres.trouble import to_writer
 from amends_server.store.protocol import (
     SECRET_BYTES,
@@ -33,6 +33,9 @@ from amends_server.store.protocol import (
 )
 from amends_server.store.sharing import Sharing
 
+_CHANGES = texts(("count_up",), ("newest_epoch",), ("set_epochs",), ("keep_secret",), ("read_secret",), ("settle",))
+"""What runs in all other transactions."""
+
 LEASE_S = 10.0
 """How long sagas stay where they are after their orchestrator has died: long enough for a pause of the machine."""
 
@@ -46,7 +49,9 @@ class PostgresStore:
     def __init__(self, url: str, lease_s: float = LEASE_S) -> None:
         self._url = to_writer(url)
         # Whoever is stopped inside a transaction must not keep others from its partitions when its lease is over.
-        self._connections = Connections(self._url, transaction_s=lease_s)
+        self._connections = Connections(
+            self._url, transaction_s=lease_s, commits=sagas.COMMIT, writes=(*registry.CHANGES, *_CHANGES)
+        )
         self._lease_s = lease_s
         self._partitions = 0
         self._doubts: dict[int, object] = {}

@@ -1,5 +1,12 @@
 -- The statements of the PostgreSQL store, by name. `:name` is a parameter; a whole batch comes as one array a column.
 
+-- name: bound_transactions
+select set_config(name, wanted.value, false)
+from pg_settings join unnest(:names::text[], :values::text[]) as wanted (name, value) using (name)
+
+-- name: transaction_without_end
+select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'
+
 -- name: applied
 select number, name from migration where number > 0 order by number
 
@@ -64,12 +71,16 @@ update partition set expires = clock_timestamp() + :lease_s::double precision * 
 where owner = :owner and id in (select id from partition where owner = :owner order by id for update)
 returning id, epoch
 
+-- A transaction that hangs keeps its partitions from being claimed, and no others: who claims passes them over until it
+-- is gone. That two do not claim one partition follows from the update, which looks at the row again.
+
 -- name: claim
 update partition set
     owner = :owner, epoch = epoch + 1, claimed = clock_timestamp(),
     expires = clock_timestamp() + :lease_s::double precision * interval '1 second'
 where (owner is null or expires < clock_timestamp()) and id in (
-    select id from partition where owner is null or expires < clock_timestamp() order by id limit :limit for update
+    select id from partition where owner is null or expires < clock_timestamp() order by id limit :limit
+    for update skip locked
 )
 returning id, epoch
 
