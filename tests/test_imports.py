@@ -39,9 +39,11 @@ MAY_IMPORT_OF_OURS = {
             "amends_server.errors",
             "amends_server.tokens",
             "amends.v1",
+            "amends._deadlines",
         ),
     ),
-    "server/amends_server": ("amends_server", "amends.v1", "amends._unreadable"),  # how any server refuses garbage
+    # How any server refuses garbage, and one timer for many calls.
+    "server/amends_server": ("amends_server", "amends.v1", "amends._unreadable", "amends._deadlines"),
     "sdk/amends": ("amends",),
     "participants": ("participants", "amends"),
 }

@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from amends.call import Call
 
@@ -24,15 +24,15 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_
 class Handler:
     """A handler and how many of the arguments it takes: it may leave out the last one, the call."""
 
-    function: Callable[..., object]
+    function: Callable[..., Any]
     arity: int
     is_async: bool
 
     async def run(self, pool: Executor, *arguments: object) -> object:
         """Run it: an async one here, a plain one in the pool. A plain one that has begun runs to its end."""
         if self.is_async:
-            return await cast(Awaitable[object], self.function(*arguments[: self.arity]))
-        result = await in_thread(pool, partial(self.function, *arguments[: self.arity]))
+            return await self.function(*arguments[: self.arity])
+        result: object = await in_thread(pool, partial(self.function, *arguments[: self.arity]))
         return await cast(Awaitable[object], result) if inspect.isawaitable(result) else result
 
 

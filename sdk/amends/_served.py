@@ -42,7 +42,10 @@ class Served(Action[In, Out], ABC):
             value = decode(request.input, self.input_type)
         except PayloadError as error:
             return refusal(Refused("INVALID_INPUT", str(error)), self.participant, call)
-        return await self._reply(call, self._execute(value, call))
+        try:
+            return await self._execute(value, call)
+        except BaseException as error:
+            return self._reply_to(error, call)
 
     async def compensate(self, undo: Handler, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
         """Answer a call to undo this action."""
@@ -53,7 +56,10 @@ class Served(Action[In, Out], ABC):
             done = decode(request.output, self.output_type) if known else None
         except PayloadError as error:  # no refusal: there may be something to undo, once the types are right again
             return failure("INVALID_INPUT", str(error), self.participant, call)
-        return await self._reply(call, self._compensate(undo, value, done, call, known=known))
+        try:
+            return await self._compensate(undo, value, done, call, known=known)
+        except BaseException as error:
+            return self._reply_to(error, call)
 
     @abstractmethod
     async def _execute(self, value: In, call: Call) -> saga_pb2.Reply: ...
@@ -69,17 +75,15 @@ class Served(Action[In, Out], ABC):
         self.undo = undo
         self.has_compensation = True
 
-    async def _reply(self, call: Call, work: Coroutine[object, object, saga_pb2.Reply]) -> saga_pb2.Reply:
-        try:
-            return await work
-        except Refused as refused:
-            return refusal(refused, self.participant, call)
-        except InProgress as later:
-            return in_progress(later, call)
-        except BaseException as error:  # also SystemExit: a handler must not end the participant
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
-                raise
-            return failure_of(error, self.participant, call)
+    def _reply_to(self, error: BaseException, call: Call) -> saga_pb2.Reply:
+        """Answer with what a handler raised; also SystemExit, for a handler must not end the participant."""
+        if isinstance(error, Refused):
+            return refusal(error, self.participant, call)
+        if isinstance(error, InProgress):
+            return in_progress(error, call)
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
+            raise error
+        return failure_of(error, self.participant, call)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

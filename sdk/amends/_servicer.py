@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -48,6 +48,7 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
 
     def __init__(self, participant: Serving) -> None:
         self._participant = participant
+        self._actions = participant.actions  # a view: what is added later is there, too
         self._sessions: set[Session] = set()
 
     def drain(self) -> None:
@@ -90,7 +91,10 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
 
     async def _answer(self, call: participant_pb2.SessionCall) -> participant_pb2.SessionResult:
         try:
-            reply = await self._do(call)
+            kind = call.WhichOneof("kind")
+            if kind is None:
+                raise self._not_taken(grpc.StatusCode.INVALID_ARGUMENT, "the call is of no known kind")
+            reply = await (self._execute(call.execute) if kind == "execute" else self._compensate(call.compensate))
         except Refusal as reason:
             return refused(call.id, reason.code, reason.message)
         except Exception:  # handlers' exceptions are replies already, so this is a defect of ours
@@ -98,32 +102,23 @@ class Servicer(participant_pb2_grpc.ParticipantServiceServicer):
             return refused(call.id, grpc.StatusCode.INTERNAL, "the participant failed; its log says more")
         return participant_pb2.SessionResult(id=call.id, reply=reply)
 
-    async def _do(self, call: participant_pb2.SessionCall) -> saga_pb2.Reply:
-        match call.WhichOneof("kind"):
-            case "execute":
-                return await self._execute(call.execute)
-            case "compensate":
-                return await self._compensate(call.compensate)
-            case None:
-                raise self._not_taken(grpc.StatusCode.INVALID_ARGUMENT, "the call is of no known kind")
+    def _execute(self, request: participant_pb2.ExecuteRequest) -> Awaitable[saga_pb2.Reply]:
+        return self._action(request.action, request.call, request.call.key).execute(request)
 
-    async def _execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
-        return await self._action(request.action, request.call, request.call.key).execute(request)
-
-    async def _compensate(self, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
+    def _compensate(self, request: participant_pb2.CompensateRequest) -> Awaitable[saga_pb2.Reply]:
         action = self._action(request.action, request.call, request.execute_key)
         if action.undo is None:
             raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, f"action {_short(request.action)} has no compensation")
-        return await action.compensate(action.undo, request)
+        return action.compensate(action.undo, request)
 
     def _action(self, name: str, call: participant_pb2.Call, execute_key: str) -> Served:
         if not call.key or not execute_key:  # an empty one would be one key for all calls: only the first has an effect
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the call has no idempotency key")
         if not (call.expire_time.seconds in _SECONDS and call.expire_time.nanos in _NANOS):
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the call's expire_time is no time")
-        action = self._participant.actions.get(name)
+        action = self._actions.get(name)
         if action is None:
-            known = ", ".join(sorted(self._participant.actions)[:_NAMED_MAX]) or "none"
+            known = ", ".join(sorted(self._actions)[:_NAMED_MAX]) or "none"
             message = f"there is no action {_short(name)}; known actions: {known}"
             raise self._not_taken(grpc.StatusCode.UNIMPLEMENTED, message)
         return action

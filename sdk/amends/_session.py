@@ -8,14 +8,15 @@ than the orchestrator is ready for.
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from amends._deadlines import Deadlines
 from amends._unreadable import UNREADABLE_TEXT
 from amends.v1 import participant_pb2
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
 CALLS_MAX = 1024  # in a session at a time; an orchestrator has few sessions, mostly one
 BATCH_BYTES_MAX = 1 << 20  # of results in one message: none waits long for the bytes of others
-FRAME_BYTES = 64  # what stands around a result that is alone in its message, and more
 
-Answer = Callable[[participant_pb2.SessionCall], Awaitable[participant_pb2.SessionResult]]
+Answer = Callable[[participant_pb2.SessionCall], Coroutine[object, object, participant_pb2.SessionResult]]
+
+log = logging.getLogger("amends.participant")
 
 
 class Refusal(Exception):
@@ -44,11 +46,14 @@ class Session:
     def __init__(self, context: Context, answer: Answer) -> None:
         self._context = context
         self._answer = answer
-        self._running: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[int, asyncio.Task[participant_pb2.SessionResult]] = {}
+        self._deadlines = Deadlines(self._expire)
+        self._late: set[int] = set()
         self._results: deque[participant_pb2.SessionResult] = deque()
-        self._held = 0  # calls whose results are not sent yet; tasks end a moment after they have put theirs down
+        self._held = 0  # calls whose results are not sent yet
+        self._last_number = 0  # the ids of calls may come twice
         self._result_credits = 0
-        self._response_bytes_max = math.inf
         self._call_credits_owed = CALLS_MAX
         self._ending = False
         self._refusal: Refusal | None = None
@@ -66,7 +71,8 @@ class Session:
             if self._refusal is not None:
                 raise self._refusal
         finally:  # nobody waits for what runs on, as nobody does when a single call is broken off
-            for task in (reader, *self._running):
+            self._deadlines.clear()
+            for task in (reader, *self._running.values()):
                 task.cancel()
 
     def drain(self) -> None:
@@ -80,8 +86,6 @@ class Session:
                 if not isinstance(request, participant_pb2.SessionRequest):
                     raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE_TEXT)
                 self._result_credits += request.result_credits
-                if request.response_bytes_max > 0:
-                    self._response_bytes_max = request.response_bytes_max
                 for call in request.calls:
                     self._take(call)
                 self._wake.set()
@@ -99,16 +103,19 @@ class Session:
         elif self._held > CALLS_MAX:
             self._refuse(call, grpc.StatusCode.RESOURCE_EXHAUSTED, f"more than {CALLS_MAX} calls at a time")
         else:
-            task = asyncio.create_task(self._do(call))
-            self._running.add(task)
-            task.add_done_callback(partial(self._done, call.id, self._limit(call, task)))
+            self._begin(call)
 
-    def _limit(self, call: participant_pb2.SessionCall, task: asyncio.Task[None]) -> asyncio.TimerHandle | None:
-        """Have a call broken off when its time is up."""
-        if not call.HasField("timeout"):
-            return None
-        timeout_s = call.timeout.seconds + call.timeout.nanos / 1e9
-        return asyncio.get_running_loop().call_later(timeout_s, task.cancel)
+    def _begin(self, call: participant_pb2.SessionCall) -> None:
+        """Do a call, which is broken off when its time is up."""
+        self._last_number = number = self._last_number + 1
+        self._running[number] = task = self._loop.create_task(self._answer(call))
+        task.add_done_callback(partial(self._done, call.id, number))
+        if call.HasField("timeout"):
+            self._deadlines.add(number, call.timeout.seconds + call.timeout.nanos / 1e9)
+
+    def _expire(self, number: int) -> None:
+        self._late.add(number)
+        self._running[number].cancel()
 
     def _refuse(self, call: participant_pb2.SessionCall, code: grpc.StatusCode, message: str) -> None:
         """Tell of a call that its handler was not and will not be run for it."""
@@ -116,17 +123,15 @@ class Session:
         result.not_taken = True
         self._results.append(result)
 
-    async def _do(self, call: participant_pb2.SessionCall) -> None:
-        self._results.append(await self._answer(call))
-
-    def _done(self, call_id: int, timer: asyncio.TimerHandle | None, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        late = timer is not None and timer.when() <= asyncio.get_running_loop().time()
-        if timer is not None:
-            timer.cancel()
+    def _done(self, call_id: int, number: int, task: asyncio.Task[participant_pb2.SessionResult]) -> None:
+        del self._running[number]
+        self._deadlines.remove(number)
         if task.cancelled() or task.exception() is not None:  # a call without result would never give its credit back
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.INTERNAL
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if number in self._late else grpc.StatusCode.INTERNAL
             self._results.append(refused(call_id, code, "the participant broke the call off"))
+        else:
+            self._results.append(task.result())
+        self._late.discard(number)
         self._wake.set()
 
     async def _next(self) -> participant_pb2.SessionResponse | None:
@@ -147,13 +152,10 @@ class Session:
     def _add_results(self, response: participant_pb2.SessionResponse) -> None:
         size = 0
         while self._results and self._result_credits > 0:
-            each = self._results[0].ByteSize()
-            size += each
+            size += self._results[0].ByteSize()
             if size > BATCH_BYTES_MAX and response.results:
                 return
-            result = self._results.popleft()
-            fits = each + FRAME_BYTES <= self._response_bytes_max
-            response.results.append(result if fits else _too_large(result.id, each))
+            response.results.append(self._results.popleft())
             self._held -= 1
             self._result_credits -= 1
             self._call_credits_owed += 1
@@ -163,9 +165,3 @@ def refused(call_id: int, code: grpc.StatusCode, message: str) -> participant_pb
     """The result of a call that was not taken."""
     number: int = code.value[0]
     return participant_pb2.SessionResult(id=call_id, status_code=number, status_message=message)
-
-
-def _too_large(call_id: int, size_bytes: int) -> participant_pb2.SessionResult:
-    """What gRPC says of a single call whose answer is too large: in a session it would break the stream for all."""
-    message = f"the result is a message larger than max: {size_bytes} bytes"
-    return refused(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, message)

@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
+from amends._deadlines import Deadlines
 from amends.errors import AmendsError, DeadlineExceeded, Unavailable, Unknown
 from amends.ids import new_saga_id, new_saga_id_of
 from amends.statuses import exception_of_status
@@ -115,7 +116,9 @@ class Starts:
 
     def takes(self, request: orchestrator_pb2.StartSagaRequest) -> bool:
         """Whether the start can go in a session, as far as is known."""
-        return asyncio.get_running_loop().time() >= self._probe_at and request.ByteSize() <= START_BYTES_MAX
+        if self._probe_at and asyncio.get_running_loop().time() < self._probe_at:
+            return False
+        return request.ByteSize() <= START_BYTES_MAX
 
     async def start(self, request: orchestrator_pb2.StartSagaRequest) -> Ending:
         """Start a saga, and return where its end will be told once the start is acknowledged.
@@ -123,18 +126,16 @@ class Starts:
         :raises NoSessions: if this has to be done by StartSaga.
         :raises RpcError: if it does not succeed.
         """
-        if self._session is None or self._session.over:
-            self._session = _Session(self._stub)
+        session = self._session
+        if session is None or session.over:
+            session = self._session = _Session(self._stub, self._timeout_s)
         start = _Start(request)
-        self._session.send(start)
-        timer = asyncio.get_running_loop().call_later(self._timeout_s, _expire, start)
+        session.send(start)
         try:
             await start.acknowledged
         except NoSessions as error:
             self._probe_at = math.inf if error.for_good else asyncio.get_running_loop().time() + PROBE_AGAIN_S
             raise
-        finally:
-            timer.cancel()
         return start.ending
 
     async def close(self) -> None:
@@ -143,17 +144,14 @@ class Starts:
             await self._session.close()
 
 
-def _expire(start: _Start) -> None:
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
-    start.fail(DeadlineExceeded("The start was not acknowledged in time.", code=code))
-
-
 class _Session:
     """One stream."""
 
-    def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub) -> None:
+    def __init__(self, stub: orchestrator_pb2_grpc.OrchestratorServiceStub, timeout_s: float) -> None:
         self.over = False
         self.share: Share | None = None
+        self._timeout_s = timeout_s
+        self._deadlines = Deadlines(self._expire)
         self._open: dict[int, _Start] = {}
         self._queue: deque[int] = deque()
         self._last_id = 0
@@ -166,10 +164,16 @@ class _Session:
         self._running = asyncio.create_task(self._run())
 
     def send(self, start: _Start) -> None:
-        self._last_id += 1
-        self._open[self._last_id] = start
-        self._queue.append(self._last_id)
+        self._last_id = start_id = self._last_id + 1
+        self._open[start_id] = start
+        self._queue.append(start_id)
+        self._deadlines.add(start_id, self._timeout_s)
         self._wake.set()
+
+    def _expire(self, start_id: int) -> None:
+        if (start := self._open.get(start_id)) is not None:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            start.fail(DeadlineExceeded("The start was not acknowledged in time.", code=code))
 
     async def close(self) -> None:
         self._running.cancel()
@@ -201,6 +205,7 @@ class _Session:
 
     def _end(self, error: Exception) -> None:
         self.over = True
+        self._deadlines.clear()
         self._stream.cancel()
         starts, self._open = self._open, {}
         for start in starts.values():
@@ -269,9 +274,11 @@ class _Session:
         if start is None:
             return
         if outcome.status_code != 0:
+            self._deadlines.remove(outcome.id)
             del self._open[outcome.id]
             start.fail(_error(outcome))
         elif not start.acknowledged.done():
+            self._deadlines.remove(outcome.id)
             start.acknowledged.set_result(None)
         elif outcome.saga.HasField("create_time"):  # else it is an acknowledgement that nobody waited for any more
             del self._open[outcome.id]

@@ -99,7 +99,7 @@ class Saga(Generic[In, Out]):
         self._name = _checked(name, _NAME, "saga")
         self._input_type = input
         self._input_schema = json_schema(input)
-        self._output_type = output
+        self._output_type = cast("type[Out] | None", output)
         self._deadline = duration_message(deadline, "deadline")
         self._on_compensation_failure = on_compensation_failure
         self._description = description
@@ -121,7 +121,7 @@ class Saga(Generic[In, Out]):
     @property
     def output_type(self) -> type[Out] | None:
         """The declared type of the result; None if the result is the outputs of the steps by their ids."""
-        return cast("type[Out] | None", self._output_type)
+        return self._output_type
 
     @overload
     def step(

@@ -129,21 +129,23 @@ class Client(Control, Catalogue):
         """
         if id == "":
             raise ValueError("The id of a saga cannot be empty; without one, leave it out.")
+        connection = self._connection
         request = orchestrator_pb2.StartSagaRequest(
             namespace=self._namespace,
             saga_id=id or "",  # without one, the connection makes it
             input=encode(input),
             labels=labels,
-            deadline=duration_message(deadline, "deadline"),
-            start_time=timestamp(at),
+            deadline=None if deadline is None else duration_message(deadline, "deadline"),
+            start_time=None if at is None else timestamp(at),
         )
+        output_type: type[Any] | None = object
         if isinstance(saga, str):
             request.definition.name = saga
-            ending = await self._connection.start(request)
+            ending = await connection.start(request)
         else:
-            ending = await self._start_registered(request, saga)
-        output_type = object if isinstance(saga, str) else saga.output_type
-        handle = SagaHandle[Any](self._connection, request.saga_id, output_type, ending)
+            output_type = saga.output_type
+            ending = await self._start_registered(request, saga.content())
+        handle: SagaHandle[Any] = SagaHandle(connection, request.saga_id, output_type, ending)
         if wait:
             await handle.wait()
         return handle
@@ -246,10 +248,7 @@ class Client(Control, Catalogue):
         response = await self._connection.repeatable(self._connection.orchestrator.CompleteStep, request)
         return SagaView.of(response.saga)
 
-    async def _start_registered(
-        self, request: orchestrator_pb2.StartSagaRequest, saga: Saga[Any, Any]
-    ) -> Ending | None:
-        content = saga.content()
+    async def _start_registered(self, request: orchestrator_pb2.StartSagaRequest, content: bytes) -> Ending | None:
         registered = self._registrations.known(content) or await self._registrations.made(content)
         request.definition.digest = registered.digest
         try:

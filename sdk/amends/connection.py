@@ -87,11 +87,10 @@ class Connection:
 
         :raises RpcError: if it does not succeed.
         """
-        with told_if_closed():
-            replica = self.replicas.at_hand()
+        replica = self._at_hand()
         if not request.saga_id:
             request.saga_id = new_saga_id() if replica is None else replica.starts.new_id(request.namespace)
-        with naming_saga(request.saga_id):
+        try:
             try:
                 return await self._start(request, replica)
             except RpcError as error:
@@ -100,18 +99,31 @@ class Connection:
                 first = error
             again = self.retrying(lambda: self._start(request), before=first)  # the same id makes that harmless
             return await again
+        except AmendsError as error:
+            name_saga(error, request.saga_id)
+            raise
 
     async def _start(self, request: orchestrator_pb2.StartSagaRequest, replica: Replica | None = None) -> Ending | None:
         assert request.saga_id, "without one a start that is repeated would begin a second saga"
-        with told_if_closed():
-            replica = replica or self.replicas.at_hand() or await self.replicas.chosen()
+        if replica is None:
+            with told_if_closed():
+                replica = self.replicas.at_hand() or await self.replicas.chosen()
         if replica.starts.takes(request):
             try:
-                return await _started(replica, request)
+                return await replica.starts.start(request)
             except NoSessions:
                 pass
+            except (Unavailable, DeadlineExceeded) as error:
+                replica.answered(error.code)
+                raise
         await self._call(self.orchestrator.StartSaga, request, None)
         return None
+
+    def _at_hand(self) -> Replica | None:
+        try:
+            return self.replicas.at_hand()
+        except grpc.aio.UsageError as error:
+            raise AmendsError("The client is closed.") from error
 
     async def once(
         self,
@@ -206,14 +218,6 @@ def _not_begun(error: BaseException) -> bool:
     return isinstance(error, Unavailable) and error.reason in _NOT_BEGUN
 
 
-async def _started(replica: Replica, request: orchestrator_pb2.StartSagaRequest) -> Ending:
-    try:
-        return await replica.starts.start(request)
-    except (Unavailable, DeadlineExceeded) as error:
-        replica.answered(error.code)
-        raise
-
-
 class Connected:
     """What has a connection to an orchestrator while it is open."""
 
@@ -246,9 +250,14 @@ def naming_saga(saga_id: str) -> Generator[None, None, None]:
     try:
         yield
     except AmendsError as error:
-        error.saga_id = saga_id
-        error.args = (f"{error} (saga {saga_id})", *error.args[1:])
+        name_saga(error, saga_id)
         raise
+
+
+def name_saga(error: AmendsError, saga_id: str) -> None:
+    """Have an exception name the saga that was to be started."""
+    error.saga_id = saga_id
+    error.args = (f"{error} (saga {saga_id})", *error.args[1:])
 
 
 PageT = TypeVar("PageT", bound=Page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Collection
 from zlib import crc32
@@ -20,7 +20,7 @@ def new_saga_id() -> str:
     Later ones sort behind earlier ones, so that the store's index grows at its end: a saga under a random id costs the
     disk twice as much in a large file.
     """
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(_RANDOM_BYTES)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(_RANDOM_BYTES).hex()}"
 
 
 def new_saga_id_of(namespace: str, partitions: int, owned: Collection[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import math
 import re
@@ -31,7 +30,7 @@ from amends.errors import PayloadError
 from amends.v1 import payload_pb2
 
 T = TypeVar("T")
-Decoder = Callable[[payload_pb2.Payload], object]
+Decoder = Callable[[payload_pb2.Payload], typing.Any]
 
 # What encoders and decoders raise for data that does not fit; RecursionError comes from data that is nested too deep.
 _MISFITS = (ValueError, TypeError, OverflowError, RecursionError, NotImplementedError, DecodeError)
@@ -77,10 +76,12 @@ def decode(payload: payload_pb2.Payload, type: type[T]) -> T:
 
     :raises PayloadError: the payload is not what the type says; the message names the path, never the data.
     """
+    kind: object = type  # to mypy a type is not Hashable
     try:
-        return cast(T, _decoder(cast(Hashable, type))(payload))
+        value: T = _decoder(kind)(payload)
     except _MISFITS as error:
         raise PayloadError(f"{_name(type)}: {_redacted(error)}") from None
+    return value
 
 
 def encode_as(value: object, type: object) -> payload_pb2.Payload:
@@ -90,10 +91,13 @@ def encode_as(value: object, type: object) -> payload_pb2.Payload:
     """
     payload = encode(value)
     try:
-        _decoder(type)
+        decoder = _decoder(type)
     except (*_MISFITS, NameError):
         return payload
-    decode(payload, cast("builtins.type[object]", type))
+    try:
+        decoder(payload)
+    except _MISFITS as error:
+        raise PayloadError(f"{_name(type)}: {_redacted(error)}") from None
     return payload
 
 
@@ -131,8 +135,14 @@ def _decoder_of_needed(kind: object) -> Decoder | None:
 
 
 def _json_decoder(kind: object) -> Decoder:
-    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(cast("type[object]", kind), dec_hook=from_builtins)
-    return lambda payload: decoder.decode(_json_text(payload))
+    wanted = typing.Any if kind is object else kind  # to msgspec an object is something foreign
+    decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(cast("type[object]", wanted), dec_hook=from_builtins)
+    read = decoder.decode
+
+    def decode_json(payload: payload_pb2.Payload) -> object:
+        return read(payload.json if payload.WhichOneof("kind") == "json" else _json_text(payload))
+
+    return decode_json
 
 
 def _or_none(decoder: Decoder) -> Decoder:

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
-from amends import AmendsError, Client, Internal, SagaStatus, _starts
+from amends import AmendsError, Client, DeadlineExceeded, Internal, SagaStatus, _starts
 from amends.ids import partition_of
 from amends.v1 import orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted
@@ -220,6 +220,35 @@ async def test_i19_a_start_that_is_repeated_keeps_the_id_that_was_made_for_anoth
         saga = await client.start("x", 2)
     assert asked == [saga.id, saga.id]
     assert partition_of("default", saga.id, 3) == 1
+
+
+async def test_a_start_that_is_not_acknowledged_in_time_says_so_and_leaves_the_others(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    forgotten = asyncio.Event()
+
+    async def session(context: Context) -> None:
+        await opened(context)
+        request = await context.read()
+        while not request.starts:
+            request = await context.read()
+        await forgotten.wait()
+        await starts(context)
+        await asyncio.Event().wait()
+
+    seen, served = counted(session)
+    orchestrator.on_session(served)
+    async with Client(orchestrator.address, timeout=0.2) as client, asyncio.timeout(WAIT_S):
+        with pytest.raises(DeadlineExceeded, match="not acknowledged in time"):
+            await client.start("x", 1)
+        own = (await client._connection.replicas.chosen()).starts
+        own._timeout_s = WAIT_S
+        assert own._session is not None
+        own._session._timeout_s = WAIT_S
+        forgotten.set()
+        await client.start("x", 2)
+        assert own._session._deadlines._open == set()
+    assert len(seen) == 1
 
 
 async def test_a_client_that_is_closed_with_its_first_start_ends_it(orchestrator: ScriptedOrchestrator) -> None:

@@ -18,14 +18,13 @@ from typing import Protocol
 import grpc
 import structlog
 
+from amends._deadlines import Deadlines
 from amends.v1 import participant_pb2, participant_pb2_grpc
 from amends_server.convert.times import set_duration
 from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.payload import Error
 from amends_server.engine.value import dataclass
 from amends_server.transport.attempts import Attempt, LateCall
-from amends_server.transport.deadlines import Deadlines
-from amends_server.transport.endpoint import message_bytes_max
 from amends_server.transport.late import LateCalls
 from amends_server.transport.requests import write_compensate, write_execute
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
@@ -110,7 +109,7 @@ class Session:
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
         self.begun = False
-        self._fruitful = self._gave_up = self._leaving = self._writing_calls = self._said = False
+        self._fruitful = self._gave_up = self._leaving = self._writing_calls = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -207,8 +206,6 @@ class Session:
         owed = self._result_credits_owed
         if not request.calls and owed < RESULTS_MAX // 2:
             return None
-        if not self._said:
-            self._said, request.response_bytes_max = True, message_bytes_max(self._payload_bytes_max)
         request.result_credits = owed
         self._result_credits_owed = 0
         return request
@@ -235,7 +232,7 @@ class Session:
         call.id = self._last_id
         size_bytes = call.ByteSize()  # a fraction of a microsecond: to add up names and labels would take longer
         self._open[self._last_id] = attempt
-        self._deadlines.add(self._last_id, attempt.timeout_us)
+        self._deadlines.add(self._last_id, attempt.timeout_us / 1e6)
         self._call_credits -= 1
         return size_bytes
 

@@ -1,4 +1,4 @@
-"""When calls in flight are over: one timer for any number of calls.
+"""When calls and starts in flight are over: one timer for any number of them.
 
 Most calls are answered long before their time is up, so a timer for each would be set and cancelled for nothing. Here a
 call that is answered leaves its entry behind; entries are thrown out when they are the larger part.
@@ -25,9 +25,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = inf
 
-    def add(self, call_id: int, delay_us: int) -> None:
-        """Take an id that is over after `delay_us`."""
-        when = asyncio.get_running_loop().time() + delay_us / 1e6
+    def add(self, call_id: int, delay_s: float) -> None:
+        """Take an id that is over after `delay_s`."""
+        when = asyncio.get_running_loop().time() + delay_s
         heappush(self._entries, (when, call_id))
         self._open.add(call_id)
         if when < self._rings_at:
