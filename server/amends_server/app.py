@@ -104,7 +104,7 @@ class Server:
         await self._grpc.start()
         self._keeping = asyncio.create_task(self._keep(), name="server")
         reached_at = self._settings.advertise or _reachable(self.address)
-        await self._ownership.start(reached_at, self._parts.take_over, self._parts.settle)
+        await self._ownership.start(reached_at, self._parts.take_over, self._parts.runner.busy)
         await self._say_ready(True)
         shown = {"metrics": self.metrics_address} if self._metrics is not None else {}
         log.info("listening", address=self.address, store=without_password(self._settings.store), **shown)

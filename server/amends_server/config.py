@@ -57,10 +57,6 @@ PAGE_TOKEN_LENGTH_MAX = 1_000
 TAKEOVER_S = 30.0
 """How long a request waits for a saga whose orchestrator is gone: two leases, and some time to read it."""
 
-HAND_OVER_S = 5.0
-"""How long calls in flight may end when another orchestrator has joined and gets their sagas: starts of others in
-the same partitions wait for that, and should not have to be given up."""
-
 SAGAS_ACTIVE_MAX = 10_000
 """Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 from amends_server.catalogue import Catalogue
 from amends_server.clock import Clock
-from amends_server.config import HAND_OVER_S
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.participants import Participants
@@ -133,14 +132,15 @@ class Parts:
     def hold(self) -> None:
         """Take nothing new from now on."""
         self.orchestrator.hold()
-        self.runner.hold()
+        self.runner.domain.hold()
         self.orchestrator.tell_share()
 
-    async def settle(self, drain_s: float = HAND_OVER_S) -> None:
-        """Let calls in flight of sagas on hold end, and record them.
+    async def settle(self, drain_s: float) -> None:
+        """Let calls in flight end, and record them. Meanwhile whoever else there is gets the sagas that are at rest.
 
-        Those that last longer are lost, and asked again by who goes on with their sagas.
+        Calls that last longer are lost, and asked again by who goes on with their sagas.
         """
+        self._ownership.retire()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self.runner.settle_calls()

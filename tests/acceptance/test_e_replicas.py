@@ -14,6 +14,8 @@ import pytest
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
 from amends.ids import new_saga_id_of
 from amends.v1 import operator_pb2, orchestrator_pb2
+from amends_server.store.partition import partition_of
+from amends_server.store.protocol import SagaKey
 from tests.acceptance.harness import (
     THREE,
     Gate,
@@ -159,6 +161,34 @@ async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
         assert not stopping.done()
         gate.release()
         await stopping
+
+
+async def test_e46_an_orderly_end_keeps_no_start_and_no_command_waiting_whatever_its_id(replicas: Replicas) -> None:
+    """What is at rest is handed over at once; of what is not, starts and commands are recorded meanwhile."""
+    world, servers, clients = replicas
+    gate = Gate()
+    slow = await _id_at(servers[0], clients[0])
+    partition, other = partition_of(SagaKey("default", slow), 64), await _id_at(servers[0], clients[0])
+    while partition_of(SagaKey("default", other), 64) == partition:
+        other = await _id_at(servers[0], clients[0])
+    beside = new_saga_id_of("default", 64, {partition})
+    world.worker.on("one", gate.after(), saga=slow)
+    await clients[0].start(THREE.name, None, id=slow)
+    await gate.reached()
+    stopping = asyncio.create_task(servers[0].stop())
+    await servers[0].logged("stopping")
+    async with asyncio.timeout(WAIT_S):
+        assert (await (await clients[1].start(THREE.name, None, id=other)).wait()).status is SagaStatus.COMPLETED
+        assert (await (await clients[1].start(THREE.name, None, id=beside)).status()).status is SagaStatus.PENDING
+        assert (await clients[1].pause(slow, reason="look")).paused
+        assert not (await clients[1].resume(slow, reason="looked")).paused
+        assert not stopping.done()
+        gate.release()
+        for id in (slow, beside):
+            assert (await clients[1].saga(None, id).wait()).status is SagaStatus.COMPLETED
+        await stopping
+    for id in (slow, beside, other):
+        assert world.ledger.names(id) == ["one", "two", "three"]
 
 
 async def _id_at(server: Process, client: Client) -> str:

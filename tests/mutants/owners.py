@@ -190,9 +190,23 @@ OF_OWNERS = (
     Mutant(
         "partitions are handed over while calls of their sagas are in flight (I26)",
         LEASES_PY,
-        "        await self._quiet()\n",
-        "",
+        "        waits = {partition_of(key, self._count) for key in self._busy()} if ",
+        "        waits = {partition_of(key, self._count) for key in ()} if ",
         LEASES + "test_who_joins_gets_what_is_handed_over_once_its_calls_have_ended",
+    ),
+    Mutant(
+        "whoever is stopped hands over while calls are in flight, if they take long",
+        LEASES_PY,
+        "        end = inf if self._retiring else time.monotonic() + HAND_OVER_S",
+        "        end = time.monotonic() + HAND_OVER_S",
+        LEASES + "test_who_retires_waits_for_calls_however_long_they_take",
+    ),
+    Mutant(
+        "a saga that was started on the way out is found by nobody (I23, I28)",
+        SERVER + "engine/due.py",
+        "    start_time = state.started.start_time or state.started.time\n",
+        "    start_time = state.started.start_time\n",
+        RUNNER + "test_i20_of_a_saga_that_is_started_on_the_way_out_only_the_start_is_recorded",
     ),
     Mutant(
         "a new owner has the epoch of the old one (I25)",

@@ -15,7 +15,7 @@ from amends_server.engine.commands import Retry as Retry_
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Backoff, Retry
-from amends_server.errors import Overloaded, SagaHalted, ShuttingDown
+from amends_server.errors import Overloaded, SagaHalted
 from amends_server.runner import keeper as keeper_module
 from amends_server.store.protocol import NotFound, Record, SagaKey, Unavailable, Undefined
 from amends_server.store.sqlite import SqliteStore
@@ -271,7 +271,7 @@ async def test_on_the_way_out_outcomes_are_recorded_and_nothing_is_lost_for_the_
     entry = await house.register(step("a"), step("b", "a"))
     await house.start(entry)
     await house.sent(1)
-    house.runner.hold()
+    house.runner.domain.hold()
     settled = asyncio.create_task(house.runner.settle_calls())
     house.answer(0)
     await settled
@@ -423,18 +423,28 @@ async def test_the_way_out_is_not_held_up_by_outcomes_that_cannot_be_recorded(ho
     await house.start(entry)
     await house.sent(1)
     house.store.down = True
-    house.runner.hold()
+    house.runner.domain.hold()
     settled = asyncio.create_task(house.runner.settle_calls())
     await asyncio.sleep(0)
     house.answer(0)
     await asyncio.wait_for(settled, PATIENCE_S)
 
 
-async def test_no_saga_is_started_on_the_way_out(house: House) -> None:
+async def test_i20_of_a_saga_that_is_started_on_the_way_out_only_the_start_is_recorded(house: House) -> None:
     entry = await house.register(step("a"))
-    house.runner.hold()
-    with pytest.raises(ShuttingDown):
-        await house.start(entry)
+    house.runner.domain.hold()
+    await house.start(entry)
+    assert [record.kind for record in await house.store.read_records(ONE, 0, 100)] == ["saga_started"]
+    assert house.calls == []
+    found = await house.store.list_due(house.clock.now(), None, 10, None)
+    assert [row.key for row in found] == [ONE], "whoever looks for what is due finds it"
+    other = await successor(house)
+    await other.runner.wake(ONE)
+    await other.sent(1)
+    other.answer(0)
+    await other.until(lambda: other.runner.active_count == 0)
+    assert (await other.runner.read(ONE)).state.status.name == "COMPLETED"
+    await other.close()
 
 
 async def test_i42_steps_that_have_to_wait_for_their_turn_get_it_at_once(

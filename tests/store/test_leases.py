@@ -34,14 +34,10 @@ class Replica:
         self.leases = Leases(url, 64, LEASE_S)
         self.gained: list[set[int]] = []
         self._told = told or asyncio.Event()
-        self.calm = asyncio.Event()
-        self.calm.set()
+        self.busy: list[SagaKey] = []
 
     async def start(self) -> None:
-        await self.leases.start("127.0.0.1:1", self._changed, self._quiet)
-
-    async def _quiet(self) -> None:
-        await self.calm.wait()
+        await self.leases.start("127.0.0.1:1", self._changed, lambda: self.busy)
 
     def _changed(self, gained: Collection[int] | None) -> None:
         assert gained is not None
@@ -104,17 +100,16 @@ async def test_who_joins_gets_what_is_handed_over_once_its_calls_have_ended(
     replicas: list[Replica], database: Database, url: str
 ) -> None:
     first, second, _ = replicas
-    first.calm.clear()
+    sagas = first.busy = [key(f"s{number}") for number in range(500)]
     await first.start()
     await second.start()
-    sagas = [key(f"s{number}") for number in range(500)]
     await first.until(lambda: len(first.owned) == 32)
     await first.until(lambda: any(first.leases.leaves(saga) for saga in sagas))
     leaving = [saga for saga in sagas if first.leases.leaves(saga)]
     await asyncio.sleep(1.2 * LEASE_S)  # nobody takes it meanwhile
     assert {first.leases.epoch_of(saga) for saga in leaving} == {1}
     assert second.owned == set()
-    first.calm.set()
+    first.busy = []
     await second.until(lambda: len(second.owned) == 32)
     assert {first.leases.epoch_of(saga) for saga in leaving} == {0}
     assert {second.leases.epoch_of(saga) for saga in leaving} == {2}
@@ -126,7 +121,7 @@ async def test_what_was_about_to_be_handed_over_is_gained_anew_when_it_stays(
 ) -> None:
     """What was held back meanwhile has to be looked for."""
     first, second, _ = replicas
-    first.calm.clear()
+    first.busy = [key(f"s{number}") for number in range(500)]
     await first.start()
     await first.until(lambda: first.gained == [set(range(64))])
     await second.start()
@@ -148,6 +143,53 @@ async def test_a_replica_that_stops_leaves_at_once(replicas: list[Replica]) -> N
     assert first.owned == set()
     await second.until(lambda: len(second.owned) == 64)
     assert time.monotonic() - begun < LEASE_S  # it did not have to wait for the end of the leases
+
+
+async def test_who_retires_hands_each_partition_over_once_its_calls_have_ended_and_is_found_until_then(
+    replicas: list[Replica], database: Database, url: str
+) -> None:
+    first, second, _ = replicas
+    await first.start()
+    await second.start()
+    await second.until(lambda: len(second.owned) == 32)
+    mine = [saga for number in range(500) if first.leases.epoch_of(saga := key(f"s{number}"))]
+    at_work, at_rest = mine[0], next(saga for saga in mine if not same_partition(saga, mine[0]))
+    first.busy, epoch = [at_work], first.leases.epoch_of(at_work)
+    first.leases.retire()
+    await second.until(lambda: len(second.owned) == 63)
+    assert second.leases.epoch_of(at_rest) > 0
+    assert first.leases.epoch_of(at_rest) == 0
+    assert (first.leases.epoch_of(at_work), first.leases.leaves(at_work)) == (epoch, True)
+    assert second.leases.address_of(at_work) == first.leases.address != ""
+    lives = "select count(*) from replica where expires > clock_timestamp()"
+    assert database.sql(lives, schema_of(url)) == "1"
+    first.busy = []
+    await second.until(lambda: len(second.owned) == 64)
+    assert second.leases.epoch_of(at_work) == epoch + 1
+    assert first.leases.epoch_of(at_work) == 0
+
+
+async def test_who_retires_waits_for_calls_however_long_they_take(
+    replicas: list[Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long it may take says whoever retires; a joining is over after a while."""
+    monkeypatch.setattr(leases_module, "HAND_OVER_S", 0.0)
+    first, second, _ = replicas
+    first.busy = [key(f"s{number}") for number in range(500)]
+    await first.start()
+    await second.start()
+    await second.until(lambda: len(second.owned) == 32)
+    mine = [saga for saga in first.busy if first.leases.epoch_of(saga)]
+    first.leases.retire()
+    await first.until(lambda: not first.owned)
+    await asyncio.sleep(3 * leases_module.REST_S)
+    assert all(first.leases.leaves(saga) for saga in mine)
+    first.busy = []
+    await second.until(lambda: len(second.owned) == 64)
+
+
+def same_partition(one: SagaKey, other: SagaKey) -> bool:
+    return partition_of(one, 64) == partition_of(other, 64)
 
 
 async def test_i28_the_leases_of_a_dead_replica_are_stolen_in_a_later_epoch(

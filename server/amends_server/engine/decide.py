@@ -62,9 +62,9 @@ class Decision(NamedTuple):
     state: State
 
 
-def start(graph: Graph, started: SagaStarted) -> Decision:
-    """Begin a saga: its first event and its first dispatches."""
-    draft = Draft(begin(graph, started), started.time)
+def start(graph: Graph, started: SagaStarted, *, hold: bool = False) -> Decision:
+    """Begin a saga: its first event and its first dispatches; with `hold`, Recover makes up for those."""
+    draft = Draft(begin(graph, started), started.time, hold=hold)
     draft.events.append(started)
     draft.go_forward(graph.roots)
     return Decision(draft.events, draft.state)

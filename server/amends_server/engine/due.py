@@ -142,12 +142,11 @@ def _wait_limit(state: State, index: int) -> Time | None:
 
 def _next_of_saga(state: State) -> Time | None:
     """Return the next time that matters to the saga as a whole."""
-    started = state.started
-    if started.deadline is None and started.start_time is None:
-        return None
-    deadline, start_time = _deadline(state), started.start_time
-    if start_time is None or state.paused or state.status is not SagaStatus.PENDING:
+    deadline = _deadline(state)
+    if state.status is not SagaStatus.PENDING or state.paused:
         return deadline
+    # Only the start of one that was held back is recorded: it is due, so that whoever looks for what is due finds it.
+    start_time = state.started.start_time or state.started.time
     return start_time if deadline is None else min(start_time, deadline)
 
 

@@ -99,6 +99,11 @@ class ActiveSaga:
         """True when nothing in this process waits for anything of the saga, so that it need not stay in memory."""
         return self.state is not None and self.state is self.durable and not self.calls and not self.appending
 
+    @property
+    def unsettled(self) -> bool:
+        """True while a call is out, or what was decided is being recorded. A start can be made elsewhere instead."""
+        return bool(self.calls) or (self.appending > 0 and self.durable is not None)
+
     def follow(self, sequence: int) -> asyncio.Future[State]:
         """Return a future of the durable state that has that many events or more."""
         future: asyncio.Future[State] = asyncio.get_running_loop().create_future()

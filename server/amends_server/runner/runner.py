@@ -26,7 +26,7 @@ from amends_server.engine.due import CallOrder, OwedCall, dispatched, order_call
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
-from amends_server.errors import NotOwned, Overloaded, SagaHalted, ShuttingDown
+from amends_server.errors import NotOwned, Overloaded, SagaHalted
 from amends_server.hub import Hub
 from amends_server.journal import Journal
 from amends_server.runner.active import NOT_SENT, ActiveSaga, Follower, make_active
@@ -87,7 +87,6 @@ class Runner:
         """Start a saga, and return it when its start is durable. False: one of that name was there before.
 
         :raises Overloaded: if this process runs as many sagas as it may.
-        :raises ShuttingDown: if this process is about to end.
         :raises Unavailable: if the journal cannot be written; whether the saga was started is then unknown.
         """
         await self.domain.until_owned(key)
@@ -96,8 +95,6 @@ class Runner:
             await self._wait_for_birth(key)
             # Whoever repeats a start that failed must not take "not found" for an answer.
             return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
-        if self.domain.holds(key):
-            raise ShuttingDown()
         self.domain.need(key)
         if self.active_count >= self._active_max:
             return await self._read_or(key, Overloaded("sagas running", self._active_max)), False
@@ -114,13 +111,14 @@ class Runner:
     def begin(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted, told: Follower) -> bool:
         """Start a saga at once; `told` is called when its start is durable, or with why it is not.
 
-        False, and nothing done, if something may be in its way: `start` knows what to do.
+        Of one on hold only the start is recorded: another process goes on with it. False, and nothing done, if
+        something may be in its way: `start` knows what to do.
         """
         if key in self._active or key in self._loading or self.active_count >= self._active_max:
             return False
-        if not (epoch := self.domain.epoch_of(key)) or self.domain.holds(key):
+        if not (epoch := self.domain.epoch_of(key)):
             return False
-        decision = start(entry.graph, started)
+        decision = start(entry.graph, started, hold=self.domain.holds(key))
         saga = make_active(key, birth, entry.graph, decision.state, epoch, self._tokens)
         saga.call_back(1, told)
         self._record(saga, decision, None, birth)
@@ -184,13 +182,13 @@ class Runner:
         self.halts.keep(self.domain.epoch_of)
         self._hub.stir()
 
-    def hold(self) -> None:
-        """From now on record outcomes and dispatch nothing: the process is about to end."""
-        self.domain.hold()
+    def busy(self) -> list[SagaKey]:
+        """Return the sagas on hold of which a call is in flight, or its outcome is not recorded yet."""
+        return [key for key, saga in self._active.items() if saga.unsettled and self.domain.holds(key)]
 
     async def settle_calls(self) -> None:
         """Wait until all calls that were sent for sagas on hold are answered and recorded."""
-        while any((saga.calls or saga.appending) and self.domain.holds(key) for key, saga in self._active.items()):
+        while self.busy():
             self._settled.clear()
             await self._settled.wait()
 

@@ -251,7 +251,7 @@ class Peers(grpc.aio.ServerInterceptor):
         return Here(key, lost)
 
     def _is_ours(self, key: SagaKey) -> bool:
-        return self._ownership.epoch_of(key) != 0 and not self._ownership.leaves(key)
+        return self._ownership.epoch_of(key) != 0
 
     def _count(self, method: str, outcome: str) -> None:
         self.forwarded[method.rpartition("/")[2], outcome] += 1

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Starting:
-    """Starts sagas. Without `peers` all of them run here; while `open` is false, none is started."""
+    """Starts sagas. Without `peers` all of them run here; while `open` is false, none that could begin elsewhere."""
 
     def __init__(
         self, definitions: Definitions, runner: Runner, clock: Clock, payload_bytes_max: int, peers: Peers | None
@@ -70,7 +70,7 @@ class Starting:
             return await self._start_here(request, starter)
 
     async def _start_here(self, request: pb.StartSagaRequest, starter: Starter) -> tuple[View, bool]:
-        if not self.open:
+        if not (self.open or self._is_the_only_one(request)):
             raise ShuttingDown()
         saga_id = request.saga_id or self._runner.domain.new_id(read_namespace(request.namespace))
         start = read_start(request, saga_id, self._payload_bytes_max)
@@ -78,6 +78,10 @@ class Starting:
             return await self._start(start, request, starter)
         except Undefined:  # removed at this very moment: it is looked for again, or stored again if it is given inline
             return await self._start(start, request, starter)
+
+    def _is_the_only_one(self, request: pb.StartSagaRequest) -> bool:
+        """Tell whether nobody else could begin that saga: its id belongs to this process, until that is handed over."""
+        return request.saga_id != "" and self._runner.domain.share is not None
 
     async def start_anywhere(
         self, metadata: Metadata | None, request: pb.StartSagaRequest, starter: Starter

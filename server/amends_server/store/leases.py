@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,8 @@ from amends_server.store.protocol import SagaKey
 Changed = Callable[[Collection[int] | None], None]
 """Called in the event loop after partitions were gained or lost, with those gained; None for all there are."""
 
-Quiet = Callable[[], Awaitable[None]]
-"""Called before partitions are handed over: returns when no call of their sagas is in flight, or it takes too long."""
+Busy = Callable[[], Collection[SagaKey]]
+"""Called before partitions are handed over: returns the sagas in them of which a call is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,12 @@ class Ownership(Protocol):
         """Tell whether the saga is owned and about to be handed over: then nothing new is begun for it."""
         ...
 
-    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
+    async def start(self, address: str, changed: Changed, busy: Busy) -> None:
         """Begin to own; others reach this process at that address."""
+        ...
+
+    def retire(self) -> None:
+        """Begin to hand over to others what is at rest, as it comes to rest, and gain nothing any more."""
         ...
 
     async def stop(self) -> None:
@@ -109,9 +113,12 @@ class Sole:
     def leaves(self, key: SagaKey) -> bool:
         return False
 
-    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
+    async def start(self, address: str, changed: Changed, busy: Busy) -> None:
         self.address = address
         changed(None)
+
+    def retire(self) -> None:
+        return
 
     async def stop(self) -> None:
         return

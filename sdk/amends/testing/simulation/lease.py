@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from amends_server.store.leases import Changed, Quiet
+from amends_server.store.leases import Busy, Changed
 from amends_server.store.partition import partition_of
 from amends_server.store.protocol import SagaKey
 
@@ -56,9 +56,12 @@ class Lease:
     def leaves(self, key: SagaKey) -> bool:
         return False
 
-    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
+    async def start(self, address: str, changed: Changed, busy: Busy) -> None:
         self._changed = changed
         changed(list(self._epochs))
+
+    def retire(self) -> None:
+        return
 
     async def stop(self) -> None:
         return

@@ -115,7 +115,7 @@ class Process(Owner):
         )
         self.orchestrator, self.operator = self._parts.orchestrator, self._parts.operator
         await self._parts.open()
-        await ownership.start("", self._parts.take_over, self._parts.settle)
+        await ownership.start("", self._parts.take_over, self._parts.runner.busy)
         self._ring = self._parts.runner.ring
         self._parts.runner.ring = self._ring_or_lose  # type: ignore[method-assign]
         self._keeping = asyncio.create_task(self._parts.run())

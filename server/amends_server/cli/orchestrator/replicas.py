@@ -29,7 +29,8 @@ def replicas(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
         print_table(("ADDRESS", "ALIVE", "SINCE", "OWNS", "LAST CLAIM", "LATE SAGAS"), rows, "")
         orphans = _of("", response.partitions)
         if orphans:
-            print_line(f"Nobody owns {ranges(orphans)}: claimed within a lease if an orchestrator is alive.")
+            late = f" Late sagas in them: {_late(orphans)}." if any(each.due_count for each in orphans) else ""
+            print_line(f"Nobody owns {ranges(orphans)}: claimed within a lease if an orchestrator is alive.{late}")
 
     run(shown(), server)
 
@@ -43,7 +44,7 @@ def _row(replica: operator_pb2.Replica, owned: list[operator_pb2.Partition]) -> 
     newest = next((each.claim_time for each in owned if each.claim_time.ToMicroseconds() == last), None)
     return (
         f"{replica.address}{' (asked)' if replica.answering else ''}",
-        _alive(replica),
+        _alive(replica, owned),
         time_text(replica.start_time),
         ranges(owned),
         time_text(newest),
@@ -51,11 +52,13 @@ def _row(replica: operator_pb2.Replica, owned: list[operator_pb2.Partition]) -> 
     )
 
 
-def _alive(replica: operator_pb2.Replica) -> str:
+def _alive(replica: operator_pb2.Replica, owned: Sequence[operator_pb2.Partition]) -> str:
     if not replica.HasField("lease_left"):
         return "alone"
     left_s = replica.lease_left.ToMicroseconds() / 1_000_000
-    return f"for {seconds_text(left_s)}" if left_s > 0 else f"dead for {seconds_text(-left_s)}"
+    if left_s > 0:
+        return f"for {seconds_text(left_s)}"
+    return "leaving" if owned else f"dead for {seconds_text(-left_s)}"
 
 
 def _late(owned: list[operator_pb2.Partition]) -> str:

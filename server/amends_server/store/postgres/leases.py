@@ -11,19 +11,30 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import inf
 from uuid import uuid4
 
 import asyncpg
 import structlog
 
-from amends_server.store.leases import Changed, Quiet, Renewals, Share
+from amends_server.store.leases import Busy, Changed, Renewals, Share
 from amends_server.store.partition import partition_of
 from amends_server.store.postgres.statements import fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
 from amends_server.store.protocol import SagaKey
 
 RENEWALS = 4
-"""In the time of a lease, so that some may fail before it ends."""
+"""In the time of a lease at the least, so that some may fail before it ends."""
+
+LOOK_S = 1.0
+"""Until it is looked again whether somebody has handed a partition over: for that long its starts and commands wait."""
+
+HAND_OVER_S = 5.0
+"""How long calls in flight may end when another orchestrator has joined and gets their sagas: all sagas in the same
+partitions stand still for that."""
+
+REST_S = 0.05
+"""Until it is looked again which partitions have come to rest that are to be handed over."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,10 +66,11 @@ class Leases:
         self._away: Collection[int] = ()
         self._letting_go: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._retiring = False
+        self._stop, self._nudged = threading.Event(), threading.Event()
         self._begun = asyncio.Event()
         self._changed: Changed = lambda gained: None
-        self._quiet: Quiet | None = None
+        self._busy: Busy = tuple
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -85,16 +97,21 @@ class Leases:
     def address_of(self, key: SagaKey) -> str:
         return "" if self.epoch_of(key) else self._others.get(partition_of(key, self._count), "")
 
-    async def start(self, address: str, changed: Changed, quiet: Quiet) -> None:
+    async def start(self, address: str, changed: Changed, busy: Busy) -> None:
         assert self._thread is None, "leases are started once"
-        self.address, self._changed, self._quiet, self._loop = address, changed, quiet, asyncio.get_running_loop()
+        self.address, self._changed, self._busy, self._loop = address, changed, busy, asyncio.get_running_loop()
         begun = self._begun = asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="leases", daemon=True)
         self._thread.start()
         await begun.wait()
 
+    def retire(self) -> None:
+        self._retiring = True
+        self._nudged.set()
+
     async def stop(self) -> None:
         self._stop.set()
+        self._nudged.set()
         if self._letting_go is not None:
             self._letting_go.cancel()
         if self._thread is not None:
@@ -113,14 +130,20 @@ class Leases:
         self._draining = {id: epoch for id, epoch in leaving.items() if id not in self._left}
         self._changed(gained)
         if self._draining:
-            self._letting_go = asyncio.create_task(self._let_go(leaving), name="handing over")
+            self._letting_go = asyncio.create_task(self._let_go(), name="handing over")
 
-    async def _let_go(self, leaving: Collection[int]) -> None:
-        assert self._quiet is not None, "it was started"
-        await self._quiet()
-        self._draining = {}
-        self._changed(())
-        self._left = frozenset(leaving)
+    async def _let_go(self) -> None:
+        """Hand over each partition as soon as no call of its sagas is in flight, or that takes too long."""
+        end = inf if self._retiring else time.monotonic() + HAND_OVER_S  # how long it may take in the end, others say
+        while self._draining:
+            waits = {partition_of(key, self._count) for key in self._busy()} if time.monotonic() < end else set[int]()
+            at_rest = self._draining.keys() - waits
+            if at_rest:
+                self._draining = {id: epoch for id, epoch in self._draining.items() if id in waits}
+                self._changed(())
+                self._left |= at_rest
+                self._nudged.set()
+            await asyncio.sleep(REST_S)
 
     # In the thread
 
@@ -130,6 +153,7 @@ class Leases:
             try:
                 if db is None or db.is_closed():
                     db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
+                    await fetch(db, "forget_the_dead")
                 await self._turn(db)
             except FAILURES as error:
                 log.warning("leases_not_renewed", store=place_of(self._url), error=str(error) or type(error).__name__)
@@ -138,7 +162,8 @@ class Leases:
                 log.exception("leases_failed", store=place_of(self._url))
                 self._fail(db)
             self._tell_begun()
-            self._stop.wait(self._pause_s)
+            self._nudged.wait(min(self._pause_s, LOOK_S))
+            self._nudged.clear()
         if db is not None and not db.is_closed():
             await self._give_up(db)
 
@@ -154,7 +179,8 @@ class Leases:
     async def _turn(self, db: asyncpg.Connection[asyncpg.Record]) -> None:
         """Say that this process lives, renew what it has, and move towards its share."""
         asked = time.monotonic()
-        await fetch(db, "beat", id=self.id, address=self.address, lease_s=self._lease_s)
+        lives_s = 0.0 if self._retiring else self._lease_s  # who retires counts for nothing, and is found all the same
+        await fetch(db, "beat", id=self.id, address=self.address, lease_s=lives_s)
         left = self._left & self._leaving  # the event loop has let go of them, and they were not gained since
         if left:
             await fetch(db, "release", owner=self.id, partitions=sorted(left))
@@ -162,6 +188,7 @@ class Leases:
         self._renewed_at = asked
         replicas = [row["id"] for row in await fetch(db, "live_replicas")]
         share, until = _share(self._count, replicas, self.id), asked + self._lease_s
+        share = 0 if self._retiring else share
         self._others = {row["id"]: row["address"] for row in await fetch(db, "others", owner=self.id)}
         self._keep_share(epochs, share, until)
         if len(epochs) < share:  # last of all, so that whatever holds this up, what was renewed is owned

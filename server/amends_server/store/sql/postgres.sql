@@ -101,7 +101,12 @@ select max(epoch) from (select epoch from partition order by id for update) as e
 update partition set owner = null, epoch = :epoch
 
 -- name: leave
-delete from replica where id = :id or expires < clock_timestamp() - interval '1 hour'
+delete from replica where id = :id
+
+-- Those that died long ago are of no interest to operators any more.
+
+-- name: forget_the_dead
+delete from replica where expires < clock_timestamp() - interval '1 hour'
 
 -- Waits for those who write sagas of these partitions, and as a write also for a standby that must have what is stored.
 
