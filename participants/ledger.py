@@ -83,6 +83,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = _connected(path, amounts or {})
         try:
+            self.barrier.create_table()
             yield self
         finally:
             with self._lock:
@@ -117,6 +118,6 @@ def _connected(path: Path, amounts: Mapping[str, int]) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     [(synchronous,)] = connection.execute("PRAGMA synchronous")
     assert (mode, synchronous) == ("wal", 2), "an answered call must survive a power cut"
-    connection.executescript(SCHEMA + barrier.SQLITE_TABLE)
+    connection.executescript(SCHEMA)
     connection.executemany("INSERT OR IGNORE INTO amount VALUES (?, ?)", amounts.items())
     return connection

@@ -9,18 +9,24 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast, overload
 
+import grpc
+
 from amends._handlers import Handler, checked_kind, handler_of, in_thread
-from amends._replies import failure, failure_of, in_progress, refusal, success
+from amends._replies import failure_of, in_progress, refusal, success
+from amends._session import Refusal
 from amends._tasks import is_cancelled
 from amends.action import Action, In, Out
 from amends.barrier import Intent
 from amends.barrier._barriers import Guard
 from amends.barrier._database import at_once
+from amends.barrier._digest import digest_of
+from amends.barrier._rule import KeyTaken, Subject
 from amends.call import Call, call_of_compensate, call_of_execute
 from amends.errors import InProgress, PayloadError, Refused
 from amends.payloads import decode
-from amends.v1 import participant_pb2, saga_pb2
+from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 
+T = TypeVar("T")
 Tx = TypeVar("Tx")
 Undone = TypeVar("Undone", bound=Awaitable[None] | None)
 
@@ -36,37 +42,37 @@ class Served(Action[In, Out], ABC):
     undo: Handler | None = None
 
     async def execute(self, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
-        """Answer a call for this action."""
+        """Answer a call for this action.
+
+        :raises Refusal: its key was used with another input.
+        """
         call = call_of_execute(request)
         try:
             value = decode(request.input, self.input_type)
         except PayloadError as error:
             return refusal(Refused("INVALID_INPUT", str(error)), self.participant, call)
         try:
-            return await self._execute(value, call)
+            return await self._execute(value, call, request.input)
         except BaseException as error:
             return self._reply_to(error, call)
 
     async def compensate(self, undo: Handler, request: participant_pb2.CompensateRequest) -> saga_pb2.Reply:
-        """Answer a call to undo this action."""
+        """Answer a call to undo this action.
+
+        :raises Refusal: its key was used with another input.
+        """
         call = call_of_compensate(request)
-        known = request.HasField("output")
         try:
-            value = decode(request.input, self.input_type)
-            done = decode(request.output, self.output_type) if known else None
-        except PayloadError as error:  # no refusal: there may be something to undo, once the types are right again
-            return failure("INVALID_INPUT", str(error), self.participant, call)
-        try:
-            return await self._compensate(undo, value, done, call, known=known)
+            return await self._compensate(undo, request, call)
         except BaseException as error:
             return self._reply_to(error, call)
 
     @abstractmethod
-    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply: ...
+    async def _execute(self, value: In, call: Call, input: payload_pb2.Payload) -> saga_pb2.Reply: ...
 
     @abstractmethod
     async def _compensate(
-        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+        self, undo: Handler, request: participant_pb2.CompensateRequest, call: Call
     ) -> saga_pb2.Reply: ...
 
     def _set_undo(self, undo: Handler) -> None:
@@ -81,6 +87,8 @@ class Served(Action[In, Out], ABC):
             return refusal(error, self.participant, call)
         if isinstance(error, InProgress):
             return in_progress(error, call)
+        if isinstance(error, KeyTaken):  # no reply says it: it is no refusal, and to ask again is pointless
+            raise Refusal(grpc.StatusCode.ALREADY_EXISTS, str(error)) from None
         if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
             raise error
         return failure_of(error, self.participant, call)
@@ -108,12 +116,14 @@ class ServedAction(Served[In, Out]):
         self._set_undo(handler_of(handler, arity_min=2, arity_max=3))
         return handler
 
-    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
+    async def _execute(self, value: In, call: Call, input: payload_pb2.Payload) -> saga_pb2.Reply:
         return success(await self.handler.run(self.pool, value, call), self.output_type, call)
 
     async def _compensate(
-        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+        self, undo: Handler, request: participant_pb2.CompensateRequest, call: Call
     ) -> saga_pb2.Reply:
+        value = _to_undo(request.input, self.input_type)
+        done = _to_undo(request.output, self.output_type) if request.HasField("output") else None
         return success(await undo.run(self.undo_pool, value, done, call), object, call)
 
 
@@ -123,7 +133,9 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
 
     barrier: Guard[Tx]
 
-    async def _execute(self, value: In, call: Call) -> saga_pb2.Reply:
+    async def _execute(self, value: In, call: Call, input: payload_pb2.Payload) -> saga_pb2.Reply:
+        subject = Subject(call.key, digest_of(self.name, input))
+
         async def effect(tx: Tx) -> saga_pb2.Reply:
             call.begin_again()
             return success(await _called(self.handler, value, call, tx), self.output_type, call)
@@ -131,17 +143,21 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
         def refuse(refused: Refused) -> saga_pb2.Reply:
             return refusal(refused, self.participant, call)
 
-        return await self._run(self.pool, lambda: self.barrier.execute(call.key, effect, refuse))
+        return await self._run(self.pool, lambda: self.barrier.execute(subject, effect, refuse))
 
     async def _compensate(
-        self, undo: Handler, value: In, done: Out | None, call: Call, *, known: bool
+        self, undo: Handler, request: participant_pb2.CompensateRequest, call: Call
     ) -> saga_pb2.Reply:
+        subject = Subject(call.execute_key, digest_of(self.name, request.input))
+        known = request.HasField("output")
+
         async def undone(tx: Tx, reply: saga_pb2.Reply | None) -> saga_pb2.Reply:
             call.begin_again()
-            output = None if reply is None else decode(reply.output, self.output_type)
+            value = _to_undo(request.input, self.input_type)
+            output = None if reply is None else _to_undo(reply.output, self.output_type)
             return success(await _called(undo, value, output, call, tx), object, call)
 
-        return await self._run(self.undo_pool, lambda: self.barrier.compensate(call.execute_key, undone, known=known))
+        return await self._run(self.undo_pool, lambda: self.barrier.compensate(subject, undone, known=known))
 
     async def _run(
         self, pool: Executor, work: Callable[[], Coroutine[object, object, saga_pb2.Reply]]
@@ -189,6 +205,17 @@ class OutsideAction(_Guarded[In, Out, Intent]):
         """
         self._undo_by(handler)
         return handler
+
+
+class _InvalidInput(PayloadError):
+    """What is to be undone cannot be read: there may be something to undo, once the types are right again."""
+
+
+def _to_undo(payload: payload_pb2.Payload, kind: type[T]) -> T:
+    try:
+        return decode(payload, kind)
+    except PayloadError as error:
+        raise _InvalidInput(str(error)) from None
 
 
 async def _called(handler: Handler, *arguments: object) -> object:

@@ -16,6 +16,20 @@ LEVELS = {"read-committed": "read committed", "serializable": "serializable"}
 CASES = [(kind, level) for kind in KINDS for level in (LEVELS if kind.postgres else ("",))]
 
 
+def name_of(case: tuple[Kind, str]) -> str:
+    kind, level = case
+    return f"{kind.name}-{level or 'sqlite'}"
+
+
+# For what depends on the driver, and neither on the level of isolation nor on who has the connection.
+each_driver = pytest.mark.parametrize(
+    "world",
+    [case for case in CASES if case[1] != "serializable" and "shared" not in case[0].name],
+    ids=name_of,
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="session")
 def postgres_urls(database: Database) -> dict[str, str]:
     """Of each level of isolation, the URL of a database that has it."""
@@ -25,7 +39,7 @@ def postgres_urls(database: Database) -> dict[str, str]:
     return {name: database.url(name) for name in LEVELS}
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(filter(None, (case[0].name, case[1] or "sqlite"))))
+@pytest.fixture(params=CASES, ids=name_of)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     kind, level = request.param
     assert isinstance(kind, Kind)

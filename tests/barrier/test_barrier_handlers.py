@@ -45,7 +45,7 @@ async def test_a_handler_that_commits_half_way_is_found_out_and_its_key_is_left_
 async def test_an_undoing_that_is_committed_half_way_is_never_taken_for_done(world: World) -> None:
     for then in ENDINGS:
         assert (await world.execute(then)).status == SUCCESS
-        first = await world.compensate(then, f"undo COMMIT, then {then}")
+        first = await world.compensate(then, f"COMMIT, then {then}")
         assert (first.status, first.stored) == (SYSTEM_ERROR, False), then
         assert world.state(then) == "undoing", then
         again = await world.compensate(then)
@@ -61,7 +61,7 @@ async def test_a_handler_that_rolls_back_has_done_nothing(world: World) -> None:
         assert (first.status, first.stored) == (SYSTEM_ERROR, False), then
         assert (world.effects(then), world.state(then)) == ([], None), then
         assert (await world.execute(then)).status == SUCCESS, then
-        first = await world.compensate(then, f"undo ROLLBACK, then {then}")
+        first = await world.compensate(then, f"ROLLBACK, then {then}")
         assert (first.status, first.stored) == (SYSTEM_ERROR, False), then
         assert (world.effects(then), world.state(then)) == (["do"], "succeeded"), then
         assert (await world.compensate(then)).status == SUCCESS, then
@@ -70,7 +70,7 @@ async def test_a_handler_that_rolls_back_has_done_nothing(world: World) -> None:
 
 async def test_an_error_of_the_database_that_a_handler_swallows(world: World) -> None:
     """PostgreSQL has given such a transaction up, SQLite has not: it is whole, or nothing of it is there."""
-    clash = "INSERT INTO amends_barrier VALUES ('', 'nonsense', NULL, NULL, 0, 0)"
+    clash = "INSERT INTO amends_barrier (key, state, changed_at) VALUES ('', 'nonsense', 0)"
     participant = Participant("swallows")
 
     def behave(then: str) -> None:
@@ -83,12 +83,12 @@ async def test_an_error_of_the_database_that_a_handler_swallows(world: World) ->
         async def asynchronous(request: Do, call: Call, tx: Any) -> None:
             await world.write(tx, call.key, "do")
             try:
-                if request.then == "savepoint":
+                if call.labels["then"] == "savepoint":
                     async with world.barrier._database.savepoint(tx):
                         await world.run(tx, clash)
                 await world.run(tx, clash)
             except Exception:
-                behave(request.then)
+                behave(call.labels["then"])
 
     else:
 
@@ -98,7 +98,7 @@ async def test_an_error_of_the_database_that_a_handler_swallows(world: World) ->
             try:
                 world.run(tx, clash)
             except Exception:
-                behave(request.then)
+                behave(call.labels["then"])
 
     world.stub = participant.servicer()
     swallowed = await world.execute("swallowed")

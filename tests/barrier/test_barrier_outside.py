@@ -17,7 +17,7 @@ from amends.payloads import decode, encode
 from amends.v1 import participant_pb2, saga_pb2
 from tests.barrier.conftest import CASES
 from tests.barrier.kinds import Kind, done
-from tests.barrier.world import ERROR, SUCCESS, SYSTEM_ERROR
+from tests.barrier.world import ABORTED, ERROR, SUCCESS, SYSTEM_ERROR, Status
 
 OUTSIDE_KINDS = ("sqlite3", "aiosqlite", "asyncpg", "psycopg", "core", "async-session")
 OUTSIDE_CASES = [case for case in CASES if case[0].name in OUTSIDE_KINDS]
@@ -62,19 +62,19 @@ class Shop:
     barrier: Any
     prefix: str
 
-    async def execute(self, key: str = "a") -> saga_pb2.Reply:
+    async def execute(self, key: str = "a", input: int = 5) -> saga_pb2.Reply:
         call = participant_pb2.Call(step="charge", key=self.prefix + key)
-        request = participant_pb2.ExecuteRequest(call=call, action="charge", input=encode(5))
-        return (await self.participant.servicer().Execute(request, None)).reply
+        request = participant_pb2.ExecuteRequest(call=call, action="charge", input=encode(input))
+        return (await self.participant.servicer().Execute(request, ABORTED)).reply
 
-    async def compensate(self, key: str = "a", output: object = None) -> saga_pb2.Reply:
+    async def compensate(self, key: str = "a", output: object = None, input: int = 5) -> saga_pb2.Reply:
         call = participant_pb2.Call(step="charge", key=f"{self.prefix}{key}/undo")
         request = participant_pb2.CompensateRequest(
-            call=call, action="charge", execute_key=self.prefix + key, input=encode(5)
+            call=call, action="charge", execute_key=self.prefix + key, input=encode(input)
         )
         if output is not None:
             request.output.CopyFrom(encode(output))
-        return (await self.participant.servicer().Compensate(request, None)).reply
+        return (await self.participant.servicer().Compensate(request, ABORTED)).reply
 
     async def change(self, **columns: object) -> None:
         """Change the row as time or another process would."""
@@ -253,6 +253,29 @@ async def test_the_same_key_many_times_at_once_is_asked_for_once(shop: Shop) -> 
     assert shop.provider.asked == [("pay", False)]
     assert {reply.status for reply in replies} <= {SUCCESS, SYSTEM_ERROR}
     assert SUCCESS in {reply.status for reply in replies}
+
+
+async def test_a_key_with_another_input_asks_for_nothing_whatever_became_of_it(shop: Shop) -> None:
+    async def turned_away() -> None:
+        for call in (shop.execute(input=6), shop.compensate(input=6)):
+            with pytest.raises(Status, match="another input"):
+                await call
+
+    shop.provider.broken()
+    await shop.execute()
+    await turned_away()
+    await shop.change(holder="another attempt", held_until=10**12)
+    await turned_away()
+    await shop.change(held_until=1)
+    assert (await shop.execute()).status == SUCCESS
+    await turned_away()
+    shop.provider.broken()
+    assert (await shop.compensate()).status == SYSTEM_ERROR
+    await turned_away()
+    assert (await shop.compensate()).status == SUCCESS
+    assert (await shop.compensate(input=6)).status == SUCCESS, "there is nothing under this key"
+    asked = [("pay", False), ("pay", True), ("refund P-1", False), ("refund P-1", True)]
+    assert shop.provider.asked == asked
 
 
 async def test_an_attempt_that_takes_too_long_is_cancelled(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import grpc
 import psycopg
 from sqlalchemy import text
 
 from amends import Call, Participant, Refused
 from amends.payloads import encode
-from amends.v1 import participant_pb2, saga_pb2
+from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 from tests.barrier.kinds import EFFECTS, Write, done
 
 SUCCESS = saga_pb2.REPLY_STATUS_SUCCESS
@@ -26,14 +27,36 @@ _keys = count(1)
 
 @dataclass
 class Do:
-    """What to do after the effect: nothing more, or refuse, break, …; `SQL, then …` runs SQL before that."""
+    """What is asked for. What a handler does after the effect is in a label, for the input of a key is always equal."""
 
-    then: str = ""
+    amount: int = 1
 
 
 @dataclass
 class Done:
     number: int
+
+
+INPUT = encode(Do())
+
+
+class Status(Exception):
+    """The gRPC status that a call ended with."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self.code = code
+        self.details = details
+
+
+class Aborting:
+    """Stands for the context of a call."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise Status(code, details)
+
+
+ABORTED: Any = Aborting()
 
 
 @dataclass
@@ -63,31 +86,34 @@ class World:
         @self.participant.action(barrier=self.barrier)
         def act(request: Do, call: Call, tx: Any) -> Done:
             self.write(tx, call.key, "do")
-            self.end(request, call, tx)
+            self.end(call, tx)
             return Done(len(self.handled))
 
         @act.compensation
         def undo(request: Do, done: Done, call: Call, tx: Any) -> None:
             self.write(tx, call.execute_key, f"undo {done.number}")
-            self.end(Do(request.then.removeprefix("undo ")) if "undo" in request.then else Do(), call, tx)
+            self.end(call, tx)
 
     def _asynchronous(self) -> None:
         @self.participant.action(barrier=self.barrier)
         async def act(request: Do, call: Call, tx: Any) -> Done:
             await self.write(tx, call.key, "do")
-            await done(self.end(request, call, tx))
+            await done(self.end(call, tx))
             return Done(len(self.handled))
 
         @act.compensation
         async def undo(request: Do, done_: Done, call: Call, tx: Any) -> None:
             await self.write(tx, call.execute_key, f"undo {done_.number}")
-            await done(self.end(Do(request.then.removeprefix("undo ")) if "undo" in request.then else Do(), call, tx))
+            await done(self.end(call, tx))
 
-    def end(self, request: Do, call: Call, tx: Any) -> Any:
-        """The rest of a handler. A result that is awaitable is to be awaited."""
+    def end(self, call: Call, tx: Any) -> Any:
+        """The rest of a handler: nothing more, or refuse, break, …; `SQL, then …` runs SQL before that.
+
+        A result that is awaitable is to be awaited.
+        """
         self.handled.append(call.key)
         call.relate("carrier", f"TR-{len(self.handled)}")
-        sql, _, then = request.then.rpartition(", then ")
+        sql, _, then = call.labels["then"].rpartition(", then ")
         if not sql:
             return self.behave(then)
         if self.barrier.is_async:
@@ -113,19 +139,24 @@ class World:
             case "break":
                 raise OSError("the disk")
 
-    async def execute(self, key: str, then: str = "", attempt: int = 1) -> saga_pb2.Reply:
-        call = participant_pb2.Call(saga_id="s", step="act", key=self.prefix + key, attempt=attempt)
-        request = participant_pb2.ExecuteRequest(call=call, action="act", input=encode(Do(then)))
-        return (await self.stub.Execute(request, None)).reply
+    async def execute(
+        self, key: str, then: str = "", attempt: int = 1, input: payload_pb2.Payload = INPUT
+    ) -> saga_pb2.Reply:
+        call = self._call(self.prefix + key, then, attempt)
+        request = participant_pb2.ExecuteRequest(call=call, action="act", input=input)
+        return (await self.stub.Execute(request, ABORTED)).reply
 
-    async def compensate(self, key: str, then: str = "", output: object = None) -> saga_pb2.Reply:
-        call = participant_pb2.Call(saga_id="s", step="act", key=f"{self.prefix}{key}/undo", attempt=1)
-        request = participant_pb2.CompensateRequest(
-            call=call, action="act", execute_key=self.prefix + key, input=encode(Do(then))
-        )
+    async def compensate(
+        self, key: str, then: str = "", output: object = None, input: payload_pb2.Payload = INPUT
+    ) -> saga_pb2.Reply:
+        call = self._call(f"{self.prefix}{key}/undo", then)
+        request = participant_pb2.CompensateRequest(call=call, action="act", execute_key=self.prefix + key, input=input)
         if output is not None:
             request.output.CopyFrom(encode(output))
-        return (await self.stub.Compensate(request, None)).reply
+        return (await self.stub.Compensate(request, ABORTED)).reply
+
+    def _call(self, key: str, then: str, attempt: int = 1) -> participant_pb2.Call:
+        return participant_pb2.Call(saga_id="s", step="act", key=key, attempt=attempt, labels={"then": then})
 
     def effects(self, key: str) -> list[str]:
         rows = self.sql(f"SELECT kind FROM effect WHERE key = '{self.prefix}{key}' ORDER BY id")
@@ -145,5 +176,12 @@ class World:
             return connection.execute(statement).fetchall()
 
 
-async def together(*calls: Any) -> list[saga_pb2.Reply]:
-    return list(await asyncio.gather(*calls))
+async def together(*calls: Any) -> list[Any]:
+    """The replies of calls that are made at once, and the statuses of those that ended with one."""
+    return [_status(each) for each in await asyncio.gather(*calls, return_exceptions=True)]
+
+
+def _status(ended: Any) -> Any:
+    if isinstance(ended, BaseException) and not isinstance(ended, Status):
+        raise ended
+    return ended

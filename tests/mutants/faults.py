@@ -539,15 +539,15 @@ MUTANTS = (
     Mutant(
         "what a barrier has forgotten is taken for never done, though it is known to have succeeded (I14)",
         RULE,
-        "                check_never_had(key, known=known)\n",
+        "                check_never_had(subject.key, known=known)\n",
         "",
         CONTRACT + "test_an_action_that_is_known_to_have_succeeded_is_not_undone_in_silence",
     ),
     Mutant(
         "a compensation that comes first leaves no tombstone (I14, I15)",
         RULE,
-        '            if await database.fetch(tx, ENTER, key=key, state="undone"):\n',
-        "            if not await database.fetch(tx, READ, key=key):\n",
+        '            if await enter(database, tx, ENTER, subject, state="undone"):\n',
+        "            if not await database.fetch(tx, READ, key=subject.key):\n",
         CONTRACT + "test_i14_i15_a_compensate_that_comes_first_leaves_a_tombstone",
         quick=True,
     ),
@@ -561,11 +561,11 @@ MUTANTS = (
     Mutant(
         "the key is looked for before it is written, instead of being written first (I13, I18)",
         RULE,
-        '            if not await database.fetch(tx, ENTER, key=key, state="begun"):\n'
-        "                return await _kept(database, tx, key)\n",
-        "            if await database.fetch(tx, READ, key=key):\n"
-        "                return await _kept(database, tx, key)\n"
-        '            await database.fetch(tx, ENTER, key=key, state="begun")\n',
+        '            if not await enter(database, tx, ENTER, subject, state="begun"):\n'
+        "                return await _kept(database, tx, subject)\n",
+        "            if await database.fetch(tx, READ, key=subject.key):\n"
+        "                return await _kept(database, tx, subject)\n"
+        '            await enter(database, tx, ENTER, subject, state="begun")\n',
         "tests/barrier/test_barrier_orders.py::test_i18_two_calls_of_a_key_in_every_order",
     ),
     Mutant(
@@ -593,9 +593,25 @@ MUTANTS = (
     Mutant(
         "an intent is taken over while another attempt is at it (I13)",
         "sdk/amends/barrier/_statements.py",
-        "WHERE key = :key AND state = :before AND held_until <= {now} RETURNING reply\n",
-        "WHERE key = :key AND state = :before RETURNING reply\n",
+        "WHERE key = :key AND state = :before AND held_until <= {now} RETURNING reply, digest\n",
+        "WHERE key = :key AND state = :before RETURNING reply, digest\n",
         "tests/barrier/test_barrier_outside.py::test_the_same_key_many_times_at_once_is_asked_for_once",
+    ),
+    Mutant(
+        "digests of inputs are not compared: another saga of the same id gets the reply of the one before it (I13)",
+        RULE,
+        "    return digest is None or bytes(cast(bytes, digest)) == subject.digest\n",
+        "    return True\n",
+        "tests/acceptance/test_d_anew.py::"
+        "test_i13_of_ids_that_are_used_again_nothing_is_lost_in_silence_and_nothing_undone",
+    ),
+    Mutant(
+        "what was done with another input is undone (I13)",
+        RULE,
+        "            check_may_undo(subject, digest)\n            async with",
+        "            async with",
+        "tests/barrier/test_barrier_inputs.py::"
+        "test_i13_i16_what_was_done_is_no_answer_to_another_input_and_not_undone_for_it",
     ),
     # The test kit
     Mutant(

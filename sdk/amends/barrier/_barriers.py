@@ -10,8 +10,8 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from amends.barrier import _outside, _rule
 from amends.barrier._database import MADE_MEANWHILE, RUN_AGAIN, Database, at_once, run_again_on_conflict
 from amends.barrier._outside import Intent
-from amends.barrier._rule import Refuse
-from amends.barrier._statements import CREATE_INDEX, CREATE_TABLE, FORGET, Statement
+from amends.barrier._rule import Refuse, Subject
+from amends.barrier._statements import ADD_DIGEST, CREATE_INDEX, CREATE_TABLE, FIND_DIGEST, FORGET, Statement
 from amends.v1.saga_pb2 import Reply
 
 Tx = TypeVar("Tx")
@@ -29,9 +29,9 @@ class Guard(Protocol[Tx_co]):
 
     is_async: ClassVar[bool]
 
-    async def execute(self, key: str, effect: Callable[[Tx_co], Awaitable[Reply]], refuse: Refuse) -> Reply: ...
+    async def execute(self, subject: Subject, effect: Callable[[Tx_co], Awaitable[Reply]], refuse: Refuse) -> Reply: ...
     async def compensate(
-        self, key: str, undo: Callable[[Tx_co, Reply | None], Awaitable[Reply]], *, known: bool
+        self, subject: Subject, undo: Callable[[Tx_co, Reply | None], Awaitable[Reply]], *, known: bool
     ) -> Reply: ...
 
 
@@ -39,17 +39,28 @@ class _InTransaction(Generic[Tx]):
     def __init__(self, database: Database[Tx]) -> None:
         self._database = database
 
-    async def execute(self, key: str, effect: Callable[[Tx], Awaitable[Reply]], refuse: Refuse) -> Reply:
+    async def execute(self, subject: Subject, effect: Callable[[Tx], Awaitable[Reply]], refuse: Refuse) -> Reply:
         """For the kit: have the effect of a key once."""
-        return await _rule.execute(self._database, key, effect, refuse)
+        return await _rule.execute(self._database, subject, effect, refuse)
 
-    async def compensate(self, key: str, undo: Callable[[Tx, Reply | None], Awaitable[Reply]], *, known: bool) -> Reply:
+    async def compensate(
+        self, subject: Subject, undo: Callable[[Tx, Reply | None], Awaitable[Reply]], *, known: bool
+    ) -> Reply:
         """For the kit: undo the effect of a key once."""
-        return await _rule.compensate(self._database, key, undo, known=known)
+        return await _rule.compensate(self._database, subject, undo, known=known)
 
     async def _create_table(self) -> None:
         await self._rows(CREATE_TABLE, MADE_MEANWHILE)
         await self._rows(CREATE_INDEX, MADE_MEANWHILE)
+        if not await self._rows(FIND_DIGEST):
+            await self._add_digest()
+
+    async def _add_digest(self) -> None:
+        try:
+            await self._rows(ADD_DIGEST)
+        except Exception:  # each driver has its own for a column that is there
+            if not await self._rows(FIND_DIGEST):
+                raise
 
     async def _forget(self, age: timedelta) -> int:
         if age < AGE_MIN:
@@ -79,7 +90,10 @@ class Barrier(_InTransaction[Tx]):
     is_async: ClassVar[bool] = False
 
     def create_table(self) -> None:
-        """Make the table `amends_barrier`, unless it is there. It has to be there before the first call."""
+        """Make the table `amends_barrier`, unless it is there. It has to be there before the first call.
+
+        A table of an older version gets the column that it lacks, in a moment and without a rewrite.
+        """
         at_once(self._create_table())
 
     def forget(self, age: timedelta) -> int:
@@ -107,7 +121,10 @@ class AsyncBarrier(_InTransaction[Tx]):
     is_async: ClassVar[bool] = True
 
     async def create_table(self) -> None:
-        """Make the table `amends_barrier`, unless it is there. It has to be there before the first call."""
+        """Make the table `amends_barrier`, unless it is there. It has to be there before the first call.
+
+        A table of an older version gets the column that it lacks, in a moment and without a rewrite.
+        """
         await self._create_table()
 
     async def forget(self, age: timedelta) -> int:
@@ -136,15 +153,15 @@ class OutsideBarrier:
     def __init__(self, database: Database[Tx], hold_s: float) -> None:
         self._rule = _outside.Rule(database, hold_s)
 
-    async def execute(self, key: str, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
+    async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
         """For the kit: have the effect of a key, unless its outcome is known."""
-        return await self._rule.execute(key, effect, refuse)
+        return await self._rule.execute(subject, effect, refuse)
 
     async def compensate(
-        self, key: str, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
+        self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
     ) -> Reply:
         """For the kit: undo what the key did or may have done."""
-        return await self._rule.compensate(key, undo, known=known)
+        return await self._rule.compensate(subject, undo, known=known)
 
 
 class AsyncOutsideBarrier:
@@ -159,17 +176,17 @@ class AsyncOutsideBarrier:
         self._hold_s = hold_s
         self._rule = _outside.Rule(database, hold_s)
 
-    async def execute(self, key: str, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
+    async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
         """For the kit: have the effect of a key, unless its outcome is known."""
 
         async def bounded(intent: Intent) -> Reply:
             async with asyncio.timeout(self._hold_s):
                 return await effect(intent)
 
-        return await self._rule.execute(key, bounded, refuse)
+        return await self._rule.execute(subject, bounded, refuse)
 
     async def compensate(
-        self, key: str, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
+        self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
     ) -> Reply:
         """For the kit: undo what the key did or may have done."""
 
@@ -177,4 +194,4 @@ class AsyncOutsideBarrier:
             async with asyncio.timeout(self._hold_s):
                 return await undo(intent, reply)
 
-        return await self._rule.compensate(key, bounded, known=known)
+        return await self._rule.compensate(subject, bounded, known=known)

@@ -24,6 +24,9 @@ WAIT_S_MAX = 0.5
 RUN_AGAIN = frozenset({"40001", "40P01"})
 # Somebody else made the table in the same moment.
 MADE_MEANWHILE = frozenset({"23505", "42P07", "42710"})
+# There is no such column. SQLite has no states, but says it in this way.
+NO_SUCH_COLUMN = frozenset({"42703"})
+NO_DIGEST_IN_SQLITE = "has no column named digest"
 
 
 class Database(Protocol[Tx]):
@@ -104,6 +107,11 @@ async def run_again_on_conflict(
 def has_state(error: BaseException, states: frozenset[str] = RUN_AGAIN) -> bool:
     """Tell whether an exception, or one that it comes from, has one of these SQLSTATEs, whatever the driver."""
     return any(getattr(each, "sqlstate", None) in states for each in _origins(error))
+
+
+def lacks_digest(error: BaseException) -> bool:
+    """Tell whether a statement of the barrier failed because its table is of a version without digests."""
+    return has_state(error, NO_SUCH_COLUMN) or any(NO_DIGEST_IN_SQLITE in str(each) for each in _origins(error))
 
 
 def in_transaction() -> BarrierError:

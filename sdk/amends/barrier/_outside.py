@@ -8,11 +8,13 @@ told that it is `repeated`, and has to find out before it does anything.
                 key is intended    the same, repeated
                 key has a verdict  the kept reply, and no effect
                 key was undone     refused, and no effect; also if its undoing was only begun
+                another input      an error, and no effect
                 refused for now    the intent is withdrawn; one that is repeated stays, for what was begun before
     Compensate  key is new         no effect; the key counts as undone
                 key succeeded      keep the intent to undo, undo, keep the reply
                 key is intended    the same, without an output: nobody knows what became of the action
                 key is undoing     the same, repeated
+                another input      an error if there is, or may be, something to undo
                 otherwise          there is nothing to undo
 """
 
@@ -27,7 +29,19 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from amends.barrier._database import Database, run_again_on_conflict
-from amends.barrier._rule import Refuse, already_undone, check_never_had, kept_reply, nothing_to_undo, parsed, read
+from amends.barrier._rule import (
+    Refuse,
+    Subject,
+    already_undone,
+    check_may_execute,
+    check_may_undo,
+    check_never_had,
+    enter,
+    kept_reply,
+    nothing_to_undo,
+    parsed,
+    read,
+)
 from amends.barrier._statements import CLAIM, ENTER, FINISH, INTEND, RELEASE, WITHDRAW, Statement, Value
 from amends.errors import BarrierError, Refused
 from amends.v1 import saga_pb2
@@ -70,14 +84,15 @@ class Rule(Generic[Tx]):
         self._hold_s = hold_s
 
     async def execute(
-        self, key: str, effect: Callable[[Intent], Awaitable[saga_pb2.Reply]], refuse: Refuse
+        self, subject: Subject, effect: Callable[[Intent], Awaitable[saga_pb2.Reply]], refuse: Refuse
     ) -> saga_pb2.Reply:
         """Have the effect unless the key has a verdict; give the reply, now and whenever the key comes again.
 
+        :raises KeyTaken: the key was used with another input.
         :raises BarrierError: another attempt is at it, or took over meanwhile.
         :raises Refused: another attempt may do better; the refusal is not kept.
         """
-        held = await self._in_transaction(key, self._intend)
+        held = await self._in_transaction(partial(self._intend, subject))
         if isinstance(held, saga_pb2.Reply):
             return held
         async with self._released(held):
@@ -91,47 +106,57 @@ class Rule(Generic[Tx]):
             return await self._finish(held, state, reply)
 
     async def compensate(
-        self, key: str, undo: Callable[[Intent, saga_pb2.Reply | None], Awaitable[saga_pb2.Reply]], *, known: bool
+        self,
+        subject: Subject,
+        undo: Callable[[Intent, saga_pb2.Reply | None], Awaitable[saga_pb2.Reply]],
+        *,
+        known: bool,
     ) -> saga_pb2.Reply:
         """Undo what the key did or may have done, and see to it that it never happens later.
 
         `undo` gets the reply of the action, None if nobody knows what became of it. `known` says that the caller knows
         the action to have succeeded.
 
+        :raises KeyTaken: there is or may be something to undo, and it was done with another input.
         :raises BarrierError: another attempt is at it, or took over meanwhile.
         """
-        held = await self._in_transaction(key, partial(self._take_to_undo, known=known))
+        held = await self._in_transaction(partial(self._take_to_undo, subject, known=known))
         if isinstance(held, saga_pb2.Reply):
             return held
         async with self._released(held):
             return await self._finish(held, "undone", await undo(held.intent, held.reply))
 
-    async def _intend(self, tx: Tx, key: str) -> Held | saga_pb2.Reply:
+    async def _intend(self, subject: Subject, tx: Tx) -> Held | saga_pb2.Reply:
         """Take the row for an Execute, or give the reply that is there."""
-        holder = uuid.uuid4().hex
-        if await self._database.fetch(tx, INTEND, key=key, holder=holder, hold_s=self._hold_s):
+        key, holder = subject.key, uuid.uuid4().hex
+        if await enter(self._database, tx, INTEND, subject, holder=holder, hold_s=self._hold_s):
             return Held(key, holder, Intent(repeated=False), None)
-        if await self._claim(tx, key, holder, "intended", "intended"):
+        if rows := await self._claim(tx, key, holder, "intended", "intended"):
+            [(_, digest)] = rows
+            check_may_execute(subject, digest)
             return Held(key, holder, Intent(repeated=True), None)
-        state, reply = await read(self._database, tx, key)
-        if state == "intended":
+        row = await read(self._database, tx, key)
+        if row.state == "intended":
+            check_may_execute(subject, row.digest)
             raise _busy(key)
-        return kept_reply(key, state, reply)
+        return kept_reply(subject, row)
 
-    async def _take_to_undo(self, tx: Tx, key: str, *, known: bool) -> Held | saga_pb2.Reply:
+    async def _take_to_undo(self, subject: Subject, tx: Tx, *, known: bool) -> Held | saga_pb2.Reply:
         """Take the row for a Compensate, or give the reply that is there."""
-        if await self._database.fetch(tx, ENTER, key=key, state="undone"):
-            check_never_had(key, known=known)
+        if await enter(self._database, tx, ENTER, subject, state="undone"):
+            check_never_had(subject.key, known=known)
             return nothing_to_undo()
-        holder = uuid.uuid4().hex
+        key, holder = subject.key, uuid.uuid4().hex
         for before in TO_UNDO:
             if rows := await self._claim(tx, key, holder, before, "undoing"):
-                [(reply,)] = rows
+                [(reply, digest)] = rows
+                check_may_undo(subject, digest)
                 return Held(key, holder, Intent(repeated=before == "undoing"), parsed(reply) if reply else None)
-        state, kept = await read(self._database, tx, key)
-        if state in TO_UNDO:
+        row = await read(self._database, tx, key)
+        if row.state in TO_UNDO:
+            check_may_undo(subject, row.digest)
             raise _busy(key)
-        return already_undone(key, state, kept)
+        return already_undone(subject, row)
 
     async def _claim(self, tx: Tx, key: str, holder: str, before: str, state: str) -> Sequence[Sequence[object]]:
         return await self._database.fetch(
@@ -162,15 +187,15 @@ class Rule(Generic[Tx]):
         return reply
 
     async def _change(self, held: Held, statement: Statement, **parameters: Value) -> bool:
-        async def change(tx: Tx, key: str) -> bool:
-            return bool(await self._database.fetch(tx, statement, key=key, holder=held.holder, **parameters))
+        async def change(tx: Tx) -> bool:
+            return bool(await self._database.fetch(tx, statement, key=held.key, holder=held.holder, **parameters))
 
-        return await self._in_transaction(held.key, change)
+        return await self._in_transaction(change)
 
-    async def _in_transaction(self, key: str, work: Callable[[Tx, str], Awaitable[T]]) -> T:
+    async def _in_transaction(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         async def run() -> T:
             async with self._database.transaction() as tx:
-                return await work(tx, key)
+                return await work(tx)
 
         return await run_again_on_conflict(self._database, run)
 

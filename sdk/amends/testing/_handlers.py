@@ -8,6 +8,7 @@ from itertools import count
 import grpc
 
 from amends._served import Served
+from amends._session import Refusal
 from amends.participant import Participant
 from amends.testing import _loop
 from amends.v1 import saga_pb2
@@ -48,7 +49,10 @@ class Handlers:
             details = f"{step.action} has no compensation" if action else f"there is no action {step.action}"
             unimplemented = grpc.StatusCode.UNIMPLEMENTED
             return verdict_of_status(step.participant, unimplemented, details, compensation=order.compensation)
-        reply = _loop.run(_reply(action, order, origin, now + order.timeout_us))
+        try:
+            reply = _loop.run(_reply(action, order, origin, now + order.timeout_us))
+        except Refusal as reason:
+            return verdict_of_status(step.participant, reason.code, reason.message, compensation=order.compensation)
         return verdict_of_reply(step.participant, reply, PAYLOAD_BYTES_MAX)
 
 
