@@ -1,9 +1,12 @@
-"""Participants that read nothing any more, and such that move while they have calls."""
+"""Participants that read nothing any more, or take nothing any more, or move while they have calls."""
 
 from __future__ import annotations
 
+import pytest
+
 from amends_server.engine.commands import Succeeded
 from amends_server.engine.payload import Json
+from amends_server.transport import session
 from tests.sessions.calls import Calls
 from tests.sessions.raw import raw
 
@@ -26,6 +29,19 @@ async def test_calls_that_a_stream_is_full_of_hold_up_no_others_once_their_time_
         worker.succeed(call)
         while not isinstance(await calls.verdict(), Succeeded):
             pass
+
+
+async def test_a_participant_that_loses_its_credits_is_given_a_new_session(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "STARVED_S", 0.1)
+    async with raw(call_credits=1) as worker:
+        for _ in range(3):
+            calls.send(worker)
+        for _ in range(3):
+            worker.succeed(await worker.call(), call_credits=0)  # and never gives one back
+            assert isinstance(await calls.verdict(), Succeeded)
+        assert worker.opened == 3
 
 
 async def test_a_call_that_was_not_begun_where_the_participant_was_is_made_where_it_is(calls: Calls) -> None:

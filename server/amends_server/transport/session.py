@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 import grpc
@@ -41,6 +42,9 @@ RESULTS_AT_ONCE = 64
 
 OPENING_S = 5.0
 """How long a participant may take to say how many calls it takes, connecting included; after that it is not there."""
+
+STARVED_S = 5.0
+"""How long a participant without calls may take none of those that wait: a new session begins with new credits."""
 
 _TOO_MANY = f"it sent more than {RESULTS_MAX} results that nobody waits for"
 
@@ -106,6 +110,7 @@ class Session:
         self._deadlines = Deadlines(self._expire)
         self._last_id = 0
         self._call_credits = 0
+        self._starved_at = inf
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
         self.begun = False
@@ -166,7 +171,7 @@ class Session:
     async def _write(self) -> None:
         """Write until there is no use in it any more."""
         with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):  # `_read` knows why
-            while not self._stalled and (self._open or not self._leaving):
+            while not self._stalls() and (self._open or not self._leaving):
                 await self._wake.wait()
                 self._wake.clear()
                 while (batch := self._batch()) is not None:
@@ -175,10 +180,19 @@ class Session:
                     self._writing_calls = False
             self._fruitful = True
 
-    @property
-    def _stalled(self) -> bool:
-        """True when the time of all calls is up that the participant took, so that it may never take another one."""
-        return self._call_credits <= 0 and not self._open and len(self._late) > 0 and self._source.waits
+    def _stalls(self) -> bool:
+        """Tell whether calls wait for a participant that has none and takes none, and may never take another one.
+
+        The time of those that it took is up; or it has answered them, and has given no credits back for a while.
+        """
+        if not self.begun or self._call_credits > 0 or self._open or not self._source.waits:
+            self._starved_at = inf
+            return False
+        now = asyncio.get_running_loop().time()
+        self._starved_at = min(self._starved_at, now + STARVED_S)
+        if self._starved_at <= now:
+            log.warning("no_credits_for_calls", participant=self._participant)
+        return len(self._late) > 0 or self._starved_at <= now
 
     async def _read(self) -> tuple[grpc.StatusCode, str]:
         """Take what comes until the end of the stream, and return how it ended."""
