@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import grpc
 import pytest
 import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from amends import Participant
 from amends._servicer import Servicer
 from amends._session import CALLS_MAX, Session
+from amends.participant import PLAIN_HANDLERS_MAX
 from amends.serve import serving
 from amends.v1 import participant_pb2 as pb
 from amends.v1 import participant_pb2_grpc, saga_pb2
@@ -88,6 +91,38 @@ async def test_a_call_is_broken_off_when_its_time_is_up(stream: Stream) -> None:
     (result,) = await results(stream, 1)
     assert (result.id, result.status_code) == (1, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
     assert running == 1, "the other one may take as long as it likes"
+
+
+async def test_plain_handlers_that_have_all_threads_hold_up_nothing_else() -> None:
+    """Neither async handlers nor compensations, nor what asks whether the participant is there."""
+    busy, free = Participant("busy"), threading.Event()
+
+    @busy.action
+    def block(request: str) -> str:
+        free.wait(WAIT_S)
+        return request
+
+    @block.compensation
+    def unblock(request: str, done: str | None) -> None: ...
+
+    @busy.action(name="quick")
+    async def quick(request: str) -> str:
+        return request
+
+    async with serving(busy) as address, grpc.aio.insecure_channel(address) as channel:
+        stub, health = participant_pb2_grpc.ParticipantServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        opened = stub.Session()
+        try:
+            blocked = [call(i, "block") for i in range(2 * PLAIN_HANDLERS_MAX)]
+            await opened.write(request(*blocked, call(1_000, "quick"), undoing(1_001, "block"), result_credits=1_000))
+            assert {result.id for result in await results(opened, 2)} == {1_000, 1_001}
+            assert len((await stub.Describe(pb.DescribeRequest(), timeout=WAIT_S)).actions) == 2
+            checked = await health.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_S)
+            assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        finally:
+            free.set()
+        assert len(await results(opened, len(blocked))) == len(blocked)
+        opened.cancel()
 
 
 async def test_each_result_gives_a_credit_back(stream: Stream) -> None:
@@ -247,6 +282,14 @@ def call(call_id: int, action: str) -> pb.SessionCall:
     made.execute.action = action
     made.execute.call.key = f"key {call_id}"
     made.execute.input.json = '"x"'
+    return made
+
+
+def undoing(call_id: int, action: str) -> pb.SessionCall:
+    made = pb.SessionCall(id=call_id)
+    made.compensate.action = action
+    made.compensate.call.key = made.compensate.execute_key = f"key {call_id}"
+    made.compensate.input.json = '"x"'
     return made
 
 
