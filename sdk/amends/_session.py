@@ -8,7 +8,7 @@ than the orchestrator is ready for.
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 CALLS_MAX = 1024  # in a session at a time; an orchestrator has few sessions, mostly one
 BATCH_BYTES_MAX = 1 << 20  # of results in one message: none waits long for the bytes of others
+FRAME_BYTES = 64  # what stands around a result that is alone in its message, and more
 
 Answer = Callable[[participant_pb2.SessionCall], Coroutine[object, object, participant_pb2.SessionResult]]
-
-log = logging.getLogger("amends.participant")
 
 
 class Refusal(Exception):
@@ -54,6 +53,7 @@ class Session:
         self._held = 0  # calls whose results are not sent yet
         self._last_number = 0  # the ids of calls may come twice
         self._result_credits = 0
+        self._response_bytes_max = math.inf
         self._call_credits_owed = CALLS_MAX
         self._ending = False
         self._refusal: Refusal | None = None
@@ -86,6 +86,8 @@ class Session:
                 if not isinstance(request, participant_pb2.SessionRequest):
                     raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE_TEXT)
                 self._result_credits += request.result_credits
+                if request.response_bytes_max > 0:
+                    self._response_bytes_max = request.response_bytes_max
                 for call in request.calls:
                     self._take(call)
                 self._wake.set()
@@ -152,10 +154,13 @@ class Session:
     def _add_results(self, response: participant_pb2.SessionResponse) -> None:
         size = 0
         while self._results and self._result_credits > 0:
-            size += self._results[0].ByteSize()
+            each = self._results[0].ByteSize()
+            size += each
             if size > BATCH_BYTES_MAX and response.results:
                 return
-            response.results.append(self._results.popleft())
+            result = self._results.popleft()
+            fits = each + FRAME_BYTES <= self._response_bytes_max
+            response.results.append(result if fits else _too_large(result.id, each))
             self._held -= 1
             self._result_credits -= 1
             self._call_credits_owed += 1
@@ -165,3 +170,9 @@ def refused(call_id: int, code: grpc.StatusCode, message: str) -> participant_pb
     """The result of a call that was not taken."""
     number: int = code.value[0]
     return participant_pb2.SessionResult(id=call_id, status_code=number, status_message=message)
+
+
+def _too_large(call_id: int, size_bytes: int) -> participant_pb2.SessionResult:
+    """What gRPC says of a single call whose answer is too large: in a session it would break the stream for all."""
+    message = f"the result is a message larger than max: {size_bytes} bytes"
+    return refused(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED, message)

@@ -262,6 +262,32 @@ async def test_a_slow_handler_holds_up_no_other(client: Client, server: Server) 
         await all_end([slow])
 
 
+async def test_a_result_that_is_too_large_costs_no_other_call_its_attempt(client: Client, server: Server) -> None:
+    kit, go_on, begun = Participant("worker"), asyncio.Event(), asyncio.Event()
+
+    @kit.action
+    async def do(request: object) -> int | str:
+        if request == "slow":
+            begun.set()
+            await go_on.wait()
+            return 1
+        await begun.wait()
+        return "x" * (6 << 20)
+
+    @do.compensation
+    async def undo(request: object, done: int | str | None) -> None: ...
+
+    async with serving(kit, orchestrator=server.address):
+        slow = await start(client, "slow", input="slow", attempts=1, timeout=WAIT_S)
+        large = await asyncio.wait_for((await start(client, "large", attempts=3)).wait(), WAIT_S)
+        error = large.step("a").error
+        assert error is not None
+        assert error.code == "RESOURCE_EXHAUSTED"
+        assert large.step("a").attempts == 1, "it would be as large again"
+        go_on.set()
+        await all_end([slow])
+
+
 async def test_what_is_in_flight_when_a_participant_is_stopped_is_answered(client: Client, server: Server) -> None:
     kit, go_on, begun = Participant("worker"), asyncio.Event(), asyncio.Event()
 

@@ -347,8 +347,13 @@ class SessionRequest(_message.Message):
 
     CALLS_FIELD_NUMBER: _builtins.int
     RESULT_CREDITS_FIELD_NUMBER: _builtins.int
+    RESPONSE_BYTES_MAX_FIELD_NUMBER: _builtins.int
     result_credits: _builtins.int
     """How many more results the orchestrator is ready to take."""
+    response_bytes_max: _builtins.int
+    """How large a message of results may be, in bytes; 0 where that was said already. A larger one would break the stream
+    for all other calls, so a result that is larger by itself is replaced by the status RESOURCE_EXHAUSTED.
+    """
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionCall]:
         """The calls of this batch, in no particular order."""
@@ -358,10 +363,11 @@ class SessionRequest(_message.Message):
         *,
         calls: _abc.Iterable[Global___SessionCall] | None = ...,
         result_credits: _builtins.int = ...,
+        response_bytes_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "result_credits", b"result_credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "response_bytes_max", b"response_bytes_max", "result_credits", b"result_credits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

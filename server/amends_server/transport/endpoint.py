@@ -23,9 +23,14 @@ class Endpoint:
     concurrency_max: int
 
 
+def message_bytes_max(payload_bytes_max: int) -> int:
+    """Return how large a message may be in both directions."""
+    return max(MESSAGE_BYTES_MIN, PAYLOADS_MAX * payload_bytes_max + OVERHEAD_BYTES)
+
+
 def channel_options(payload_bytes_max: int) -> list[tuple[str, int]]:
     """Return options with which a dead peer is noticed in seconds, and one that is back is found at once."""
-    message_bytes_max = max(MESSAGE_BYTES_MIN, PAYLOADS_MAX * payload_bytes_max + OVERHEAD_BYTES)
+    size_bytes_max = message_bytes_max(payload_bytes_max)
     return [
         ("grpc.enable_http_proxy", 0),  # calls go where the allow-list says, and nowhere else
         ("grpc.keepalive_time_ms", 60_000),  # faster, and servers with the usual settings would end the connection
@@ -34,6 +39,6 @@ def channel_options(payload_bytes_max: int) -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),  # the default is two minutes of failing after the peer is back
         ("grpc.enable_retries", 0),  # attempts are counted and recorded by us
-        ("grpc.max_send_message_length", message_bytes_max),
-        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", size_bytes_max),
+        ("grpc.max_receive_message_length", size_bytes_max),
     ]

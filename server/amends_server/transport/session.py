@@ -26,6 +26,7 @@ from amends_server.engine.commands import Unknown, Verdict
 from amends_server.engine.payload import Error
 from amends_server.engine.value import dataclass
 from amends_server.transport.attempts import Attempt, LateCall
+from amends_server.transport.endpoint import message_bytes_max
 from amends_server.transport.late import LateCalls
 from amends_server.transport.requests import write_compensate, write_execute
 from amends_server.transport.verdicts import verdict_of_reply, verdict_of_status
@@ -114,7 +115,7 @@ class Session:
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
         self.begun = False
-        self._fruitful = self._gave_up = self._leaving = self._writing_calls = False
+        self._fruitful = self._gave_up = self._leaving = self._writing_calls = self._said = False
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -220,6 +221,8 @@ class Session:
         owed = self._result_credits_owed
         if not request.calls and owed < RESULTS_MAX // 2:
             return None
+        if not self._said:
+            self._said, request.response_bytes_max = True, message_bytes_max(self._payload_bytes_max)
         request.result_credits = owed
         self._result_credits_owed = 0
         return request
