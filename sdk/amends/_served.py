@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast, overload
 import grpc
 
 from amends._handlers import Handler, checked_kind, handler_of, in_thread
-from amends._replies import failure_of, in_progress, refusal, success
+from amends._replies import failure, failure_of, in_progress, refusal, success
 from amends._session import Refusal
 from amends._tasks import is_cancelled
 from amends.action import Action, In, Out
@@ -89,6 +89,8 @@ class Served(Action[In, Out], ABC):
             return in_progress(error, call)
         if isinstance(error, KeyTaken):  # no reply says it: it is no refusal, and to ask again is pointless
             raise Refusal(grpc.StatusCode.ALREADY_EXISTS, str(error)) from None
+        if isinstance(error, _InvalidInput):  # of the caller: nothing has failed here
+            return failure("INVALID_INPUT", str(error), self.participant, call)
         if isinstance(error, asyncio.CancelledError) and is_cancelled():  # nobody waits for an answer any more
             raise error
         return failure_of(error, self.participant, call)
