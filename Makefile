@@ -8,7 +8,7 @@ GENERATOR := .venv-generate/.stamp
 # environments say that nothing compiled is to be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo serve test simulate mutants chaos check format generate bench lock clean
+.PHONY: demo serve test simulate mutants chaos oldest check format generate bench lock clean
 
 demo: $(VENV)
 	$(BIN)/amends demo
@@ -65,8 +65,16 @@ lock: .venv-lock/.stamp
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --output-file tools/generate.lock tools/generate.in
 
+# All tests with the oldest dependencies that pyproject.toml allows; what only the tests need is new.
+oldest: .venv-lock/.stamp $(GENERATOR)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-lock/bin/uv pip compile --quiet --resolution lowest-direct --no-emit-index-url \
+		--extra metrics --extra postgres --extra uvloop --output-file .venv-oldest/oldest.txt pyproject.toml
+	.venv-lock/bin/uv pip install --quiet --python .venv-oldest/bin/python --constraints .venv-oldest/oldest.txt --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest -n 2
+
 clean:
-	rm -rf .venv .venv-generate .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov
+	rm -rf .venv .venv-generate .venv-lock .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov
 	find sdk server participants tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The build backend is in the lock, so nothing is fetched that has no hash.

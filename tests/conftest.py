@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, settings
 from tests.postgres import CannotRun, Database, postgres
 
 # How long an example took is the machine's affair: one that stands still for a moment would be taken for a failure.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", PATIENT, derandomize=True)
+settings.register_profile("search", PATIENT)  # `pytest --hypothesis-profile=search` looks at other examples each time
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

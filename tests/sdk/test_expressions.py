@@ -246,8 +246,16 @@ IN_BOTH: dict[str, Callable[..., Any]] = {
     "//": operator.floordiv, "neg": operator.neg, "==": operator.eq, "!=": operator.ne, "<": operator.lt,
     "<=": operator.le, ">": operator.gt, ">=": operator.ge, "&": operator.and_, "|": operator.or_,
 }  # fmt: skip
+
+
+def chosen(condition: bool, one: Any, other: Any) -> Any:
+    """A whole number or one with a fraction is one with a fraction to CEL."""
+    value = one if condition else other
+    return float(value) if isinstance(one, float) or isinstance(other, float) else value
+
+
 IN_PYTHON: dict[str, Callable[..., Any]] = {
-    **IN_BOTH, "not": operator.not_, "in": operator.contains, "text": str, "if": lambda c, a, b: a if c else b,
+    **IN_BOTH, "not": operator.not_, "in": operator.contains, "text": str, "if": chosen,
     "present": lambda value: value is not None,
 }  # fmt: skip
 IN_SAGAS: dict[str, Callable[..., Any]] = {

@@ -165,7 +165,7 @@ async def test_refusals_carry_the_same_details_as_single_calls(client: Client, s
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.StartSaga(request)
-            single = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
+            single = dict(iter(caught.value.trailing_metadata() or ()))["grpc-status-details-bin"]
             (outcome,) = await outcomes(stream, 1, request)
             assert outcome.status_code == caught.value.code().value[0]
             assert details(outcome.status_details) == details(single)
