@@ -57,7 +57,8 @@ class Parts:
         payload_bytes_max: int,
         peers: Peers | None = None,
     ) -> None:
-        catalogue, self._hub, self._journal = Catalogue(store, payload_bytes_max), Hub(), Journal(store)
+        catalogue = Catalogue(store, payload_bytes_max, sole=ownership.partitions is None)
+        self._hub, self._journal = Hub(), Journal(store)
         reader, tokens = Reader(store, catalogue), Tokens(secret)
         self._ownership = ownership
         self.gained = 0

@@ -82,7 +82,7 @@ async def test_i20_a_start_whose_definition_is_removed_meanwhile_is_refused_and_
     await asyncio.sleep(0)  # the commit of `before` has begun
     start = asyncio.create_task(house.start(entry))
     await house.until(lambda: house.journal.pending == 2)
-    await house.catalogue.delete("default", entry.stored.digest)
+    await house.catalogue.delete(entry.stored)
     house.store.gate.set()
     await before
     with pytest.raises(Undefined):

@@ -23,7 +23,7 @@ from amends_server.app import Server, serving
 from amends_server.config import load_settings
 from amends_server.runner.reader import View
 from amends_server.service.session import STARTS_MAX
-from amends_server.store.protocol import SagaKey
+from amends_server.store.protocol import SagaKey, StoredDefinition
 
 WAIT_S = 30.0
 kit = Participant("kit")
@@ -309,6 +309,33 @@ async def test_a_saga_that_settles_between_being_looked_up_and_waited_for_is_tol
         saga_pb2.SAGA_STATUS_COMPLETED,
         saga_pb2.SAGA_STATUS_COMPLETED,
     ]
+
+
+async def test_starts_by_name_read_nothing_and_take_the_version_that_was_registered_last(
+    client: Client, server: Server, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read_definition = server._store.get_definition
+
+    async def counting(namespace: str, *, name: str = "", version: int = 0, digest: str = "") -> StoredDefinition:
+        reads.append(name or digest)
+        return await read_definition(namespace, name=name, version=version, digest=digest)
+
+    monkeypatch.setattr(server._store, "get_definition", counting)
+    await client.register(ECHO)
+    for _ in range(3):
+        assert await (await client.start("echo", 1)).result() == {"echo": 1}
+    assert reads == ["echo"]
+    await client.register(saga_of("echo", echo, held))
+    gate.set()
+    for _ in range(3):
+        assert await (await client.start("echo", 1)).result() == {"echo": 1, "held": 1}
+    assert reads == ["echo", "echo"]
+    old = start("old", "")
+    old.definition.name, old.definition.version = "echo", 1
+    _, end = await outcomes(stream, 2, old)
+    assert (end.saga.definition_version, end.saga.output.json) == (1, '{"echo":1}')
+    assert reads == ["echo", "echo"]
 
 
 async def is_final(client: Client, saga_id: str) -> bool:

@@ -26,8 +26,10 @@ class Definitions:
         self._clock = clock
 
     def kept(self, namespace: str, reference: pb.DefinitionRef) -> Entry | None:
-        """Return a definition that is named by its digest, if it is in memory."""
-        return self._catalogue.kept(namespace, reference.digest)
+        """Return a definition if it is in memory, and certain to be what the reference names."""
+        if reference.digest:
+            return self._catalogue.kept(namespace, reference.digest)
+        return self._catalogue.named(namespace, reference.name, reference.version)
 
     async def find(self, namespace: str, reference: pb.DefinitionRef) -> Entry:
         """Return a definition.
@@ -81,7 +83,7 @@ class Definitions:
             )
         stored = (await self.find(namespace, reference)).stored
         try:
-            await self._catalogue.delete(namespace, stored.digest)
+            await self._catalogue.delete(stored)
         except InUse:
             raise DefinitionInUse(namespace, stored.name, stored.version) from None
 
