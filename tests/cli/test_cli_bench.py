@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from amends_server.bench.processes import running
+from amends_server.bench.roundtrips import Messages
 from amends_server.bench.shared import _measure_costs
+from amends_server.store.postgres.store import PostgresStore
 from tests.cli.programs import amends, script
 from tests.postgres import Database
+from tests.store.make import append, define, key, records, start
+from tests.store.proxy import Proxy
+
+ROWS = [(b"Z", 1), (b"D", 300), (b"C", 0)]
 
 
 def test_a_row_has_its_figures(tmp_path: Path) -> None:
@@ -44,6 +50,31 @@ async def test_a_saga_of_three_steps_costs_a_database_twelve_rows(database: Data
     assert sagas > 0
     assert (values["rows_inserted_per_saga"], values["rows_updated_per_saga"]) == (9, 3)
     assert 1_000 < values["wal_bytes_per_saga"] < 1_000_000
+    assert values["round_trips_per_saga"] > 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1_000])
+def test_the_ends_of_round_trips_are_found_wherever_what_is_received_is_cut(size: int) -> None:
+    stream = b"".join(kind + (4 + bytes_).to_bytes(4) + b"Z" * bytes_ for kind, bytes_ in [*ROWS, (b"Z", 1), *ROWS])
+    messages = Messages()
+    parts = (stream[place : place + size] for place in range(0, len(stream), size))
+    assert sum(messages.count(part, b"Z"[0]) for part in parts) == 3
+
+
+async def test_a_saga_alone_costs_seventeen_round_trips(database: Database) -> None:
+    """docs/scale.md reckons with it: five for its start, four for each of its three other appends."""
+    async with Proxy.before(database.new_url()) as proxy:
+        store = PostgresStore(proxy.url)
+        await store.open()
+        await define(store)
+        assert await store.commit([start(key("first"))]) == [None]  # which prepares all statements
+        proxy.count()
+        assert await store.commit([start(key())]) == [None]
+        of_start = proxy.sent
+        proxy.count()
+        assert await store.commit([append(key(), records(2))]) == [None]
+        assert (of_start, proxy.sent) == (5, 4)
+        await store.close()
 
 
 def test_what_is_shared_goes_with_no_workload() -> None:

@@ -88,6 +88,15 @@ async def serve_participant(link: str) -> None:
         await until_stopped(address)
 
 
+async def serve_counted(url: str, address: str) -> None:
+    """Serve an orchestrator on PostgreSQL that tells at SIGUSR1 how often it has waited for the database."""
+    from amends_server.bench.roundtrips import count_round_trips
+
+    count = count_round_trips()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: print(count(), flush=True))
+    await serve_orchestrator(url, address)
+
+
 async def serve_orchestrator(path: str, address: str) -> None:
     set_up_logs("warning", "text")
     tune_interpreter()
@@ -145,6 +154,7 @@ if __name__ == "__main__":
     ROLES: dict[str, Callable[..., Coroutine[None, None, None]]] = {
         "participant": serve_participant,
         "orchestrator": serve_orchestrator,
+        "counted": serve_counted,
         "load": load,
     }
     role = sys.argv[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -26,6 +27,12 @@ class Node:
         if word != "ready":
             self.stop()
             raise RuntimeError(f"{module} {' '.join(arguments)} did not start")
+
+    def count(self) -> int:
+        """Ask it for what it counts."""
+        assert self._process.stdout is not None
+        self._process.send_signal(signal.SIGUSR1)
+        return int(self._process.stdout.readline())
 
     @property
     def pid(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 
 import asyncpg
@@ -64,13 +64,22 @@ async def measure_shared(url: str, seconds: float) -> AsyncGenerator[Figures]:
 
 
 async def _measure_costs(url: str, address: str, concurrency: int, seconds: float) -> tuple[int, dict[str, float]]:
-    """Compare the database's counters of before and after, when no orchestrator runs: they are late otherwise."""
+    """Compare the database's counters of before and after, when no orchestrator runs: they are late otherwise.
+
+    Round trips are those of the time under load, with what the orchestrator asks for by itself meanwhile.
+    """
     before = await _counters(url)
-    (rate,) = await _measure_rate(url, address, 1, concurrency, seconds)
+    with ExitStack() as stack:
+        node = await _orchestrator(stack, url, address, "counted")
+        await _until_shared(url, 1)
+        waited = await asyncio.to_thread(node.count)
+        (rate,) = await _load([node], concurrency, seconds)
+        waited = await asyncio.to_thread(node.count) - waited
+        await asyncio.to_thread(stack.close)
     after = await _counters(url)
+    names = ("rows_inserted", "rows_updated", "transactions", "wal_bytes", "round_trips")
+    spent = [*(late - early for late, early in zip(after, before, strict=True)), waited]
     sagas = rate["sagas"]
-    names = ("rows_inserted", "rows_updated", "transactions", "wal_bytes")
-    spent = (late - early for late, early in zip(after, before, strict=True))
     return sagas, {f"{name}_per_saga": round(each / sagas, 2) for name, each in zip(names, spent, strict=True)}
 
 
@@ -90,17 +99,19 @@ async def _measure_rate(url: str, address: str, count: int, concurrency: int, se
     with ExitStack() as stack:
         nodes = [await _orchestrator(stack, url, address) for _ in range(count)]
         await _until_shared(url, count)
-        load = ("load", "session")
-        part = (WORKLOAD.name, str(concurrency // count), str(seconds))
-        outputs = await asyncio.gather(
-            *(asyncio.to_thread(output_of, _NODES, *load, node.address, *part) for node in nodes)
-        )
+        rates = await _load(nodes, concurrency, seconds)
         await asyncio.to_thread(stack.close)
-    return [json.loads(output) for output in outputs]
+    return rates
 
 
-async def _orchestrator(stack: ExitStack, url: str, address: str) -> Node:
-    return await asyncio.to_thread(stack.enter_context, running(_NODES, "orchestrator", url, address))
+async def _load(nodes: Sequence[Node], concurrency: int, seconds: float) -> list[Measured]:
+    part = (WORKLOAD.name, str(concurrency // len(nodes)), str(seconds))
+    outputs = (asyncio.to_thread(output_of, _NODES, "load", "session", node.address, *part) for node in nodes)
+    return [json.loads(output) for output in await asyncio.gather(*outputs)]
+
+
+async def _orchestrator(stack: ExitStack, url: str, address: str, role: str = "orchestrator") -> Node:
+    return await asyncio.to_thread(stack.enter_context, running(_NODES, role, url, address))
 
 
 async def _until_shared(url: str, count: int) -> None:
