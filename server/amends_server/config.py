@@ -60,6 +60,17 @@ TAKEOVER_S = 30.0
 SAGAS_ACTIVE_MAX = 10_000
 """Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
 
+PLACES_FREE_PARTS = 64
+"""Of these places, one in so many is each participant's own, whatever else is in memory, so that its sagas get on."""
+
+PUT_OFF_S = 5
+"""A call that is put off, because too many sagas wait for its participant, is made this much later at the earliest:
+longer than a saga is kept in memory that is half full."""
+
+PUT_OFFS_PER_S = 250
+"""And so many sagas whose calls were put off come back in a second, for each is read and written again: a part of what
+a core can do, and enough to have 10,000 back within a minute."""
+
 KEEP_S = 60
 """A saga whose next retry or deadline is further off is dropped from memory, and found again by its due time."""
 

@@ -174,6 +174,18 @@ class Overloaded(ServiceError):
         super().__init__(f"There are {limit} {what} already: try again a little later.", {"limit": str(limit)})
 
 
+class ParticipantCrowded(Overloaded):
+    """A participant has its part of the sagas in memory: it is slow, or hangs. Others go on."""
+
+    def __init__(self, participant: str, waiting: int) -> None:
+        ServiceError.__init__(
+            self,
+            f"{waiting} sagas wait for `{participant}` already, as many as may while others need room: look why it is "
+            "slow or does not answer, and try again a little later. Sagas that begin elsewhere are started.",
+            {"participant": participant, "limit": str(waiting)},
+        )
+
+
 class ShuttingDown(ServiceError):
     """The server is on its way out and takes nothing new."""
 

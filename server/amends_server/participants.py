@@ -21,7 +21,7 @@ from amends_server.engine.problem import Problem, Severity, error, warning
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant, StoreError
 from amends_server.tasks import Tasks
-from amends_server.transport.attempts import Told, Wanted, always
+from amends_server.transport.attempts import Obstacle, Told, nothing
 from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.links import Transport
 from amends_server.transport.requests import Origin
@@ -105,18 +105,20 @@ class Participants:
             except StoreError as error:
                 log.warning("participants_not_read", error=str(error))
 
-    def send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
+    def send(self, name: str, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle = nothing) -> None:
         """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown.
 
-        `wanted` is asked just before it is sent; after a no, `told` is called with NotSent.
+        `in_its_way` is asked just before it is sent; what it answers is told instead.
         """
         known = self._known.get(name)
         if known is None:
-            self._tasks.hold(self._find_and_send(name, order, origin, told, wanted))
+            self._tasks.hold(self._find_and_send(name, order, origin, told, in_its_way))
         else:
-            self._send(known, order, origin, told, wanted)
+            self._send(known, order, origin, told, in_its_way)
 
-    async def _find_and_send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
+    async def _find_and_send(
+        self, name: str, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle
+    ) -> None:
         """Send an attempt to a participant that another orchestrator may have registered just now."""
         try:
             await self.adopt()
@@ -126,11 +128,11 @@ class Participants:
         if known is None:
             told(_is_unknown(name))
         else:
-            self._send(known, order, origin, told, wanted)
+            self._send(known, order, origin, told, in_its_way)
 
-    def _send(self, known: Registered, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
+    def _send(self, known: Registered, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle) -> None:
         try:
-            self._transport.send(known.endpoint, order, origin, told, wanted)
+            self._transport.send(known.endpoint, order, origin, told, in_its_way)
         except AddressNotAllowed as refusal:  # the list may be another than when it was registered (I45)
             verdict = Unknown(Error("ADDRESS_NOT_ALLOWED", str(refusal), known.endpoint.name))
             asyncio.get_running_loop().call_soon(told, verdict)

@@ -83,6 +83,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
     errors.AddressNotAllowed: Refusal(_C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
     errors.TokenInvalid: Refusal(_C.PERMISSION_DENIED, "TOKEN_INVALID"),
     errors.Overloaded: Refusal(_C.RESOURCE_EXHAUSTED, "OVERLOADED", retry=True),
+    errors.ParticipantCrowded: Refusal(_C.RESOURCE_EXHAUSTED, "OVERLOADED", retry=True),
     errors.NotOwned: Refusal(_C.UNAVAILABLE, "NOT_OWNED", retry=True),
     errors.OwnerLost: Refusal(_C.UNAVAILABLE, "OWNER_LOST"),
     errors.ShuttingDown: Refusal(_C.UNAVAILABLE, "SHUTTING_DOWN", retry=True),

@@ -217,7 +217,7 @@ def _verdict(verb: str, more: str | None) -> Verdict:
         case "unknown":
             return Unknown(TIMEOUT, again=more != "for good")
         case "unsent":
-            return NotSent(UNSENT)
+            return NotSent(UNSENT, int(more or 0))
         case _:
             raise AssertionError(f"no verdict is called `{verb}`")
 

@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "an action is sent after the saga turned back (I3)",
         SERVER + "runner/runner.py",
-        "        return owed.compensation or not state.going_back\n",
-        "        return True\n",
+        " or (state.going_back and not owed.compensation):",
+        ":",
         SEEDS,
     ),
     Mutant(

@@ -6,6 +6,7 @@ from tests.mutants.mutant import FOUND, LEASES, LETS_GO, RUNNER, SEEDS, SERVER, 
 
 KEEPER = "tests/server/test_keeper.py::"
 PEERS = "tests/server/test_peers.py::"
+PLACES = "tests/server/test_places.py::"
 UNSENT = "tests/server/test_unsent_calls.py::"
 LEASES_PY = SERVER + "store/postgres/leases.py"
 STATEMENTS = SERVER + "store/sql/postgres.sql"
@@ -43,7 +44,7 @@ OF_OWNERS = (
     Mutant(
         "sagas of which the partition was lost stay in memory (I24, I26)",
         SERVER + "runner/runner.py",
-        "        for saga in [saga for saga in self._active.values() if not self._owns(saga)]:\n"
+        "        for saga in [saga for saga in self.places.all() if not self._owns(saga)]:\n"
         "            self._drop(saga)\n",
         "",
         FOUND + "test_i24_not_owned_says_that_nothing_was_done",
@@ -93,8 +94,8 @@ OF_OWNERS = (
     Mutant(
         "a call that waits for its turn is sent on the way out (I3)",
         SERVER + "runner/runner.py",
-        "        if state is None or state.paused or self.domain.holds(saga.key):",
-        "        if state is None or state.paused:",
+        "        if state is None or state.paused or self.domain.holds(saga.key) or (",
+        "        if state is None or state.paused or (",
         UNSENT + "test_i3_nothing_is_sent_after_the_server_is_told_to_stop_and_what_waited_is_no_attempt",
     ),
     # Passed on
@@ -137,9 +138,39 @@ OF_OWNERS = (
     Mutant(
         "recovery takes all sagas into memory at once (I40)",
         SERVER + "runner/keeper.py",
-        "            await self._runner.room()\n",
+        "            await self._runner.places.room()\n",
         "",
         RUNNER + "test_i40_recovery_takes_no_more_sagas_into_memory_than_may_be_there",
+    ),
+    # Room in memory
+    Mutant(
+        "sagas that begin with a participant that hangs fill memory (I41)",
+        SERVER + "runner/places.py",
+        "            if waiting >= max(free, self._own) and ",
+        "            if waiting >= 1_000_000 and ",
+        PLACES + "test_i41_starts_that_begin_with_a_participant_that_hangs_are_refused_and_others_are_not",
+        quick=True,
+    ),
+    Mutant(
+        "sagas under way that wait for a participant that hangs fill memory (I41)",
+        SERVER + "runner/places.py",
+        "waiting <= max(2 * free, self._own):",
+        "waiting >= 0:",
+        PLACES + "test_calls_of_too_many_sagas_are_put_off_and_made_later_and_were_no_attempts",
+    ),
+    Mutant(
+        "whoever answers is put off for one who hangs (I41)",
+        SERVER + "runner/places.py",
+        "            if waiting < max(self._waiting.values()):",
+        "            if False:",
+        PLACES + "test_i41_nobody_is_put_off_for_one_who_has_more_sagas_waiting",
+    ),
+    Mutant(
+        "calls that were put off come back all at once (I40)",
+        SERVER + "runner/places.py",
+        "max(self._last_return_s + 1 / PUT_OFFS_PER_S, now_s + PUT_OFF_S)",
+        "now_s + PUT_OFF_S",
+        PLACES + "test_i40_those_that_were_put_off_come_back_one_after_another",
     ),
     # Leases
     Mutant(

@@ -23,7 +23,7 @@ from amends_server.runner.reader import Reader, View
 from amends_server.runner.runner import Runner
 from amends_server.store.memory import MemoryStore
 from amends_server.store.protocol import Append, Birth, SagaKey, StoredDefinition, StoreError, Unavailable
-from amends_server.transport.attempts import Told, Wanted
+from amends_server.transport.attempts import Obstacle, Told
 from amends_server.transport.requests import Origin
 
 PATIENCE_S = 30.0
@@ -95,7 +95,7 @@ class House:
         self.clock = clock
         self.calls: list[tuple[str, str, int]] = []
         self.orders: list[CallOrder] = []
-        self.wanted: list[Wanted] = []
+        self.obstacles: list[Obstacle] = []
         self._told: list[Told] = []
         self._sent = asyncio.Event()
         self._active_max = active_max
@@ -124,11 +124,11 @@ class House:
     async def close(self) -> None:
         await self.journal.close()
 
-    def _send(self, name: str, order: CallOrder, origin: Origin, told: Told, wanted: Wanted) -> None:
+    def _send(self, name: str, order: CallOrder, origin: Origin, told: Told, obstacle: Obstacle) -> None:
         self.calls.append((order.node.step.id, "undo" if order.compensation else "do", order.attempt))
         self.orders.append(order)
         self._told.append(told)
-        self.wanted.append(wanted)
+        self.obstacles.append(obstacle)
         self._sent.set()
 
     async def register(self, *steps: Step, **more: Any) -> Entry:
@@ -183,10 +183,9 @@ class House:
                 await asyncio.sleep(0)
 
 
-def step(step_id: str, *after: str, retry: Retry = ONCE, **more: Any) -> Step:
-    return Step(
-        id=step_id, participant="p", action="a", after=after, retry=retry, compensation=Compensation(retry=ONCE), **more
-    )
+def step(step_id: str, *after: str, participant: str = "p", retry: Retry = ONCE, **more: Any) -> Step:
+    undo = Compensation(retry=ONCE)
+    return Step(id=step_id, participant=participant, action="a", after=after, retry=retry, compensation=undo, **more)
 
 
 def no() -> Refused:

@@ -9,6 +9,7 @@ import pytest
 from amends_server.runner import keeper as keeper_module
 from amends_server.runner.halted import HaltedSagas
 from amends_server.runner.keeper import Keeper
+from amends_server.runner.places import Places
 from amends_server.runner.runner import Runner
 from amends_server.store.leases import Sole
 from amends_server.store.memory import MemoryStore
@@ -22,10 +23,8 @@ class Sleeping:
     """As much of a runner as the keeper uses, with nothing in memory."""
 
     def __init__(self) -> None:
-        self.halts = HaltedSagas()
+        self.halts, self.places = HaltedSagas(), Places(1)
         self.woken: list[SagaKey] = []
-
-    async def room(self) -> None: ...
 
     def runs(self, saga: SagaKey) -> bool:
         return False

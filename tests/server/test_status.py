@@ -133,6 +133,7 @@ CASES: list[tuple[BaseException, grpc.StatusCode, str]] = [
     (errors.AddressNotAllowed("evil:1"), C.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED"),
     (errors.TokenInvalid("s-1", "a"), C.PERMISSION_DENIED, "TOKEN_INVALID"),
     (errors.Overloaded("sagas", 5), C.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    (errors.ParticipantCrowded("shop", 5), C.RESOURCE_EXHAUSTED, "OVERLOADED"),
     (errors.NotOwned("default", "s-1"), C.UNAVAILABLE, "NOT_OWNED"),
     (errors.OwnerLost("default", "s-1"), C.UNAVAILABLE, "OWNER_LOST"),
     (errors.ShuttingDown(), C.UNAVAILABLE, "SHUTTING_DOWN"),

@@ -13,6 +13,7 @@ RARE = frozenset(
         "late reply recorded",
         "half-open call",
         "call withdrawn before it was sent",
+        "call put off because too many wait for its participant",
         "pointless status",
         "unreadable reply",
         "reply in progress",
@@ -55,6 +56,7 @@ RARE = frozenset(
         # Clients and operators
         "start acknowledged twice",
         "start refused for other content",
+        "start refused because too many wait for a participant",
         "start lost and repeated",
         "cancel won",
         "cancel lost to completion",

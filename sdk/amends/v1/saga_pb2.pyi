@@ -1694,8 +1694,8 @@ Global___LateReplyRecorded: _TypeAlias = LateReplyRecorded  # noqa: Y015
 
 @_typing.final
 class AttemptWithdrawn(_message.Message):
-    """AttemptWithdrawn records that an attempt that was about to be sent was not: it had no effect, it does not count as a
-    retry, and the next one is due at once.
+    """AttemptWithdrawn records that an attempt that was about to be sent was not: it had no effect, and it does not count as
+    a retry.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1704,6 +1704,7 @@ class AttemptWithdrawn(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     COMPENSATION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's id."""
     attempt: _builtins.int
@@ -1714,6 +1715,10 @@ class AttemptWithdrawn(_message.Message):
     def error(self) -> _payload_pb2.Error:
         """Why it was not sent."""
 
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next attempt is due; at once, if it is not set."""
+
     def __init__(
         self,
         *,
@@ -1721,10 +1726,11 @@ class AttemptWithdrawn(_message.Message):
         attempt: _builtins.int = ...,
         compensation: _builtins.bool = ...,
         error: _payload_pb2.Error | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compensation", b"compensation", "error", b"error", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compensation", b"compensation", "due_time", b"due_time", "error", b"error", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

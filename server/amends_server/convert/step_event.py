@@ -231,11 +231,14 @@ def _write_attempt_withdrawn(to: pb.Event, event: e.AttemptWithdrawn) -> None:
     kind.attempt = event.attempt
     kind.compensation = event.compensation
     set_error(kind.error, event.error)
+    if event.due_time is not None:
+        set_time(kind.due_time, event.due_time)
 
 
 def _read_attempt_withdrawn(message: pb.Event, time: Time) -> e.Event:
     kind = message.attempt_withdrawn
-    return e.AttemptWithdrawn(time, kind.step, kind.attempt, kind.compensation, error_from_wire(kind.error))
+    due_time = time_from_wire(kind.due_time) if kind.HasField("due_time") else None
+    return e.AttemptWithdrawn(time, kind.step, kind.attempt, kind.compensation, error_from_wire(kind.error), due_time)
 
 
 def _write_late_reply_recorded(to: pb.Event, event: e.LateReplyRecorded) -> None:

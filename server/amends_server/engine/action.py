@@ -34,7 +34,7 @@ from amends_server.engine.events import (
     StepSucceeded,
 )
 from amends_server.engine.graph import Node, Rule
-from amends_server.engine.history import full_error, is_full, poll_delay_us, retry_delay_us
+from amends_server.engine.history import full_error, is_full, poll_delay_us, put_off_us, retry_delay_us
 from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
@@ -281,8 +281,10 @@ def _deadline(draft: Draft, node: Node) -> Time | None:
 def _settle_not_sent(draft: Draft, node: Node, verdict: NotSent) -> None:
     """Have the attempt made later, unless the saga turned back or the step's deadline passed while it waited."""
     call = draft.state.steps[node.index].action
-    draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error))
-    deadline = _deadline(draft, node)
+    deadline, due_time = _deadline(draft, node), draft.now + put_off_us(verdict.delay_us, call, draft.now)
+    due_time = due_time if deadline is None else min(due_time, deadline)
+    later = due_time if due_time > draft.now else None
+    draft.add(AttemptWithdrawn(draft.now, node.step.id, call.attempts, False, verdict.error, later))
     if draft.state.going_back or (deadline is not None and deadline <= draft.now):
         _give_up(draft, node, verdict.error)
     elif is_full(draft.state):

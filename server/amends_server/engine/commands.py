@@ -34,9 +34,13 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """No verdict: the attempt did not leave the orchestrator, so it had no effect, and does not count as a retry."""
+    """No verdict: the attempt did not leave the orchestrator, so it had no effect, and does not count as a retry.
+
+    `delay_us`: the next one is not made before, unless the step's deadline is; 0: it is due at once.
+    """
 
     error: Error
+    delay_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

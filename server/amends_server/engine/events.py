@@ -324,9 +324,9 @@ class SagaFailed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptWithdrawn:
-    """An attempt was not sent after all: it had no effect and does not count as a retry; the next one is due at once.
+    """An attempt was not sent after all: it had no effect and does not count as a retry.
 
-    `compensation`: it was one of the compensation.
+    `compensation`: it was one of the compensation. `due_time`: when the next one is; None: at once.
     """
 
     time: Time
@@ -334,6 +334,7 @@ class AttemptWithdrawn:
     attempt: int
     compensation: bool
     error: Error
+    due_time: Time | None = None
 
 
 @dataclass(frozen=True, slots=True)

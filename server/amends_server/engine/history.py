@@ -32,6 +32,11 @@ PAUSES_MAX = 100
 """What goes on without end pauses for at least this part of the time that it has taken, 1/PAUSES_MAX: nobody notices,
 and a question each second, or a retry each half minute, makes less than 3,000 events in a year."""
 
+PUT_OFF_PARTS = 10
+"""An attempt that is put off, because too many sagas wait for its participant, is so for at least this part of the time
+that its call has taken, 1/PUT_OFF_PARTS: a participant that hangs for a day leaves some 200 events in each saga, and
+one that has come back is called by all within a tenth of the time that it was away."""
+
 
 def is_full(state: State) -> bool:
     """Tell whether no attempt may be repeated any more, in the direction in which the saga goes."""
@@ -68,9 +73,18 @@ def poll_delay_us(interval_us: int, call: CallState, now: Time) -> int:
     return max(interval_us, _least_pause_us(call, now))
 
 
+def put_off_us(delay_us: int, call: CallState, now: Time) -> int:
+    """Return for how long an attempt that was not sent is put off; `delay_us` is what was asked for."""
+    return max(delay_us, _taken_us(call, now) // PUT_OFF_PARTS) if delay_us else 0
+
+
 def _least_pause_us(call: CallState, now: Time) -> int:
+    return _taken_us(call, now) // PAUSES_MAX
+
+
+def _taken_us(call: CallState, now: Time) -> int:
     since = call.forgiven_time or call.start_time
-    return 0 if since is None else max(0, now - since) // PAUSES_MAX
+    return 0 if since is None else max(0, now - since)
 
 
 def _forward_max(state: State) -> int:

@@ -15,7 +15,7 @@ from amends_server.engine.events import (
     SagaRestored,
 )
 from amends_server.engine.graph import Node
-from amends_server.engine.history import full_error, is_full, retry_delay_us
+from amends_server.engine.history import full_error, is_full, put_off_us, retry_delay_us
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
@@ -55,7 +55,10 @@ def _settle_compensation(draft: Draft, node: Node, command: Settle) -> None:
         case NotSent() if is_full(draft.state):
             draft.add(CompensationFailed(draft.now, step_id, attempt, full_error(draft.state, verdict.error)))
         case NotSent():
-            draft.add(AttemptWithdrawn(draft.now, step_id, attempt, True, verdict.error))
+            call = draft.state.steps[node.index].compensation
+            delay_us = put_off_us(verdict.delay_us, call, draft.now)
+            due_time = draft.now + delay_us if delay_us else None
+            draft.add(AttemptWithdrawn(draft.now, step_id, attempt, True, verdict.error, due_time))
         case _:
             assert_never(verdict)
 

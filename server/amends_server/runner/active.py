@@ -35,6 +35,7 @@ def make_active(
 
 
 NOT_SENT = Error("NOT_SENT", "The saga turned back before the call was sent.")
+NOT_WANTED = Error("NOT_SENT", "The call was not sent: it was not wanted any more.")
 
 Follower = Callable[[State | Exception], None]
 """Called with the durable state that was waited for, or with why there is none."""
@@ -48,7 +49,7 @@ class ActiveSaga:
     disk, and is None until the start is. Nothing is sent and nobody is answered before that. `state` is None while the
     saga cannot be trusted, because an append of it failed: then it has to be read again, and `unrecorded` keeps the
     outcomes that have come or come in the meantime. Of the first `inherited` events the calls were sent before this
-    saga came into memory, if they were sent.
+    saga came into memory, if they were sent. `waits_for` is the participant at which the saga counts: see `places`.
     """
 
     key: SagaKey
@@ -59,6 +60,7 @@ class ActiveSaga:
     durable: State | None = None
     appending: int = 0
     inherited: int = 0
+    waits_for: str = ""
     calls: set[OwedCall] = field(default_factory=set[OwedCall])
     unrecorded: list[Settle] = field(default_factory=list[Settle])
     timer: asyncio.TimerHandle | None = None
@@ -93,6 +95,10 @@ class ActiveSaga:
         """Return those of the calls that are neither out nor answered."""
         state = self.state
         return [] if state is None else [call for call in calls if is_open(state, call) and call not in self.calls]
+
+    def participant(self, owed: OwedCall) -> str:
+        """Return to whom a call goes."""
+        return self.graph.nodes[owed.node].step.participant
 
     @property
     def idle(self) -> bool:

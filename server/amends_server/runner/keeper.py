@@ -80,6 +80,7 @@ class Keeper:
             self.found += len(keys)
             unread += await self._wake_all(keys)
             after = page[-1].key
+            await self._runner.places.breather()
         while unread:
             await asyncio.sleep(RETRY_INTERVAL_S)
             unread = await self._wake_all(unread)
@@ -107,7 +108,7 @@ class Keeper:
         """Wake sagas as far as there is room for them in memory; return those that could not be read."""
         unread: list[SagaKey] = []
         for first in range(0, len(keys), AT_ONCE_MAX):
-            await self._runner.room()
+            await self._runner.places.room()
             some = keys[first : first + AT_ONCE_MAX]
             read = await asyncio.gather(*(self._wake(key) for key in some))
             unread += [key for key, was_read in zip(some, read, strict=True) if not was_read]

@@ -26,24 +26,25 @@ from amends_server.engine.due import CallOrder, OwedCall, dispatched, order_call
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.policy import SECOND_US
 from amends_server.engine.state import State
-from amends_server.errors import NotOwned, Overloaded, SagaHalted
+from amends_server.errors import NotOwned, SagaHalted
 from amends_server.hub import Hub
 from amends_server.journal import Journal
-from amends_server.runner.active import NOT_SENT, ActiveSaga, Follower, make_active
+from amends_server.runner.active import NOT_SENT, NOT_WANTED, ActiveSaga, Follower, make_active
 from amends_server.runner.domain import Domain
 from amends_server.runner.halted import HaltedSagas
 from amends_server.runner.loading import Loading
 from amends_server.runner.mending import Mender
+from amends_server.runner.places import Places
 from amends_server.runner.reader import Reader, View
 from amends_server.store.protocol import AlreadyExists, Birth, NotFound, SagaKey, Stale, StoreError, Unavailable
 from amends_server.tokens import Tokens
-from amends_server.transport.attempts import Told, Wanted
+from amends_server.transport.attempts import Obstacle, Told
 from amends_server.transport.requests import Origin
 
 Args = TypeVarTuple("Args")
 
-Send = Callable[[str, CallOrder, Origin, Told, Wanted], None]
-"""Sends an attempt to the participant of that name, if it is still wanted then, and calls back, later."""
+Send = Callable[[str, CallOrder, Origin, Told, Obstacle], None]
+"""Sends an attempt to the participant of that name, if nothing is in its way then, and calls back, later."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,40 +65,34 @@ class Runner:
         tokens: Tokens | None = None,
     ) -> None:
         self._journal, self._reader, self._send_call = journal, reader, send
-        self._hub, self._clock, self._active_max = hub, clock, active_max
+        self._hub, self._clock = hub, clock
         self.domain, self._tokens = domain, tokens
-        self._active: dict[SagaKey, ActiveSaga] = {}
+        self.places = Places(active_max)
         self._loading, self.halts = Loading(self._activate), HaltedSagas()
         self._pins, self._unsent = dict[SagaKey, int](), set[SagaKey]()
-        self._settled, self._dropped = asyncio.Event(), asyncio.Event()
+        self._settled = asyncio.Event()
         self.mender = Mender(reader, resume=self._resume, rewake=self._rewake, halt=self._halt)
 
     @property
     def active_count(self) -> int:
         """Sagas in memory."""
-        return len(self._active)
-
-    async def room(self) -> None:
-        """Wait until there are fewer sagas in memory than may be."""
-        while self.active_count >= self._active_max:
-            self._dropped.clear()
-            await self._dropped.wait()
+        return len(self.places)
 
     async def start(self, key: SagaKey, birth: Birth, entry: Entry, started: SagaStarted) -> tuple[View, bool]:
         """Start a saga, and return it when its start is durable. False: one of that name was there before.
 
-        :raises Overloaded: if this process runs as many sagas as it may.
+        :raises Overloaded: if this process runs as many sagas as it may, or as many that wait for a participant.
         :raises Unavailable: if the journal cannot be written; whether the saga was started is then unknown.
         """
         await self.domain.until_owned(key)
         await self._loading.wait(key)  # a saga is in memory once: whoever takes it there comes first
-        if key in self._active:
+        if key in self.places:
             await self._wait_for_birth(key)
             # Whoever repeats a start that failed must not take "not found" for an answer.
             return await self._read_or(key, Unavailable("The start was not recorded: try again later.")), False
         self.domain.need(key)
-        if self.active_count >= self._active_max:
-            return await self._read_or(key, Overloaded("sagas running", self._active_max)), False
+        if (refusal := self.places.refusal(entry.graph, started)) is not None:
+            return await self._read_or(key, refusal), False
         told: asyncio.Future[State | Exception] = asyncio.get_running_loop().create_future()
         begun = self.begin(key, birth, entry, started, told.set_result)
         assert begun, "nothing is in its way any more"
@@ -114,7 +109,7 @@ class Runner:
         Of one on hold only the start is recorded: another process goes on with it. False, and nothing done, if
         something may be in its way: `start` knows what to do.
         """
-        if key in self._active or key in self._loading or self.active_count >= self._active_max:
+        if key in self.places or key in self._loading or self.places.refusal(entry.graph, started) is not None:
             return False
         if not (epoch := self.domain.epoch_of(key)):
             return False
@@ -122,7 +117,6 @@ class Runner:
         saga = make_active(key, birth, entry.graph, decision.state, epoch, self._tokens)
         saga.call_back(1, told)
         self._record(saga, decision, None, birth)
-        self._active[key] = saga
         return True
 
     async def _read_or(self, key: SagaKey, instead: Exception) -> View:
@@ -155,7 +149,7 @@ class Runner:
 
         :raises NotFound: if there is no such saga.
         """
-        saga = self._active.get(key)
+        saga = self.places.get(key)
         if saga is not None and saga.durable is not None and self._owns(saga):
             return View(key, saga.birth, saga.durable)
         row, _, state = await self._reader.read(key)
@@ -172,19 +166,19 @@ class Runner:
 
     def runs(self, key: SagaKey) -> bool:
         """Tell whether the saga is in memory, and more than a wish, or known to be beyond repair."""
-        saga = self._active.get(key)
+        saga = self.places.get(key)
         return (saga is not None and saga.durable is not None) or key in self.halts.why
 
     def adapt(self) -> None:
         """Let go of the sagas that somebody else may own now: their new owner recovers them."""
-        for saga in [saga for saga in self._active.values() if not self._owns(saga)]:
+        for saga in [saga for saga in self.places.all() if not self._owns(saga)]:
             self._drop(saga)
         self.halts.keep(self.domain.epoch_of)
         self._hub.stir()
 
     def busy(self) -> list[SagaKey]:
         """Return the sagas on hold of which a call is in flight, or its outcome is not recorded yet."""
-        return [key for key, saga in self._active.items() if saga.unsettled and self.domain.holds(key)]
+        return [saga.key for saga in self.places.all() if saga.unsettled and self.domain.holds(saga.key)]
 
     async def settle_calls(self) -> None:
         """Wait until all calls that were sent for sagas on hold are answered and recorded."""
@@ -197,7 +191,7 @@ class Runner:
     def _decide(self, saga: ActiveSaga, command: Command) -> Decision:
         if saga.state is None:
             raise Unavailable("The saga's journal could not be written: try again when the store is back.")
-        assert self._active.get(saga.key) is saga, "decided on a saga that is not the one in memory"
+        assert self.places.holds(saga), "decided on a saga that is not the one in memory"
         decision = decide(saga.state, command, self._clock.now(), hold=self.domain.holds(saga.key))
         if decision.events:
             self._record(saga, decision, command if isinstance(command, Settle) else None)
@@ -205,6 +199,9 @@ class Runner:
 
     def _record(self, saga: ActiveSaga, decision: Decision, settle: Settle | None, birth: Birth | None = None) -> None:
         append, calls = saga.take(decision, birth), dispatched(saga.graph, decision.events)
+        if birth is not None:
+            self.places.enter(saga)
+            self.places.wait(saga, calls)
         self._journal.append(append, partial(self._recorded, saga, decision.state, calls, settle))
 
     def _recorded(
@@ -224,21 +221,23 @@ class Runner:
             if saga.state is not None and saga.state.going_back and not owed.compensation:
                 self._decide(saga, saga.settle(owed, NotSent(NOT_SENT)))  # the turning back may be durable by now
                 continue
+            self.places.wait(saga, saga.calls or [owed])
             saga.calls.add(owed)
             order = order_call(durable, owed)
-            told, wanted = partial(self._told, saga, owed), partial(self._wants, saga, owed)
-            self._send_call(order.node.step.participant, order, saga.origin, told, wanted)
+            told, obstacle = partial(self._told, saga, owed), partial(self._obstacle, saga, owed)
+            self._send_call(order.node.step.participant, order, saga.origin, told, obstacle)
 
-    def _wants(self, saga: ActiveSaga, owed: OwedCall) -> bool:
-        """Tell whether a call is still to be sent. No action is once the saga has turned back (I3)."""
+    def _obstacle(self, saga: ActiveSaga, owed: OwedCall) -> NotSent | None:
+        """Return why a call is not to be sent, None if it is. No action is once the saga has turned back (I3)."""
         state = saga.state
-        if state is None or state.paused or self.domain.holds(saga.key):
-            return False
-        return owed.compensation or not state.going_back
+        if state is None or state.paused or self.domain.holds(saga.key) or (state.going_back and not owed.compensation):
+            return NotSent(NOT_WANTED)
+        return self.places.put_off(saga, owed)
 
     def _told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
         settle = saga.settle(owed, verdict)
         saga.calls.discard(owed)
+        self.places.wait(saga, saga.calls)
         if saga.state is None:
             saga.unrecorded.append(settle)
             self._note_settled(saga)
@@ -255,7 +254,7 @@ class Runner:
 
     def _halt(self, key: SagaKey, bug: Exception) -> SagaHalted:
         self.halts.add(key, self.domain.epoch_of(key), bug)
-        self._active.pop(key, None)
+        self.places.leave(key)
         self._hub.publish(key, None)  # so that nobody waits for it any longer
         return SagaHalted(key.namespace, key.saga_id, type(bug).__name__)
 
@@ -266,26 +265,27 @@ class Runner:
         if saga.appending:  # then it comes to rest when that is over
             return
         self._note_settled(saga)
-        if saga.state is None or self._active.get(saga.key) is not saga:
+        if saga.state is None or not self.places.holds(saga):
             return
+        if not saga.calls:
+            self.places.rest(saga)
         due_time = saga.next_time(saga.state)
         saga.disarm()
         if due_time is None and saga.calls:  # an answer leads on
             return
-        keep_s = KEEP_CROWDED_S if 2 * self.active_count >= self._active_max else KEEP_S
+        keep_s = KEEP_CROWDED_S if self.places.crowded else KEEP_S
         delay_s = inf if due_time is None else max(0, due_time - self._clock.now()) / SECOND_US
         if delay_s <= keep_s and not self.domain.holds(saga.key):
             saga.arm(delay_s, partial(self.ring, saga))
         elif saga.idle and saga.key not in self._pins:
-            del self._active[saga.key]
-            self._dropped.set()
+            self.places.leave(saga.key)
 
     def _note_settled(self, saga: ActiveSaga) -> None:
         if not saga.calls and not saga.appending:
             self._settled.set()
 
     def ring(self, saga: ActiveSaga) -> None:
-        if self._active.get(saga.key) is saga:
+        if self.places.holds(saga):
             self._wake(saga)
 
     def _wake(self, saga: ActiveSaga) -> None:
@@ -304,20 +304,20 @@ class Runner:
             self._pins[key] -= 1
             if not self._pins[key]:
                 del self._pins[key]
-            saga = self._active.get(key)
+            saga = self.places.get(key)
             if saga is not None:
                 self._rest(saga)
 
     async def _get(self, key: SagaKey) -> ActiveSaga:
         """Return a saga in memory, taking it there if it is not."""
         self.halts.check(key)
-        if key in self._active:
+        if key in self.places:
             await self._wait_for_birth(key)
-        return self._active.get(key) or await self._loading.load(key)
+        return self.places.get(key) or await self._loading.load(key)
 
     async def _wait_for_birth(self, key: SagaKey) -> None:
         """Wait until a saga in memory is more than a wish: a start that is a repetition leaves no trace."""
-        while (saga := self._active.get(key)) is not None and saga.durable is None and saga.state is not None:
+        while (saga := self.places.get(key)) is not None and saga.durable is None and saga.state is not None:
             await asyncio.gather(saga.follow(1), return_exceptions=True)  # of a failure, `state` tells
 
     async def _activate(self, key: SagaKey) -> ActiveSaga:
@@ -330,8 +330,9 @@ class Runner:
             raise self._halt(key, bug) from bug
         if self.domain.epoch_of(key) != epoch:  # meanwhile another one may have owned it, and gone on with it
             return await self._activate(key)
-        saga = self._active[key] = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
+        saga = make_active(key, row.birth, entry.graph, state, epoch, self._tokens)
         saga.durable = state
+        self.places.enter(saga)
         if state.final or (key in self._unsent and row.head.epoch == epoch):
             self._guard(saga, self._send, saga, state, owed_calls(state))
         else:  # what is open may have been sent, by another process or by this one before it let go of the saga
@@ -345,12 +346,12 @@ class Runner:
         if settle is not None:
             saga.unrecorded.append(settle)
         self._note_settled(saga)
-        if self._active.get(saga.key) is not saga:
+        if not self.places.holds(saga):
             return
         if isinstance(error, Stale):
             self._drop(saga)
         elif saga.durable is None and not isinstance(error, Unavailable):  # a refused start: it never was
-            del self._active[saga.key]
+            self.places.leave(saga.key)
         else:
             log.warning("saga_not_recorded", namespace=saga.key.namespace, saga_id=saga.key.saga_id, error=str(error))
             self.mender.add(saga, error)
@@ -361,15 +362,14 @@ class Runner:
     def _drop(self, saga: ActiveSaga) -> None:
         """Let go of a saga that somebody else may own now; what becomes of an append under way is told when it has."""
         saga.forsake()
-        del self._active[saga.key]
+        self.places.leave(saga.key)
         self._hub.publish(saga.key, None)
-        self._dropped.set()
         self._settled.set()
 
     async def _rewake(self, saga: ActiveSaga) -> None:
         """Forget a start that failed: only the store knows whether it went well, and what else has that id."""
-        if self._active.get(saga.key) is saga:
-            del self._active[saga.key]
+        if self.places.holds(saga):
+            self.places.leave(saga.key)
             self._unsent.add(saga.key)
         try:
             await self.wake(saga.key)
@@ -378,7 +378,7 @@ class Runner:
 
     def _resume(self, saga: ActiveSaga, epoch: int, state: State) -> None:
         """Go on with a saga that was read again."""
-        if self._active.get(saga.key) is not saga:  # it was let go of meanwhile
+        if not self.places.holds(saga):  # it was let go of meanwhile
             return
         if not self._owns(saga):
             return self._drop(saga)

@@ -18,8 +18,8 @@ from amends_server.transport.requests import Origin
 Told = Callable[[Verdict], None]
 """Called once, with what an attempt told."""
 
-Wanted = Callable[[], bool]
-"""Asked just before an attempt is sent. After a no it is told as not sent."""
+Obstacle = Callable[[], NotSent | None]
+"""Asked just before an attempt is sent, and now and then before: what to tell instead, None if it is to be sent."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,9 +35,8 @@ class LateCall:
     attempt: int
 
 
-def always() -> bool:
-    """Want an attempt whatever has happened since it was asked for."""
-    return True
+def nothing() -> None:
+    """Have an attempt sent whatever has happened since it was asked for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +49,7 @@ class Attempt:
     order: CallOrder
     origin: Origin
     told: Told
-    wanted: Wanted = always
+    in_its_way: Obstacle = nothing
     timeout_us: int = 0
     expire_time: Time = 0
     returned: bool = False
@@ -63,8 +62,8 @@ class Attempt:
         """Return what to tell if it is not to be sent any more, None if it is."""
         order = self.order
         try:
-            if not self.wanted():
-                return NotSent(Error("NOT_SENT", "The call was not sent: it was not wanted any more."))
+            if (not_sent := self.in_its_way()) is not None:
+                return not_sent
         except Exception as bug:
             return self.broken(bug)
         if order.deadline is not None and order.deadline <= now:

@@ -14,7 +14,7 @@ from amends_server.clock import Clock
 from amends_server.engine.commands import Verdict
 from amends_server.engine.due import CallOrder
 from amends_server.errors import AddressNotAllowed
-from amends_server.transport.attempts import Attempt, Told, Wanted, always
+from amends_server.transport.attempts import Attempt, Obstacle, Told, nothing
 from amends_server.transport.endpoint import Endpoint, channel_options
 from amends_server.transport.link import Link
 from amends_server.transport.requests import Origin
@@ -36,17 +36,19 @@ class Transport:
         self._links: dict[str, Link] = {}
         self._retired: set[asyncio.Task[None]] = set()
 
-    def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
+    def send(
+        self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle = nothing
+    ) -> None:
         """Send an attempt, or keep it until there is room; `told` is called later, with what it told.
 
-        `wanted` is asked just before it is sent, and now and then before; after a no, `told` is called with NotSent.
+        `in_its_way` is asked just before it is sent, and now and then before; what it answers is told instead.
         The attempt's time runs from when it is sent. That it took too long is told when its time is up; an answer that
         comes after that goes to `late`. After `close`, `told` may never be called: such attempts are lost, and the
         journal knows them by their intents.
 
         :raises AddressNotAllowed: if the address may not be dialled.
         """
-        self._link(endpoint).send(Attempt(order, origin, told, wanted))
+        self._link(endpoint).send(Attempt(order, origin, told, in_its_way))
 
     async def describe(self, endpoint: Endpoint, timeout_s: float) -> participant_pb2.DescribeResponse | None:
         """Ask a participant for its actions, over a connection of its own: calls to that name stay where they are.

@@ -29,6 +29,9 @@ AGAIN_S = 0.5
 UNANSWERED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
 """Statuses after which a client asks again: nobody has said what became of its call."""
 
+TURNED_AWAY = grpc.StatusCode.RESOURCE_EXHAUSTED
+"""Status after which a client starts again: there was no room, and nothing was done."""
+
 SPOILT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
 """Statuses with which the server says that it cannot go on with a saga; right for one whose records are spoilt."""
 
@@ -131,11 +134,17 @@ class Client:
             try:
                 response = await self._caller.call(self.name, "StartSaga", self._request())
             except CallFailed as failed:
-                self._world.judge.must(failed.code in UNANSWERED, f"I19: a start was answered {failed}")
-                lost = True
+                self._look_at_start(failed)
+                lost = lost or failed.code in UNANSWERED
                 await self._world.sleep(AGAIN_S)
                 continue
             return self._started(response, lost)
+
+    def _look_at_start(self, failed: CallFailed) -> None:
+        turned_away = failed.code is TURNED_AWAY
+        self._world.judge.must(turned_away or failed.code in UNANSWERED, f"I19: a start was answered {failed}")
+        if turned_away:
+            self._world.story.see("start refused because too many wait for a participant")
 
     def _started(self, response: orchestrator_pb2.StartSagaResponse, lost: bool) -> bool:
         world = self._world
@@ -180,8 +189,8 @@ class Client:
             world.judge.settled(self.key, end.saga.sequence)
         except CallFailed as failed:
             self._caller.look_at(self.key.saga_id, failed)
-            unknown = failed.code is grpc.StatusCode.NOT_FOUND  # the definition, if no other start has got through
-            world.judge.must(failed.code in UNANSWERED or unknown, f"I19: a start in a session was answered {failed}")
+            if failed.code is not grpc.StatusCode.NOT_FOUND:  # the definition, if no other start has got through
+                self._look_at_start(failed)
         finally:
             stream.close()
 

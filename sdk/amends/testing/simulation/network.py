@@ -11,11 +11,11 @@ import grpc
 from amends.testing.simulation.judge import describe as say
 from amends.testing.simulation.participants import describe
 from amends.v1 import participant_pb2, saga_pb2
-from amends_server.engine.commands import Verdict
+from amends_server.engine.commands import NotSent, Verdict
 from amends_server.engine.due import CallOrder
 from amends_server.engine.policy import SECOND_US
 from amends_server.store.protocol import SagaKey
-from amends_server.transport.attempts import Attempt, Told, Wanted, always
+from amends_server.transport.attempts import Attempt, Obstacle, Told, nothing
 from amends_server.transport.endpoint import Endpoint
 from amends_server.transport.link import LOOK_S
 from amends_server.transport.requests import Origin, compensate_request, execute_request
@@ -87,6 +87,8 @@ class Network:
         obstacle = attempt.obstacle(process.clock.now())
         if obstacle is not None:
             self._world.story.see("call withdrawn before it was sent")
+            if isinstance(obstacle, NotSent) and obstacle.delay_us:
+                self._world.story.see("call put off because too many wait for its participant")
             loop.call_soon(attempt.tell, obstacle)
         elif loop.time() < until:
             loop.call_later(min(LOOK_S, until - loop.time()), self._wait, process, attempt, until)
@@ -198,8 +200,10 @@ class Port:
         self._network = network
         self._process = process
 
-    def send(self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, wanted: Wanted = always) -> None:
-        self._network.send(self._process, Attempt(order, origin, told, wanted))
+    def send(
+        self, endpoint: Endpoint, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle = nothing
+    ) -> None:
+        self._network.send(self._process, Attempt(order, origin, told, in_its_way))
 
     async def close(self) -> None:
         """Nobody hangs on it: the process ends."""

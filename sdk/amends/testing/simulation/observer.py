@@ -162,11 +162,11 @@ class Observer:
         if event.compensation:
             assert seen.undo_open, f"{event!r} of an attempt that is not open"
             assert event.attempt == seen.undo_attempts, f"{event!r} of another attempt"
-            seen.undo_open, seen.undo_due = False, event.time
+            seen.undo_open, seen.undo_due = False, event.due_time or event.time
         else:
             assert seen.open, f"{event!r} of an attempt that is not open"
             assert event.attempt == seen.attempts, f"{event!r} of another attempt"
-            seen.open, seen.due = False, event.time
+            seen.open, seen.due = False, event.due_time or event.time
             seen.unproven.discard(event.attempt)
             seen.counted, seen.asked = seen.counted - (seen.work is None), seen.asked - (seen.work is not None)
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from amends.testing.simulation.world import World
 
 DRAIN_S = 3.0
-ACTIVE_MAX = 6
-"""More than there are sagas, and so few that those that wait are soon let go of when some are in memory."""
+ACTIVE_MAX = 4
+"""Fewer than there may be sagas: starts are refused, calls put off, and those that wait are soon let go of."""
 
 PAYLOAD_BYTES_MAX = 1 << 20
 EPOCH_US = 1_800_000_000 * SECOND_US
