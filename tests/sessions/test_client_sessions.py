@@ -20,7 +20,7 @@ from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc, saga_pb2
 from amends_server.app import Server, serving
-from amends_server.config import load_settings
+from amends_server.config import CALLS_IN_FLIGHT_MAX, load_settings
 from amends_server.runner.reader import View
 from amends_server.service.session import STARTS_MAX
 from amends_server.store.protocol import SagaKey, StoredDefinition
@@ -122,6 +122,19 @@ async def test_a_thousand_results_are_waited_for_at_once(client: Client) -> None
     async with asyncio.timeout(WAIT_S):
         results = await asyncio.gather(*(one(number) for number in range(1000)))
     assert results == [{"echo": {"n": number}} for number in range(1000)]
+
+
+async def test_starts_are_begun_in_the_order_in_which_they_come(server: Server) -> None:
+    """More at a time than a session takes; nobody is overtaken by more than fit into one turn of the participant."""
+    gate.set()
+    async with Client(server.address, timeout=WAIT_S) as client, asyncio.timeout(WAIT_S):
+
+        async def one(number: int) -> None:
+            await (await client.start(HELD, number)).result()
+
+        await one(0)
+        await asyncio.gather(*(one(number) for number in range(1, STARTS_MAX + 200)))
+    assert max(abs(place - int(number)) for place, number in enumerate(called)) <= CALLS_IN_FLIGHT_MAX
 
 
 async def test_failures_raise_what_they_raise_without_sessions(client: Client) -> None:
