@@ -95,6 +95,13 @@ class Cluster:
         self.sql(f"select pg_promote(true, {WAIT_S})")
         self._primary.wait_for("select not pg_is_in_recovery()")
 
+    def fail_over_to_what_was_lost(self) -> None:
+        """Lose the primary for good, and promote the standby, which was lost before it."""
+        assert self._standby is not None, "there is one standby"
+        self._primary.stop()
+        self._standby.start()
+        self.fail_over()
+
     def close(self) -> None:
         """End the servers that this has started."""
         for server in (self._primary, self._standby):

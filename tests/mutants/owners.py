@@ -255,10 +255,17 @@ OF_OWNERS = (
     ),
     Mutant(
         "statements are prepared in the midst of transactions, which do not count as idle then (I28)",
-        SERVER + "store/postgres/connections.py",
+        SERVER + "store/postgres/transactions.py",
         "        await db.executemany(statement, [])\n",
         "        pass\n",
         "tests/store/test_stopped.py::test_everything_is_prepared_before_a_transaction_begins",
+    ),
+    Mutant(
+        "a commit that waits for its standby is cancelled, and seen by others (I20)",
+        SERVER + "store/postgres/transactions.py",
+        "timeout=NEVER_S)",
+        "timeout=self._timeout_s)",
+        "tests/store/test_standby.py::test_i20_what_the_standby_does_not_have_is_told_to_nobody",
     ),
     Mutant(
         "a partition that is locked keeps others from all that are free (I28)",

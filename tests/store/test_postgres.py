@@ -207,7 +207,7 @@ async def test_i31_what_a_commit_that_comes_late_has_written_is_not_overlooked(d
         proxy.break_at_commit(pass_on=True, late=late)
         with pytest.raises(Unavailable):
             await store.commit([start(key())])
-        readers = [asyncio.create_task(store.get_saga(key())) for _ in range(2 * connections_module.CONNECTIONS)]
+        readers = [asyncio.create_task(store.get_saga(key())) for _ in range(2 * connections_module.READERS)]
         await database.locked()
         async with asyncio.timeout(WAIT_S):
             assert await store.list_participants() == []  # there are connections left for others

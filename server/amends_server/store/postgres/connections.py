@@ -1,26 +1,27 @@
-"""Connections to a PostgreSQL server: one that writes journals, a few for all else, and transactions on them."""
+"""Connections to a PostgreSQL server: one that writes journals, two for other changes, a few that read."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import asyncpg
 
-from amends_server.store.postgres.statements import Db, fetch
+from amends_server.store.postgres.statements import Db, commit_durably, fetch
+from amends_server.store.postgres.transactions import Pool, Transactions, Work
 from amends_server.store.postgres.trouble import BAD_DATA, FAILURES, TRANSIENT, WrongServer, place_of, unavailable
 from amends_server.store.protocol import Unavailable, Unwritable
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-
 T = TypeVar("T")
-Work = Callable[[Db], Awaitable[T]]
-"""What is done on a connection. It may be done again from the start, so it changes nothing but the database."""
 
-CONNECTIONS = 4
-"""For reads, definitions and participants: a long listing must not hold up short reads."""
+READERS = 3
+"""A long listing must not hold up short reads."""
+
+CHANGERS = 2
+"""For definitions, participants and whatever is not a journal. None of them is for reads, too: commits that wait for a
+standby keep their connections, and what was acknowledged can be read all the same."""
 
 CONNECT_TIMEOUT_S = 5.0
 """A server that lives answers in far less."""
@@ -69,7 +70,9 @@ class Connections:
         self._writes = writes
         self.place = place_of(url)
         self._writer: Pool | None = None
-        self._others: Pool | None = None
+        self._changers: Pool | None = None
+        self._readers: Pool | None = None
+        self._transactions = Transactions(self.place, COMMAND_TIMEOUT_S, self._held_back)
 
     async def open(self) -> None:
         """Connect, and check that the server can be used.
@@ -78,7 +81,8 @@ class Connections:
         """
         try:
             self._writer = await self._pool(1)
-            self._others = await self._pool(CONNECTIONS)
+            self._changers = await self._pool(CHANGERS)
+            self._readers = await self._pool(READERS)
             await self.read(self._check)
         except FAILURES as error:
             await self.close()
@@ -88,8 +92,10 @@ class Connections:
             raise
 
     async def close(self) -> None:
-        """Close all connections, after what runs on them. Harmless when repeated."""
-        pools, self._writer, self._others = (self._writer, self._others), None, None
+        """Close all connections, after what runs on them, but for commits that are late. Harmless when repeated."""
+        pools = (self._writer, self._changers, self._readers)
+        self._writer = self._changers = self._readers = None
+        await self._transactions.close()
         for pool in pools:
             if pool is not None:
                 try:
@@ -107,7 +113,7 @@ class Connections:
 
         :raises Unavailable: if it failed; whether it is durable is then unknown.
         """
-        return await _whole(self._transact(self._others, self._writes, work))
+        return await _whole(self._transact(self._changers, self._writes, work))
 
     async def migrate(self, work: Work[T]) -> T:
         """Do the work, which makes tables and may take its time, in a transaction.
@@ -119,19 +125,19 @@ class Connections:
             await fetch(db, "transaction_without_end")
             return await work(db)
 
-        return await _whole(self._transact(self._others, (), unhurried))
+        return await _whole(self._transact(self._changers, (), unhurried))
 
     async def read(self, work: Work[T]) -> T:
         """Do the reading; each statement sees one state of the database.
 
         :raises Unavailable: if it failed. :raises Unwritable: if no row could hold what is looked for.
         """
-        pool = _opened(self._others)
+        pool = _opened(self._readers)
         return await self._trying(lambda: _read(pool, work))
 
     async def _transact(self, pool: Pool | None, statements: Collection[str], work: Work[T]) -> T:
         opened = _opened(pool)
-        return await self._trying(lambda: _transaction(opened, statements, work))
+        return await self._trying(lambda: self._transactions.run(opened, statements, work))
 
     async def _trying(self, act: Callable[[], Awaitable[T]]) -> T:
         """Act until no other transaction gets in the way."""
@@ -148,6 +154,14 @@ class Connections:
             await asyncio.sleep(min(PAUSE_S_MAX, PAUSE_S * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311
         raise AssertionError("the last attempt returns or raises")
 
+    async def _held_back(self, longer_s: float) -> bool:
+        """Tell whether commits wait for a standby for longer than that; they may if the server cannot be asked."""
+        try:
+            ((held,),) = await self.read(lambda db: fetch(db, "held_back", longer_s=longer_s))
+        except Unavailable:
+            return True
+        return bool(held)
+
     async def _pool(self, size: int) -> Pool:
         return await asyncpg.create_pool(
             self._url,
@@ -161,24 +175,23 @@ class Connections:
         )
 
     async def _prepare(self, db: Db) -> None:
-        """See that a commit is on disk when it returns, also that of a synchronous standby, whatever the default is.
+        """Make the settings of a session.
 
         A connection to a standby is not kept: what is read there may be old (I37), and where a name leads to another
         server after a failover, the next connection gets there. Settings are made here, for poolers refuse most of
         those that come with a connection.
         """
-        commits, read_only, _ = await db.fetchrow(
-            "select current_setting('synchronous_commit'), current_setting('transaction_read_only'), "
+        read_only, _ = await db.fetchrow(
+            "select current_setting('transaction_read_only'), "
             "set_config('idle_in_transaction_session_timeout', $1, false)",
             str(round(self._transaction_s * 1_000)),
-        ) or ("off", "off", "")
+        ) or ("off", "")
         if read_only == "on":
             raise WrongServer(
                 f"The PostgreSQL database {self.place} can only be read: it is a standby, or set so. Name the server "
                 "that takes writes."
             )
-        if commits in ("off", "local"):
-            await db.execute("set synchronous_commit to on")
+        await commit_durably(db)
         longest_ms = str(round((self._transaction_s + COMMAND_TIMEOUT_S) * 1_000))
         await fetch(db, "bound_transactions", names=_BOUNDS, values=[longest_ms] * len(_BOUNDS))
 
@@ -200,23 +213,6 @@ def _opened(pool: Pool | None) -> Pool:
 async def _read(pool: Pool, work: Work[T]) -> T:
     async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db:
         return await work(db)
-
-
-async def _transaction(pool: Pool, statements: Collection[str], work: Work[T]) -> T:
-    async with pool.acquire(timeout=COMMAND_TIMEOUT_S) as db:
-        await _make_ready(db, statements)
-        async with db.transaction(isolation="read_committed"):
-            return await work(db)
-
-
-async def _make_ready(db: Db, statements: Collection[str]) -> None:
-    """Prepare what is not prepared yet. Costs nothing else.
-
-    The driver does not end with a Sync what it asks for to prepare a statement, and until one comes the server does
-    not take a transaction for idle: a process that is stopped meanwhile would keep its locks until it goes on.
-    """
-    for statement in statements:
-        await db.executemany(statement, [])
 
 
 async def _whole(work: Awaitable[T]) -> T:

@@ -19,7 +19,7 @@ import structlog
 
 from amends_server.store.leases import Busy, Changed, Renewals, Share
 from amends_server.store.partition import partition_of
-from amends_server.store.postgres.statements import fetch
+from amends_server.store.postgres.statements import commit_durably, fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
 from amends_server.store.protocol import SagaKey
 
@@ -152,7 +152,7 @@ class Leases:
         while not self._stop.is_set():
             try:
                 if db is None or db.is_closed():
-                    db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
+                    db = await self._connect()
                     await fetch(db, "forget_the_dead")
                 await self._turn(db)
             except FAILURES as error:
@@ -166,6 +166,17 @@ class Leases:
             self._nudged.clear()
         if db is not None and not db.is_closed():
             await self._give_up(db)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Connect for statements that end in time at the server, too, which goes on though its client is gone."""
+        db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
+        try:
+            await commit_durably(db)
+            await db.execute(f"set statement_timeout to {round(self._pause_s * 1_000)}")
+        except BaseException:
+            db.terminate()
+            raise
+        return db
 
     def _fail(self, db: asyncpg.Connection[asyncpg.Record] | None) -> None:
         self._failed += 1

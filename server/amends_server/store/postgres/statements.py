@@ -44,3 +44,9 @@ async def fetch(db: Db, *parts: str, **values: object) -> Sequence[asyncpg.Recor
     """Run a statement and return its rows. Values that it does not name are left out."""
     stated = statement(*parts)
     return await db.fetch(stated.sql, *[values[name] for name in stated.names])
+
+
+async def commit_durably(db: Db) -> None:
+    """See that a commit of this session is on disk when it returns, also that of a synchronous standby."""
+    if await db.fetchval("show synchronous_commit") in ("off", "local"):
+        await db.execute("set synchronous_commit to on")

@@ -7,6 +7,15 @@ from pg_settings join unnest(:names::text[], :values::text[]) as wanted (name, v
 -- name: transaction_without_end
 select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'
 
+-- Commits wait for a moment on a healthy server, too. Who looks sees those of the same user.
+
+-- name: held_back
+select exists (
+    select from pg_stat_activity
+    where wait_event = 'SyncRep'
+        and query_start < clock_timestamp() - :longer_s::double precision * interval '1 second'
+)
+
 -- name: applied
 select number, name from migration where number > 0 order by number
 
