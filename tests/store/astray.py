@@ -22,9 +22,7 @@ def set_wall_clock(off_s: float) -> None:
 async def own(url: str, name: str) -> None:
     def ignore(gained: Collection[int] | None) -> None: ...
 
-    async def nothing_in_flight() -> None: ...
-
-    await Leases(url, 64, LEASE_S).start(name, ignore, nothing_in_flight)
+    await Leases(url, 64, LEASE_S).start(name, ignore, busy=tuple)
     await asyncio.Event().wait()
 
 
