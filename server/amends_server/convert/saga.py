@@ -51,7 +51,8 @@ def _tells_all(state: State) -> bool:
     """Tell whether a completed saga's output leaves nothing out that its steps returned."""
     if state.graph.output is not None:
         return state.output is not None
-    return all(step.output is None or isinstance(step.output, Json) for step in state.steps)
+    # A list, for a generator is one call more for each step of every saga.
+    return all([step.output is None or isinstance(step.output, Json) for step in state.steps])
 
 
 def stored_saga_to_wire(stored: StoredSaga) -> pb.Saga:
@@ -106,20 +107,16 @@ def saga_output(state: State) -> Payload | None:
         return None
     if state.graph.output is not None:
         return state.output
-    done = (
-        (node.step.id, step.output)
-        for node, step in zip(state.graph.nodes, state.steps, strict=True)
-        if step.status is StepStatus.SUCCEEDED or (step.status is StepStatus.SKIPPED and step.output is not None)
-    )
-    # Ids are plain words and texts were checked, so nothing needs to be parsed or escaped.
-    texts = ((step_id, _json_text(output)) for step_id, output in done)
-    return Json("{" + ",".join(f'"{step_id}":{text}' for step_id, text in texts if text is not None) + "}")
-
-
-def _json_text(output: Payload | None) -> str | None:
-    if output is None:
-        return "null"
-    return output.text if isinstance(output, Json) else None
+    fields: list[str] = []
+    for node, step in zip(state.graph.nodes, state.steps, strict=True):
+        status, output = step.status, step.output
+        if status is StepStatus.SUCCEEDED or (status is StepStatus.SKIPPED and output is not None):
+            # Ids are plain words and texts were checked, so nothing needs to be parsed or escaped.
+            if output is None:
+                fields.append(f'"{node.step.id}":null')
+            elif isinstance(output, Json):
+                fields.append(f'"{node.step.id}":{output.text}')
+    return Json("{" + ",".join(fields) + "}")
 
 
 def _set_head(message: pb.Saga, state: State, definition_version: int) -> None:
