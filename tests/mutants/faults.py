@@ -88,9 +88,9 @@ MUTANTS = (
     Mutant(
         "a saga is begun on the way out (I3)",
         SERVER + "runner/runner.py",
-        "        if not (epoch := self.domain.epoch_of(key)) or self.domain.holds(key):\n",
-        "        if not (epoch := self.domain.epoch_of(key)):\n",
-        LETS_GO + "test_nothing_is_begun_on_the_way_out",
+        "        decision = start(entry.graph, started, hold=self.domain.holds(key))\n",
+        "        decision = start(entry.graph, started)\n",
+        RUNNER + "test_i20_of_a_saga_that_is_started_on_the_way_out_only_the_start_is_recorded",
     ),
     # Recovery
     Mutant(
@@ -434,10 +434,8 @@ MUTANTS = (
     Mutant(
         "the end of a saga that has ended before its start came again is told to nobody (I39)",
         SERVER + "service/session.py",
-        "        if wait and view.state.settled:\n"
-        "            self._tell(_Outcome(start_id, view, whole=True))\n"
-        "        elif",
-        "        if",
+        "        if state.settled:\n            self._outcomes.end(start_id, View(key, birth, state))\n",
+        "        if state.settled:\n            pass\n",
         SESSIONS + "test_the_end_of_a_saga_that_has_ended_before_it_is_started_again_is_told",
     ),
     Mutant(

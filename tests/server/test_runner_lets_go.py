@@ -76,11 +76,3 @@ async def test_i26_a_saga_that_broke_is_not_mended_by_who_does_not_own_it_any_mo
     await turn()
     assert house.calls == [("a", "do", 1)]
     assert house.runner.active_count == 0
-
-
-async def test_nothing_is_begun_on_the_way_out(house: House) -> None:
-    told: list[State | Exception] = []
-    entry = await house.register(step("a"))
-    house.runner.hold()
-    assert not house.runner.begin(*house.wish(entry), told.append)
-    assert (house.runner.active_count, house.journal.pending, told) == (0, 0, [])
