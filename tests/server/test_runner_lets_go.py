@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from amends_server.engine.commands import Cancel
-from amends_server.engine.state import State
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, step
 
