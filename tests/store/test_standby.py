@@ -46,7 +46,7 @@ async def test_i20_what_the_standby_does_not_have_is_told_to_nobody(servers: Clu
     await unavailable(store.commit([start(key("two"))]))
     await asyncio.gather(*(unavailable(store.put_definition(definition(name))) for name in ("a", "b", "c", "d")))
     failed = leases.renewals.failed
-    await until(lambda: leases.renewals.failed >= failed + 6)
+    await until(lambda: leases.renewals.failed >= failed + 8)
     assert not leases.partitions
     await asyncio.gather(unavailable(store.get_saga(key("two"))), unavailable(store.commit([start(key("three"))])))
     for orchestrator in (store, other):
@@ -55,7 +55,7 @@ async def test_i20_what_the_standby_does_not_have_is_told_to_nobody(servers: Clu
         await other.get_saga(key("two"))
     waiting = "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid()"
     assert int(servers.sql(f"{waiting} and query = 'COMMIT;'")) == 3, "each one is kept, and there is no other for it"
-    assert int(servers.sql(f"{waiting} and query like '%replica%'")) <= 3, "sessions of before have ended"
+    assert int(servers.sql(f"{waiting} and query like '%replica%'")) <= 5, "sessions of before have ended"
 
     servers.start_standby()
     await until(lambda: len(leases.partitions) == 64)
@@ -80,7 +80,7 @@ async def test_a_commit_that_takes_too_long_for_another_reason_is_left_to_the_se
     store = await opened(url)
     await define(store)
     await written(store, start(key("one")))
-    store._connections._transactions._timeout_s = TIMEOUT_S / 4
+    store._connections._transactions._timeout_s = TIMEOUT_S / 2
     database.sql(
         "create function wait() returns trigger language plpgsql as"
         " $$ begin perform pg_advisory_xact_lock(1); return null; end $$;"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
@@ -35,10 +35,12 @@ async def test_i28_whoever_is_stopped_in_the_midst_of_what_it_sends_keeps_its_lo
 async def test_i28_newer_servers_break_off_who_is_stopped_before_the_last_bytes_of_what_it_sends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, "COMMAND_TIMEOUT_S", 1.0)
+    def hurry() -> None:
+        monkeypatch.setattr(connections, "COMMAND_TIMEOUT_S", 2.0)
+
     try:
         with postgres(18) as newer:
-            await stop_everywhere(newer.new_url(), BIND, 0)
+            await stop_everywhere(newer.new_url(), BIND, 0, hurry)
     except CannotRun as reason:
         pytest.skip(f"no PostgreSQL 18: {reason}")
 
@@ -66,8 +68,11 @@ async def test_everything_is_prepared_before_a_transaction_begins(database: Data
     assert [part for part in transactions if b"P" in part] == []
 
 
-async def stop_everywhere(url: str, types: bytes, more: int) -> None:
-    """Stop orchestrators at their first commit, one at each place, and have another one take all partitions."""
+async def stop_everywhere(url: str, types: bytes, more: int, hurry: Callable[[], None] = lambda: None) -> None:
+    """Stop orchestrators at their first commit, one at each place, and have another one take all partitions.
+
+    Those that are to be stopped are made after `hurry`.
+    """
     other = PostgresStore(url)
     await other.open()
     async with AsyncExitStack() as stack:
@@ -77,7 +82,8 @@ async def stop_everywhere(url: str, types: bytes, more: int) -> None:
         assert await counting.commit(batch(0)) == [None] * len(batch(0))
         places = range(1, proxy.sent + 1)
         await written(other, *(start(key(f"s{place}")) for place in places))
-        stopped = [await stack.enter_async_context(opened(url)) for _ in places]
+        hurry()
+        stopped = [await stack.enter_async_context(opened(url, LEASE_S)) for _ in places]
         async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
             for place, (store, proxy) in zip(places, stopped, strict=True):
                 proxy.stop_after(place, more if place < len(places) else 0, types)
@@ -97,11 +103,11 @@ def batch(number: int) -> Sequence[Append]:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[tuple[PostgresStore, Proxy]]:
+async def opened(url: str, lease_s: float = 10.0) -> AsyncIterator[tuple[PostgresStore, Proxy]]:
     """Open a store, by a proxy of its own."""
     async with Proxy.before(url) as proxy:
-        store = PostgresStore(proxy.url, LEASE_S)
-        await store.open()
+        store = PostgresStore(proxy.url, lease_s)
+        await in_the_end(store.open)
         yield store, proxy
         await store.close()
 
@@ -118,9 +124,15 @@ async def taken(store: PostgresStore) -> None:
     async def take(db: Db) -> object:
         return await db.execute("update partition set owner = 'me', epoch = epoch + 1")
 
-    while True:
-        try:
-            await store._connections.write(take)
-            return
-        except Unavailable:
-            continue
+    await in_the_end(lambda: store._connections.write(take))
+
+
+async def in_the_end(act: Callable[[], Awaitable[object]]) -> None:
+    """Act until the store is there, and nobody in the way."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                await act()
+                return
+            except Unavailable:
+                continue

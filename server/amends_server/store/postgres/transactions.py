@@ -88,7 +88,7 @@ class Transactions:
         """
         log.warning("commit_waits", store=self._place)
         while not committing.done():
-            if not await self._held_back(self._timeout_s / 2) and not committing.done():
+            if not await self._held_back(self._timeout_s / 4) and not committing.done():
                 db.terminate()
             await asyncio.wait({committing}, timeout=self._timeout_s)
         log.info("commit_over", store=self._place, error=str(committing.exception() or ""))
