@@ -18,12 +18,13 @@ from structlog.testing import capture_logs
 
 from amends import Client
 from amends.v1 import operator_pb2, orchestrator_pb2
-from amends_server.app import Server, serving
+from amends_server.app import Server, make_store
 from amends_server.config import load_settings
 from amends_server.store.protocol import SagaFilter
 from tests.acceptance.harness import definition, in_progress, refuse, step
 from tests.acceptance.harness_ledger import Ledger
 from tests.acceptance.harness_participant import ScriptedParticipant
+from tests.fuzz.asked import Asked
 
 WAIT_S = 30.0
 """For anything that has no reason to wait."""
@@ -124,6 +125,7 @@ class Target:
     server: Server
     channel: grpc.aio.Channel
     mistakes: Mistakes
+    asked: Asked
 
     async def ask(self, method: MethodDescriptor, data: bytes) -> tuple[grpc.StatusCode, str]:
         """Call a method with these bytes; return the status, and the reason that the server gives for it."""
@@ -140,15 +142,21 @@ class Target:
             return error.code(), _reason(error)
         return grpc.StatusCode.OK, ""
 
+    async def rest(self) -> None:
+        """Wait until all requests are dealt with, those as well that were given up and may not have been begun yet."""
+        await self.ask(METHODS["GetSaga"], b"")  # requests are begun in the order in which they come
+        async with asyncio.timeout(WAIT_S):
+            await self.asked.rest()
+
     async def stored(self) -> set[str]:
-        """Everything there is, by its name."""
+        """Everything there is, by its name, and what sagas were told to do."""
         store, found = self.server._store, set[str]()
         for namespace in NAMESPACES:
             page = await store.list_sagas(SagaFilter(namespace=namespace), None, 10_000)
             found |= {f"saga {row.key.namespace}/{row.key.saga_id}" for row in page.sagas}
             rows = await store.list_definitions(namespace, "", None, 10_000)
             found |= {f"definition {row.namespace}/{row.name}/{row.version}" for row in rows}
-        return found | {f"participant {each}" for each in await store.list_participants()}
+        return found | self.asked.events | {f"participant {each}" for each in await store.list_participants()}
 
 
 class Raw:
@@ -196,7 +204,14 @@ async def target(store: str, folder: Path) -> AsyncGenerator[Target]:
         worker = ScriptedParticipant("worker", ledger)
         await worker.start()
         stack.push_async_callback(worker.close)
-        server = await stack.enter_async_context(serving(load_settings(listen="127.0.0.1:0", store=store, drain_s=0)))
+        settings = load_settings(listen="127.0.0.1:0", store=store, drain_s=0)
+        opened = make_store(settings)
+        stack.push_async_callback(opened.close)
+        await opened.open()
+        server = Server(settings, opened, await opened.own(), await opened.secret())
+        asked = Asked(server, opened)
+        await server.start()
+        stack.push_async_callback(server.stop)
         client = await stack.enter_async_context(Client(server.address))
         await client.put_participant("worker", worker.address)
         for each in (ROOMY, WAITING, STUCK):
@@ -215,4 +230,4 @@ async def target(store: str, folder: Path) -> AsyncGenerator[Target]:
         channel = await stack.enter_async_context(
             grpc.aio.insecure_channel(server.address, options=[("grpc.max_receive_message_length", -1)])
         )
-        yield Target(server=server, channel=channel, mistakes=mistakes)
+        yield Target(server=server, channel=channel, mistakes=mistakes, asked=asked)

@@ -49,6 +49,8 @@ async def fuzz(fuzzed: Target, name: str, count: int) -> None:
         assert reason or code in (grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED) or waits, told
         mistakes = fuzzed.mistakes.taken()
         assert mistakes == [], f"{told}\n{mistakes}"
+        if waits:
+            await fuzzed.rest()
         after = await fuzzed.stored()
         assert after == before or code is grpc.StatusCode.OK or waits, f"{told} and left {after ^ before}"
         before = after
