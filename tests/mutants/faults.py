@@ -5,6 +5,7 @@ A fault is one piece of source that is replaced by another. Most were, or would 
 
 from __future__ import annotations
 
+from tests.mutants.letting_go import OF_LETTING_GO
 from tests.mutants.mutant import (
     CONTRACT,
     CORNERS,
@@ -621,4 +622,5 @@ MUTANTS = (
         quick=True,
     ),
     *OF_OWNERS,
+    *OF_LETTING_GO,
 )

@@ -107,12 +107,13 @@ class House:
         self.catalogue = catalogue
         self.journal = Journal(self.store)
         self.journal.start()
+        self.hub = Hub()
         ownership = await self.store.own()
         self.runner = Runner(
             journal=self.journal,
             reader=reader,
             send=self._send,
-            hub=Hub(),
+            hub=self.hub,
             clock=self.clock,
             domain=Domain(ownership, self.clock),
             active_max=self._active_max,
@@ -144,10 +145,12 @@ class House:
         entry, _ = await self.catalogue.register(stored)
         return entry
 
-    async def start(self, entry: Entry, saga_id: str = "one") -> tuple[View, bool]:
-        return await self.runner.start(*self.wish(entry, saga_id))
+    async def start(self, entry: Entry, saga_id: str = "one", deadline_s: int | None = None) -> tuple[View, bool]:
+        return await self.runner.start(*self.wish(entry, saga_id, deadline_s))
 
-    def wish(self, entry: Entry, saga_id: str = "one") -> tuple[SagaKey, Birth, Entry, SagaStarted]:
+    def wish(
+        self, entry: Entry, saga_id: str = "one", deadline_s: int | None = None
+    ) -> tuple[SagaKey, Birth, Entry, SagaStarted]:
         """Return what a saga is started with."""
         now = self.clock.now()
         birth = Birth(
@@ -158,7 +161,12 @@ class House:
             create_time=now,
         )
         started = SagaStarted(
-            time=now, namespace="default", saga_id=saga_id, definition_digest=entry.stored.digest, input=Json("{}")
+            time=now,
+            namespace="default",
+            saga_id=saga_id,
+            definition_digest=entry.stored.digest,
+            input=Json("{}"),
+            deadline=None if deadline_s is None else now + deadline_s * SECOND_US,
         )
         return SagaKey("default", saga_id), birth, entry, started
 
@@ -181,6 +189,14 @@ class House:
                 if result if isinstance(result, bool) else await result:
                     return
                 await asyncio.sleep(0)
+
+
+def lapse(house: House) -> None:
+    """Let the lease run out, and be renewed in the same epoch."""
+    epoch_of = house.runner.domain.epoch_of
+    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
+    house.runner.adapt()
+    house.runner.domain.epoch_of = epoch_of  # type: ignore[method-assign]
 
 
 def step(step_id: str, *after: str, participant: str = "p", retry: Retry = ONCE, **more: Any) -> Step:

@@ -16,7 +16,7 @@ from amends_server.runner.reader import Reader
 from amends_server.service import feed as feed_module
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, Record, SagaKey, Stale, StoreError
-from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, step
+from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, lapse, step
 
 ONE = SagaKey("default", "one")
 
@@ -83,14 +83,6 @@ async def test_i24_not_owned_says_that_nothing_was_done(house: House, stale: boo
             await cancel
     else:
         assert (await cancel).state.going_back
-
-
-def lapse(house: House) -> None:
-    """Let the lease run out, and be renewed in the same epoch."""
-    epoch_of = house.runner.domain.epoch_of
-    house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
-    house.runner.adapt()
-    house.runner.domain.epoch_of = epoch_of  # type: ignore[method-assign]
 
 
 async def _refuse(appends: Sequence[Append]) -> list[StoreError | None]:

@@ -23,9 +23,11 @@ class Calls:
         self.transport = transport
         self._verdicts = asyncio.Queue[Verdict]()
 
-    def send(self, worker: RawParticipant, *, labels: dict[str, str] | None = None, **more: Any) -> None:
+    def send(
+        self, worker: RawParticipant, *, labels: dict[str, str] | None = None, concurrency_max: int = 1_000, **more: Any
+    ) -> None:
         """Send a call to a participant, of an order that is changed so."""
-        endpoint = Endpoint("p", worker.address, concurrency_max=1_000)
+        endpoint = Endpoint("p", worker.address, concurrency_max)
         self.transport.send(endpoint, an_order(**more), an_origin(labels or {}), self._verdicts.put_nowait)
 
     async def verdict(self) -> Verdict:

@@ -162,6 +162,17 @@ async def test_a_callback_that_raises_stops_nobody(store: GatedStore, journal: J
     assert [(entry["event"], entry["saga_id"]) for entry in logs] == [("journal_callback_failed", "bad")]
 
 
+async def test_i34_a_bug_of_the_store_fails_one_batch_and_silences_nobody(store: GatedStore, journal: Journal) -> None:
+    told = Told()
+    store.errors.append(RuntimeError("a bug"))
+    with structlog.testing.capture_logs() as logs:
+        journal.append(start(key("bad")), told.as_("bad"))
+        assert await told.until(1) == [("bad", Unavailable)]
+    assert [entry["event"] for entry in logs] == ["journal_commit_failed"]
+    journal.append(start(key("later")), told.as_("later"))
+    assert (await told.until(2))[1] == ("later", None)
+
+
 async def test_a_refusal_is_told_to_its_append_alone(store: GatedStore, journal: Journal) -> None:
     told = Told()
     await store.commit([start(key("taken"))])
