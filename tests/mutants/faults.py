@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.mutants.letting_go import OF_LETTING_GO
 from tests.mutants.mutant import (
+    CATALOGUE,
     CONTRACT,
     CORNERS,
     CRASHES,
@@ -438,6 +439,27 @@ MUTANTS = (
         "        if state.settled:\n            self._outcomes.end(start_id, View(key, birth, state))\n",
         "        if state.settled:\n            pass\n",
         SESSIONS + "test_the_end_of_a_saga_that_has_ended_before_it_is_started_again_is_told",
+    ),
+    Mutant(
+        "the end of a saga that ends while its start is repeated is told to nobody (I39)",
+        SERVER + "service/session.py",
+        "        if wait is not None:\n            await self._look_again(wait)\n",
+        "",
+        SESSIONS + "test_a_saga_that_settles_between_being_looked_up_and_waited_for_is_told_of",
+    ),
+    Mutant(
+        "a start by name takes a version that was the newest when it was read (I37)",
+        SERVER + "catalogue.py",
+        " and changes == self._changes:",
+        ":",
+        CATALOGUE + "test_what_was_read_before_another_version_was_registered_is_not_kept_as_the_newest",
+    ),
+    Mutant(
+        "a start by name takes the newest version though another orchestrator may have a newer one (I37)",
+        SERVER + "catalogue.py",
+        "if self._sole and not digest",
+        "if not digest",
+        CATALOGUE + "test_where_others_register_too_only_a_version_that_is_named_is_certain",
     ),
     Mutant(
         "a watcher that goes on gets an event twice (I36)",

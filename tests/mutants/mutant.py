@@ -17,6 +17,7 @@ RULE = "sdk/amends/barrier/_rule.py"
 CONTRACT = "tests/barrier/test_barrier_contract.py::"
 LEASES = "tests/store/test_leases.py::"
 GIVEN_BACK = "tests/sessions/test_given_back.py::"
+CATALOGUE = "tests/server/test_catalogue.py::"
 SESSIONS = "tests/sessions/test_client_sessions.py::"
 GOLDEN = "tests/engine/test_golden.py::test_history"
 
