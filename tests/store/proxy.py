@@ -20,11 +20,15 @@ BIND = b"B"
 
 
 class Messages:
-    """The messages in a stream of a client's, of which the first one has no type. `types` has those of all others."""
+    """The messages in a stream of a client's, of which the first one has no type.
+
+    `types` has those of all others, and `queries` the texts of those of type Q, each with a zero at its end.
+    """
 
     def __init__(self) -> None:
         self.types = bytearray()
-        self._head = bytearray()
+        self.queries: list[bytes] = []
+        self._message = bytearray()
         self._left = 4
 
     def ends(self, block: bytes, types: bytes) -> Iterator[int]:
@@ -34,17 +38,20 @@ class Messages:
             if self._left == 0:  # a message begins
                 self.types.append(block[place])
                 self._left, place = 4, place + 1
-                self._head.clear()
+                self._message.clear()
                 continue
             taken = block[place : place + self._left]
             place += len(taken)
             self._left -= len(taken)
-            if len(self._head) < 4:
-                self._head += taken
-                if len(self._head) == 4:
-                    self._left = int.from_bytes(self._head) - 4
-            if self._left == 0 and len(self._head) == 4 and self.types and self.types[-1] in types:
-                yield place
+            length = len(self._message)
+            self._message += taken
+            if length < 4 and len(self._message) == 4:
+                self._left = int.from_bytes(self._message) - 4
+            if self._left == 0 and self.types:
+                if self.types[-1] == ord("Q"):
+                    self.queries.append(bytes(self._message[4:]))
+                if self.types[-1] in types:
+                    yield place
 
 
 class Proxy:

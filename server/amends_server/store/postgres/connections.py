@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from amends_server.store.postgres.statements import Db, commit_durably, fetch
+from amends_server.store.postgres.statements import Db, commit_durably, fetch, texts
 from amends_server.store.postgres.transactions import Pool, Transactions, Work
 from amends_server.store.postgres.trouble import BAD_DATA, FAILURES, TRANSIENT, WrongServer, place_of, unavailable
 from amends_server.store.protocol import Unavailable, Unwritable
@@ -41,6 +41,8 @@ PAUSE_S_MAX = 0.4
 _BOUNDS = ("transaction_timeout", "tcp_user_timeout")
 """Settings that have the server end a transaction which waits for its client elsewhere than between two statements:
 before the end of what the client sends (from PostgreSQL 17 on), or because nobody takes an answer."""
+
+_UNHURRIED = ("transaction_without_end",)
 
 VERSION_MIN = 140_000
 """PostgreSQL 14, the oldest that its makers still mend."""
@@ -115,17 +117,17 @@ class Connections:
         """
         return await _whole(self._transact(self._changers, self._writes, work))
 
-    async def migrate(self, work: Work[T]) -> T:
-        """Do the work, which makes tables and may take its time, in a transaction.
+    async def migrate(self, work: Work[T], statements: Collection[str] = ()) -> T:
+        """Do the work, which makes tables, runs these statements and may take its time, in a transaction.
 
         :raises Unavailable: as `write` does.
         """
 
         async def unhurried(db: Db) -> T:
-            await fetch(db, "transaction_without_end")
+            await fetch(db, *_UNHURRIED)
             return await work(db)
 
-        return await _whole(self._transact(self._changers, (), unhurried))
+        return await _whole(self._transact(self._changers, (*texts(_UNHURRIED), *statements), unhurried))
 
     async def read(self, work: Work[T]) -> T:
         """Do the reading; each statement sees one state of the database.
