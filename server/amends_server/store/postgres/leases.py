@@ -168,11 +168,14 @@ class Leases:
             await self._give_up(db)
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        """Connect for statements that end in time at the server, too, which goes on though its client is gone."""
+        """Connect for statements that end at the server, too, which goes on though its client is gone.
+
+        Well after they have failed here: a commit that waits for a lost standby ends there as if it had gone well.
+        """
         db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
         try:
             await commit_durably(db)
-            await db.execute(f"set statement_timeout to {round(self._pause_s * 1_000)}")
+            await db.execute(f"set statement_timeout to {round(2 * self._pause_s * 1_000)}")
         except BaseException:
             db.terminate()
             raise
