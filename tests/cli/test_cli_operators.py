@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from amends.v1 import operator_pb2 as pb
+from amends_server.cli.orchestrator.replicas import orphans_text, state_text
 from tests.cli.programs import amends, orchestrator
 
 
@@ -233,6 +237,19 @@ def test_replicas_shows_the_one_of_a_file(server: str) -> None:
     assert replica["address"] == server
     assert partition["replicaId"] == replica["replicaId"]
     assert "Nobody owns" not in shown.out
+
+
+def test_replicas_tells_who_lives_who_leaves_and_what_is_late_where_nobody_is() -> None:
+    owned = [pb.Partition(number=number, replica_id="a") for number in (0, 1, 5)]
+    replica = pb.Replica(replica_id="a", lease_left=Duration(seconds=3))
+    assert state_text(replica, owned) == "alive, lease 3.0 s"
+    replica.lease_left.FromSeconds(-20)
+    assert state_text(replica, owned) == "leaving"
+    assert state_text(replica, []) == "dead for 20.0 s"
+    assert orphans_text(owned) == "Nobody owns 3 (0-1, 5): claimed within a second or two if an orchestrator is alive."
+    owned[1].due_count = 7
+    owned[1].oldest_due_time.FromSeconds(int(time.time()) - 90)
+    assert re.search(r"alive\. Late sagas in them: 7, by \S+ ", orphans_text(owned))
 
 
 def test_several_addresses_are_asked_until_one_answers(server: str) -> None:

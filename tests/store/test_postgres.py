@@ -439,6 +439,12 @@ async def test_a_user_that_is_not_known(database: Database) -> None:
         await PostgresStore(database.url(user="nobody")).open()
 
 
+async def test_a_schema_that_a_user_may_not_see(database: Database) -> None:
+    database.sql("create role stranger login")
+    with pytest.raises(Unavailable, match="create it, or grant usage on it"):
+        await PostgresStore(database.new_url().replace("amends@", "stranger@")).open()
+
+
 async def test_a_user_without_rights(database: Database) -> None:
     url = database.new_url()
     store = PostgresStore(url)

@@ -66,19 +66,20 @@ async def measure_shared(url: str, seconds: float) -> AsyncGenerator[Figures]:
 async def _measure_costs(url: str, address: str, concurrency: int, seconds: float) -> tuple[int, dict[str, float]]:
     """Compare the database's counters of before and after, when no orchestrator runs: they are late otherwise.
 
-    Round trips are those of the time under load, with what the orchestrator asks for by itself meanwhile.
+    Round trips and CPU are those of the time under load, with what the orchestrator does by itself meanwhile;
+    transactions are those of its start, too.
     """
     before = await _counters(url)
     with ExitStack() as stack:
         node = await _orchestrator(stack, url, address, "counted")
         await _until_shared(url, 1)
-        waited = await asyncio.to_thread(node.count)
+        waited, worked_s = await asyncio.to_thread(node.count), node.cpu_s()
         (rate,) = await _load([node], concurrency, seconds)
-        waited = await asyncio.to_thread(node.count) - waited
+        waited, worked_s = await asyncio.to_thread(node.count) - waited, node.cpu_s() - worked_s
         await asyncio.to_thread(stack.close)
     after = await _counters(url)
-    names = ("rows_inserted", "rows_updated", "transactions", "wal_bytes", "round_trips")
-    spent = [*(late - early for late, early in zip(after, before, strict=True)), waited]
+    names = ("rows_inserted", "rows_updated", "transactions", "wal_bytes", "round_trips", "orchestrator_cpu_ms")
+    spent = [*(late - early for late, early in zip(after, before, strict=True)), waited, 1_000 * worked_s]
     sagas = rate["sagas"]
     return sagas, {f"{name}_per_saga": round(each / sagas, 2) for name, each in zip(names, spent, strict=True)}
 

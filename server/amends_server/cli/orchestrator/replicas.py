@@ -26,11 +26,10 @@ def replicas(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
             print_message(response)
             return
         rows = [_row(each, _of(each.replica_id, response.partitions)) for each in response.replicas]
-        print_table(("ADDRESS", "ALIVE", "SINCE", "OWNS", "LAST CLAIM", "LATE SAGAS"), rows, "")
+        print_table(("ADDRESS", "STATE", "SINCE", "OWNS", "LAST CLAIM", "LATE SAGAS"), rows, "")
         orphans = _of("", response.partitions)
         if orphans:
-            late = f" Late sagas in them: {_late(orphans)}." if any(each.due_count for each in orphans) else ""
-            print_line(f"Nobody owns {ranges(orphans)}: claimed within a lease if an orchestrator is alive.{late}")
+            print_line(orphans_text(orphans))
 
     run(shown(), server)
 
@@ -44,7 +43,7 @@ def _row(replica: operator_pb2.Replica, owned: list[operator_pb2.Partition]) -> 
     newest = next((each.claim_time for each in owned if each.claim_time.ToMicroseconds() == last), None)
     return (
         f"{replica.address}{' (asked)' if replica.answering else ''}",
-        _alive(replica, owned),
+        state_text(replica, owned),
         time_text(replica.start_time),
         ranges(owned),
         time_text(newest),
@@ -52,16 +51,23 @@ def _row(replica: operator_pb2.Replica, owned: list[operator_pb2.Partition]) -> 
     )
 
 
-def _alive(replica: operator_pb2.Replica, owned: Sequence[operator_pb2.Partition]) -> str:
+def orphans_text(partitions: Sequence[operator_pb2.Partition]) -> str:
+    """What to know of partitions that nobody owns, with what is late in them."""
+    late = f" Late sagas in them: {_late(partitions)}." if any(each.due_count for each in partitions) else ""
+    return f"Nobody owns {ranges(partitions)}: claimed within a second or two if an orchestrator is alive.{late}"
+
+
+def state_text(replica: operator_pb2.Replica, owned: Sequence[operator_pb2.Partition]) -> str:
+    """Whether an orchestrator lives: one that hands over what it owns has ended its own lease."""
     if not replica.HasField("lease_left"):
         return "alone"
     left_s = replica.lease_left.ToMicroseconds() / 1_000_000
     if left_s > 0:
-        return f"for {seconds_text(left_s)}"
+        return f"alive, lease {seconds_text(left_s)}"
     return "leaving" if owned else f"dead for {seconds_text(-left_s)}"
 
 
-def _late(owned: list[operator_pb2.Partition]) -> str:
+def _late(owned: Sequence[operator_pb2.Partition]) -> str:
     import time
 
     count = sum(each.due_count for each in owned)
@@ -71,7 +77,7 @@ def _late(owned: list[operator_pb2.Partition]) -> str:
     return f"{count}, by {seconds_text(max(0.0, time.time() - first_us / 1_000_000))}"
 
 
-def ranges(partitions: list[operator_pb2.Partition]) -> str:
+def ranges(partitions: Sequence[operator_pb2.Partition]) -> str:
     """How many partitions, and which: `5 (0-3, 7)`."""
     found: list[list[int]] = []
     for number in sorted(each.number for each in partitions):

@@ -32,7 +32,7 @@ _HAS_PORT = re.compile(r":\d+$")
 
 _SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (asyncpg.InvalidCatalogNameError, "does not exist: create it"),
-    (asyncpg.InvalidSchemaNameError, "has not the schema that search_path names: create it"),
+    (asyncpg.InvalidSchemaNameError, "shows this user no schema of search_path: create it, or grant usage on it"),
     (asyncpg.InvalidAuthorizationSpecificationError, "does not let this user in: see name, password and pg_hba.conf"),
     (asyncpg.InsufficientPrivilegeError, "does not give this user the rights that are needed: grant them"),
     (asyncpg.ReadOnlySQLTransactionError, "can only be read: it is a standby, or set so"),

@@ -61,7 +61,7 @@ where partition.owner <> :owner and partition.expires > clock_timestamp()
 select
     id, address, (extract(epoch from started) * 1000000)::bigint as start_time,
     (extract(epoch from expires - clock_timestamp()) * 1000000)::bigint as lease_left_us
-from replica order by address, id
+from replica where expires > clock_timestamp() - interval '1 hour' order by address, id
 
 -- name: shares
 select
