@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import GIVEN_BACK, LETS_GO, SERVER, Mutant
+from tests.mutants.mutant import EACH_TOLD, GIVEN_BACK, LETS_GO, SERVER, Mutant
 
 RUNNER_PY = SERVER + "runner/runner.py"
+SESSION_PY = SERVER + "transport/session.py"
 LINK_PY = SERVER + "transport/link.py"
 
 OF_LETTING_GO = (
@@ -137,5 +138,34 @@ OF_LETTING_GO = (
         "            if not self._moved(attempt):\n                return False\n",
         "            self._moved(attempt)\n",
         GIVEN_BACK + "test_a_call_that_is_given_back_by_a_participant_that_was_removed_is_told",
+    ),
+    # Each is told
+    Mutant(
+        "a call whose answer meets a bug is told nothing, and takes its session along (I34)",
+        SESSION_PY,
+        "            except Exception as bug:\n                verdict = attempt.broken(bug)\n",
+        "            except ZeroDivisionError as bug:\n                verdict = attempt.broken(bug)\n",
+        EACH_TOLD + "test_i34_a_call_whose_answer_meets_a_bug_is_told_so",
+    ),
+    Mutant(
+        "a call that was answered is over a second time, and others at that moment are not (I39)",
+        SESSION_PY,
+        "            self._deadlines.remove(call_id)\n",
+        "",
+        EACH_TOLD + "test_calls_whose_time_is_up_are_told_beside_others_that_were_answered",
+    ),
+    Mutant(
+        "a participant may send results a few thousand times, and never again (I39)",
+        SESSION_PY,
+        "        self._result_credits_owed += len(response.results)\n",
+        "",
+        EACH_TOLD + "test_a_participant_may_send_as_many_results_as_there_are_calls",
+    ),
+    Mutant(
+        "calls that wait for a participant that is removed are lost (I39)",
+        SERVER + "transport/links.py",
+        "            for attempt in self._retire(link):\n                attempt.tell(verdict)",
+        "            self._retire(link)",
+        EACH_TOLD + "test_calls_that_wait_for_a_participant_that_is_removed_are_told",
     ),
 )

@@ -18,6 +18,7 @@ CONTRACT = "tests/barrier/test_barrier_contract.py::"
 LEASES = "tests/store/test_leases.py::"
 GIVEN_BACK = "tests/sessions/test_given_back.py::"
 CATALOGUE = "tests/server/test_catalogue.py::"
+EACH_TOLD = "tests/sessions/test_each_is_told.py::"
 SESSIONS = "tests/sessions/test_client_sessions.py::"
 GOLDEN = "tests/engine/test_golden.py::test_history"
 
