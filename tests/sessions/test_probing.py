@@ -30,7 +30,7 @@ async def undo(request: int, done: int | None) -> None: ...
 
 
 class Moody(UnaryServicer):
-    """Serves sessions, or refuses them with the status that is its `mood`, or lets them wait.
+    """Serves sessions, but for the first `moody_for`: refuses them with the status that is its `mood`, or lets them wait.
 
     While it is `going`, the next single call finds it gone, and all others find its successor, which is in no mood.
     """
@@ -39,6 +39,7 @@ class Moody(UnaryServicer):
         super().__init__(worker.servicer())
         self.mood: grpc.StatusCode | str | None = None
         self.opened = 0
+        self.moody_for = 1_000
         self.going = False
         self.single: list[str] = []
 
@@ -53,9 +54,10 @@ class Moody(UnaryServicer):
         self, request_iterator: AsyncIterator[pb.SessionRequest], context: Any
     ) -> None:
         self.opened += 1
-        if isinstance(self.mood, grpc.StatusCode):
-            await context.abort(self.mood, "no sessions now")
-        elif self.mood == SILENT:
+        mood = self.mood if self.opened <= self.moody_for else None
+        if isinstance(mood, grpc.StatusCode):
+            await context.abort(mood, "no sessions now")
+        elif mood == SILENT:
             await asyncio.Event().wait()
         else:
             await self._served.Session(request_iterator, context)
@@ -111,6 +113,15 @@ async def test_calls_are_single_while_sessions_are_refused_and_in_sessions_again
     assert len(moody.single) == 3
     moody.mood = None
     await run_until_in_session(client, moody)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])
+async def test_what_a_connection_says_that_breaks_is_no_word_of_whoever_is_there_next(
+    client: Client, moody: Moody, code: grpc.StatusCode
+) -> None:
+    moody.mood, moody.moody_for = code, 1
+    await run(client, "s")
+    assert (moody.opened, moody.single) == (2, [])
 
 
 async def test_single_calls_do_not_wait_for_a_session_that_is_tried_beside_them(

@@ -35,6 +35,10 @@ PROBE_LATER_S = 60.0
 """The same where the participant has no sessions, or a message was too large: it takes an upgrade to change that, and a
 session that breaks costs other sagas an attempt."""
 
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What a connection that breaks, or a server that stops, says to a stream that nobody has looked at. There may be a new
+connection by then: that no stream gets through is believed when it is said twice."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -73,6 +77,7 @@ class Link:
         self._session: Session | None = None
         self._left: set[Session] = set()
         self._singly, self._probe_at = False, 0.0
+        self._tries_again = False
         self._waiting = waiting
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -193,19 +198,26 @@ class Link:
         )
 
     def _session_ended(self, session: Session, ending: Ending) -> None:
-        """Find another way for what waits, or tell that there is none now."""
+        """Find another way for what waits."""
         self._left.discard(session)
         if self._session is session:
             self._session = None
         log.info("session_ended", participant=self.endpoint.name, code=ending.code.name, begun=ending.begun)
-        pause_s = _pause_s(ending, connected=self._channel.get_state() is grpc.ChannelConnectivity.READY)
+        connected = self._channel.get_state() is grpc.ChannelConnectivity.READY
+        self._tries_again = not self._tries_again and connected and not ending.begun and ending.code in _PASSING
+        if not self._tries_again:
+            self._choose_way(ending, connected=connected)
+        self._fill()
+
+    def _choose_way(self, ending: Ending, *, connected: bool) -> None:
+        """Go on with sessions or with single calls, or tell what waits that nobody is there."""
+        pause_s = _pause_s(ending, connected=connected)
         self._singly = pause_s is not None
         self._probe_at = 0.0 if pause_s is None else asyncio.get_running_loop().time() + pause_s
         if not self._singly and not ending.fruitful:
             for attempt in self.hand_over():
                 compensation, code = attempt.order.compensation, grpc.StatusCode.UNAVAILABLE
                 attempt.tell(verdict_of_status(self.endpoint.name, code, ending.details, compensation=compensation))
-        self._fill()
 
     def _take_back(self, session: Session, attempt: Attempt) -> bool:
         """Have an attempt that the participant has not begun be sent over another session, once."""
@@ -244,6 +256,6 @@ def _pause_s(ending: Ending, *, connected: bool) -> float | None:
     """Return how long to leave it at single calls; None if there is nothing that these could tell."""
     if ending.begun:
         return PROBE_LATER_S if MESSAGE_TOO_LARGE in ending.details else None  # single calls tell which one it is
-    if ending.code is grpc.StatusCode.UNAVAILABLE and not connected:
+    if ending.code in (*_PASSING, grpc.StatusCode.DEADLINE_EXCEEDED) and not connected:
         return None
     return PROBE_LATER_S if ending.code is grpc.StatusCode.UNIMPLEMENTED else PROBE_SOON_S

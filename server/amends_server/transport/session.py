@@ -159,7 +159,7 @@ class Session:
                 log.error("session_broke", participant=self._participant, error=name)
                 return grpc.StatusCode.INTERNAL, f"a bug of the orchestrator: {name}"
         if self._gave_up:
-            return grpc.StatusCode.UNAVAILABLE, f"it opened no session within {OPENING_S:g} s"
+            return grpc.StatusCode.DEADLINE_EXCEEDED, f"it opened no session within {OPENING_S:g} s"
         if reader.cancelled():
             return grpc.StatusCode.CANCELLED, "ended by the orchestrator"
         return reader.result()
