@@ -30,7 +30,7 @@ async def undo(request: int, done: int | None) -> None: ...
 
 
 class Moody(UnaryServicer):
-    """Serves sessions, but for the first `moody_for`: refuses them with the status that is its `mood`, or lets them wait.
+    """Serves sessions, but for the first `moody_for`: refuses them with the status in its `mood`, or lets them wait.
 
     While it is `going`, the next single call finds it gone, and all others find its successor, which is in no mood.
     """
