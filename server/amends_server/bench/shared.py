@@ -18,6 +18,7 @@ from amends_server.bench.processes import Node, output_of, running
 from amends_server.bench.taken import take
 from amends_server.bench.unfinished import make_participant
 from amends_server.bench.workloads import BY_NAME, Load
+from amends_server.store.postgres.store import PostgresStore
 
 WORKLOAD = BY_NAME["three_steps"]
 ORCHESTRATORS = (1, 2, 3)
@@ -69,6 +70,7 @@ async def _measure_costs(url: str, address: str, concurrency: int, seconds: floa
     Round trips and CPU are those of the time under load, with what the orchestrator does by itself meanwhile;
     transactions are those of its start, too.
     """
+    await _make_tables(url)
     before = await _counters(url)
     with ExitStack() as stack:
         node = await _orchestrator(stack, url, address, "counted")
@@ -82,6 +84,13 @@ async def _measure_costs(url: str, address: str, concurrency: int, seconds: floa
     spent = [*(late - early for late, early in zip(after, before, strict=True)), waited, 1_000 * worked_s]
     sagas = rate["sagas"]
     return sagas, {f"{name}_per_saga": round(each / sagas, 2) for name, each in zip(names, spent, strict=True)}
+
+
+async def _make_tables(url: str) -> None:
+    """Have them there before it is looked what sagas cost."""
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
 
 
 async def _counters(url: str) -> list[float]:
