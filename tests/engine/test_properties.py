@@ -1,4 +1,4 @@
-"""The engine against random definitions in a random world: I1-I9, I17, I21, I22 and I30 after every decision.
+"""The engine against random definitions in a random world: I1-I9, I12, I17, I21, I22 and I30 after every decision.
 
 AMENDS_EXAMPLES multiplies the number of examples; AMENDS_SHRINK=0 leaves a failing one as it is.
 """

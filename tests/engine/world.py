@@ -30,7 +30,7 @@ from amends_server.engine.commands import (
     Wake,
 )
 from amends_server.engine.decide import decide, start
-from amends_server.engine.due import due
+from amends_server.engine.due import OwedCall, due, is_open, order_call
 from amends_server.engine.events import (
     Cancelled,
     Event,
@@ -43,7 +43,7 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.evolve import evolve, fold
 from amends_server.engine.graph import Graph
-from amends_server.engine.payload import Json
+from amends_server.engine.payload import Json, Payload
 from amends_server.engine.state import SagaStatus, State, StepStatus
 from tests.engine.build import NO, START, TIMEOUT, started
 from tests.engine.endings import Endings
@@ -79,6 +79,7 @@ class Entry:
     refusal_stored: bool = False
     working: bool = False
     attempts: set[int] = field(default_factory=set[int])
+    inputs: set[Payload | None] = field(default_factory=set["Payload | None"])
 
 
 @dataclass
@@ -269,7 +270,21 @@ class World:
     def _land(self, call: Call, choice: int) -> Verdict:
         if call.compensation:
             return self.ledger.compensate(call.step, choice)
-        return self.ledger.execute(call.step, call.attempt, choice)
+        verdict = self.ledger.execute(call.step, call.attempt, choice)
+        self._check_input(call)
+        return verdict
+
+    def _check_input(self, call: Call) -> None:
+        """What is held under a key is held for one input: a barrier turns any other away.
+
+        So it is after a restore, too, unless an operator says another thing than before it.
+        """
+        owed, entry = OwedCall(self.graph.index[call.step], False, call.attempt), self.ledger.entries[call.step]
+        if not is_open(self.state, owed) or not (entry.effects or entry.refusal_stored or entry.working):
+            return
+        if not (self.state.restored and any(isinstance(event, StepResolved) for event in self.journal)):
+            entry.inputs.add(order_call(self.state, owed).input)
+            assert len(entry.inputs) == 1, f"I12: the key of {call.step} came with {entry.inputs}"
 
     def _land_late(self) -> None:
         if self.late:
