@@ -35,6 +35,9 @@ WAIT_S = 60
 DRAIN_S = 20.0
 """Far longer than what goes on beside a call that keeps the first one from ending."""
 
+LEASE_S = 20.0
+"""So long that nothing is taken over because a busy machine stood still."""
+
 IDS = [f"order-{number}" for number in range(8)]
 """Of sagas that belong some to the one orchestrator, and some to the other."""
 
@@ -42,10 +45,16 @@ Replicas = tuple[World, list[Process], list[Client]]
 
 
 @pytest.fixture
-async def replicas(tmp_path: Path, database: Database) -> AsyncIterator[Replicas]:
-    """Two orchestrators that share a database evenly, and a client of each; the world is that of the first."""
-    url = database.new_url()
-    servers = [Process(url, drain_s=DRAIN_S), Process(url, metrics="127.0.0.1:0")]
+async def replicas(tmp_path: Path, database: Database, request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
+    """Two orchestrators that share a database evenly, and a client of each; the world is that of the first.
+
+    The parameter is the length of leases, in seconds.
+    """
+    url, lease_s = database.new_url(), getattr(request, "param", 1.0)
+    servers = [
+        Process(url, lease_s=lease_s, drain_s=DRAIN_S),
+        Process(url, lease_s=lease_s, metrics="127.0.0.1:0"),
+    ]
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World.opened(tmp_path, servers[0]))
         await world.client.register(THREE)
@@ -139,6 +148,7 @@ async def test_e46_starts_under_ids_of_the_client_s_making_are_run_where_they_ar
     assert shown.get('amends_calls_forwarded_total{method="StartSaga",outcome="answered"}', 0) < SAGAS / 4
 
 
+@pytest.mark.parametrize("replicas", [LEASE_S], indirect=True)
 async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
     replicas: tuple[World, list[Process], list[Client]],
 ) -> None:
@@ -163,6 +173,7 @@ async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
         await stopping
 
 
+@pytest.mark.parametrize("replicas", [LEASE_S], indirect=True)
 async def test_e46_an_orderly_end_keeps_no_start_and_no_command_waiting_whatever_its_id(replicas: Replicas) -> None:
     """What is at rest is handed over at once; of what is not, starts and commands are recorded meanwhile."""
     world, servers, clients = replicas
