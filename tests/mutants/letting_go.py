@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import EACH_TOLD, GIVEN_BACK, LETS_GO, SERVER, Mutant
+from tests.mutants.mutant import EACH_TOLD, GIVEN_BACK, LETS_GO, SERVER, SESSIONS, Mutant
 
+PEERS = "tests/server/test_peers.py::"
 RUNNER_PY = SERVER + "runner/runner.py"
 SESSION_PY = SERVER + "transport/session.py"
 LINK_PY = SERVER + "transport/link.py"
@@ -167,5 +168,36 @@ OF_LETTING_GO = (
         "            for attempt in self._retire(link):\n                attempt.tell(verdict)",
         "            self._retire(link)",
         EACH_TOLD + "test_calls_that_wait_for_a_participant_that_is_removed_are_told",
+    ),
+    Mutant(
+        "a client that was refused often may start nothing any more (I39)",
+        SERVER + "service/outcomes.py",
+        "            elif isinstance(outcome, Acknowledged) or not outcome.end:\n",
+        "            elif isinstance(outcome, Acknowledged):\n",
+        SESSIONS + "test_each_start_gives_its_credit_back_once_also_if_it_is_refused",
+    ),
+    Mutant(
+        "large starts that were refused hold up all others (I39)",
+        SERVER + "service/session.py",
+        "        self._answered(taken)\n        status = to_status",
+        "        status = to_status",
+        SESSIONS + "test_starts_that_were_refused_take_no_room_from_others",
+    ),
+    # Passed on
+    Mutant(
+        "what an owner may have done is asked for again, though it may not be done twice (I26)",
+        SERVER + "service/peers.py",
+        'reason in ("NOT_OWNED", "SHUTTING_DOWN") or (reason == "OWNER_LOST" and repeatable)',
+        'reason in ("NOT_OWNED", "SHUTTING_DOWN", "OWNER_LOST")',
+        PEERS + "test_a_command_that_the_owner_says_may_have_been_carried_out_is_asked_for_once",
+    ),
+    Mutant(
+        "a call is passed to and fro between two that take each other for the owner",
+        SERVER + "service/peers.py",
+        "        if _was_forwarded(metadata):\n"
+        "            self._callers.believe(metadata, method, key)\n"
+        "            return Here(key, False)\n",
+        "",
+        PEERS + "test_a_call_that_was_passed_on_is_passed_on_no_further",
     ),
 )

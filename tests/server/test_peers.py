@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
 from amends_server.errors import NotOwned, Overloaded, OwnerLost, SagaAlreadyExists, ShuttingDown
 from amends_server.service import peers as peers_module
-from amends_server.service.peers import CANCEL, COMPLETE, LOOK_S, START, Here, Peers, operator_method
+from amends_server.service.peers import CANCEL, COMPLETE, FORWARDED, LOOK_S, START, Here, Peers, operator_method
 from amends_server.status import PeerRefused, abort, refusals
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import SagaKey
@@ -225,6 +225,29 @@ async def test_a_command_waits_for_an_owner_that_is_not_there_and_is_not_begun(a
     with pytest.raises(NotOwned):
         await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
     assert not asked.hanging.asked.is_set()
+
+
+async def test_a_command_that_the_owner_says_may_have_been_carried_out_is_asked_for_once(asked: Asked) -> None:
+    async with serving(Refusing(OwnerLost("default", "one"))) as address:
+        asked.ownership.owner = address
+        with pytest.raises(PeerRefused):
+            await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
+    assert asked.peers.forwarded["FailSaga", "refused"] == 1
+
+
+async def test_a_call_that_was_passed_on_is_passed_on_no_further(asked: Asked) -> None:
+    """Two that take each other for the owner would pass it to and fro."""
+    server = grpc.aio.server(interceptors=(asked.peers,))
+    orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(Ending(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    passed_on = ((FORWARDED, "1"), asked.peers._callers.name("somebody", CANCEL, ONE))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        cancel = orchestrator.CancelSaga(orchestrator_pb2.CancelSagaRequest(saga_id="one"), metadata=passed_on)
+        assert await asyncio.wait_for(reason_for(cancel), WAIT_S) == "SHUTTING_DOWN"
+    assert not asked.hanging.asked.is_set()
+    await server.stop(None)
 
 
 @pytest.mark.parametrize("refusal", [Overloaded("starts", 1), SagaAlreadyExists("default", "one")])

@@ -22,6 +22,7 @@ from amends.v1 import orchestrator_pb2_grpc, saga_pb2
 from amends_server.app import Server, serving
 from amends_server.config import CALLS_IN_FLIGHT_MAX, load_settings
 from amends_server.runner.reader import View
+from amends_server.service import session as server_session
 from amends_server.service.session import STARTS_MAX
 from amends_server.store.protocol import SagaKey, StoredDefinition
 
@@ -242,6 +243,30 @@ async def test_without_wait_only_the_start_is_told(client: Client, stream: Strea
     assert (acknowledged.saga.saga_id, acknowledged.saga.HasField("create_time")) == ("quiet", False)
     found = await outcomes(stream, 2, start("loud", digest))
     assert [each.saga.saga_id for each in found] == ["loud", "loud"]
+
+
+async def test_each_start_gives_its_credit_back_once_also_if_it_is_refused(client: Client, stream: Stream) -> None:
+    digest = (await client.register(ECHO)).definition.digest
+    assert (await read(stream)).start_credits == STARTS_MAX
+    for saga_id, count in (("not an id", 1), ("fine", 2)):
+        await stream.write(batch(start(saga_id, digest), result_credits=count))
+        found: list[pb.OrchestratorServiceSessionResponse] = []
+        while sum(len(each.outcomes) for each in found) < count:
+            found.append(await read(stream))
+        assert sum(each.start_credits for each in found) == 1
+
+
+async def test_starts_that_were_refused_take_no_room_from_others(
+    client: Client, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_session, "STARTS_BYTES_MAX", 1_000)
+    digest = (await client.register(ECHO)).definition.digest
+    for saga_id in ("not an id", "also none", "nor this"):
+        refused = start(saga_id, digest)
+        refused.input.json = f'"{"x" * 600}"'
+        (outcome,) = await outcomes(stream, 1, refused)
+        assert outcome.status_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert len(await outcomes(stream, 2, start("fine", digest))) == 2
 
 
 async def test_the_end_of_a_saga_that_has_ended_before_it_is_started_again_is_told(
