@@ -49,6 +49,8 @@ class Registrations:
         task = self._under_way.get(content)
         if task is None:
             task = self._under_way[content] = asyncio.create_task(self._make(content))
+            # Not in the task, which may be cancelled before it begins: then nobody could ever register that again.
+            task.add_done_callback(lambda _: self._under_way.pop(content))
         with told_if_closed():
             return await asyncio.shield(task)  # whoever gives up takes nobody else with them
 
@@ -66,10 +68,7 @@ class Registrations:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _make(self, content: bytes) -> Registered:
-        try:
-            made = self._known[content] = Registered(await self._register(content))
-        finally:
-            del self._under_way[content]
+        made = self._known[content] = Registered(await self._register(content))
         if len(self._known) > KEPT_MAX:
             del self._known[next(iter(self._known))]
         return made

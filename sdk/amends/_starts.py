@@ -11,7 +11,9 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -178,20 +180,20 @@ class _Session:
     async def close(self) -> None:
         self._running.cancel()
         await asyncio.wait([self._running])
-        self._end(AmendsError("The client is closed."))  # the task may have been cancelled before it began
+        self._end(_closed)  # the task may have been cancelled before it began
 
     async def _run(self) -> None:
         """Serve the stream to its end. However that comes, nobody is left waiting."""
         reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
-        error: Exception = AmendsError("The client is closed.")
+        error: Callable[[], Exception] = _closed
         try:
             await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
             if writer.done():
                 writer.result()  # raises only what the reader would wait for in vain
-            error = self._error(*await reader)
+            error = partial(self._error, *await reader)
         except Exception as defect:
             log.exception("a session failed")
-            error = Unavailable(f"The session failed: {defect!r}", code=grpc.StatusCode.UNAVAILABLE)
+            error = partial(Unavailable, f"The session failed: {defect!r}", code=grpc.StatusCode.UNAVAILABLE)
         finally:
             self._end(error)
             reader.cancel()
@@ -203,13 +205,14 @@ class _Session:
             return Unavailable(f"The session ended: {code.name} {details}", code=grpc.StatusCode.UNAVAILABLE)
         return NoSessions(for_good=code is grpc.StatusCode.UNIMPLEMENTED)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: Callable[[], Exception]) -> None:
+        """Tell each start of an error of its own, which is to name its saga."""
         self.over = True
         self._deadlines.clear()
         self._stream.cancel()
         starts, self._open = self._open, {}
         for start in starts.values():
-            start.fail(error)
+            start.fail(error())
 
     async def _write(self) -> None:
         with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):  # `_read` knows why
@@ -283,6 +286,10 @@ class _Session:
         elif outcome.saga.HasField("create_time"):  # else it is an acknowledgement that nobody waited for any more
             del self._open[outcome.id]
             start.ending.resolve(outcome.saga)
+
+
+def _closed() -> Exception:
+    return AmendsError("The client is closed.")
 
 
 def _share(told: orchestrator_pb2.Share) -> Share | None:

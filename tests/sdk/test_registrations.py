@@ -211,3 +211,15 @@ def saga_of(number: int) -> Saga[Any, dict[str, object]]:
     saga = order()
     saga.returns({"number": number})
     return saga
+
+
+async def test_a_client_that_was_closed_before_it_asked_registers_when_it_is_open_again(registry: Registry) -> None:
+    client = Client(registry.orchestrator.address)
+    async with client:
+        start = asyncio.create_task(client.start(order(), 1))
+        await asyncio.sleep(0)  # it waits for a registration that has not begun
+    with pytest.raises(AmendsError, match="closed"):
+        await start
+    async with client, asyncio.timeout(WAIT_S):
+        await client.start(order(), 2)
+    assert len(registry.registered) == 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import grpc
 import pytest
 from google.protobuf import any_pb2
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from amends import AmendsError, Client, DeadlineExceeded, Internal, SagaStatus, _starts
 from amends.ids import partition_of
@@ -273,3 +273,61 @@ async def test_a_saga_that_goes_on_costs_the_client_neither_its_input_nor_those_
         [start] = session._open.values()
         assert start.request is None
         assert start.ending._waiters == []
+
+
+async def test_errors_name_the_saga_of_their_own_start_and_no_other_when_a_session_ends(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    """Who is told of many at a time looks for each of them, or starts it again, by the id in its error."""
+    names = [f"saga-{number}" for number in range(5)]
+    came = asyncio.Event()
+
+    async def breaks(context: Context) -> None:
+        await opened(context)
+        count = 0
+        while count < len(names):
+            count += len((await context.read()).starts)
+        came.set()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted")
+
+    async def refuses(context: Context) -> None:
+        await opened(context)
+        while (request := await context.read()) is not grpc.aio.EOF:
+            response = Response()
+            for each in request.starts:
+                status = status_pb2.Status(code=14, message="it is about to end")
+                status.details.add().Pack(error_details_pb2.ErrorInfo(reason="SHUTTING_DOWN"))
+                response.start_credits += 1
+                response.outcomes.add(id=each.id, status_code=14, status_details=status.SerializeToString())
+            await context.write(response)
+
+    orchestrator.on_session(counted(breaks, refuses)[1])
+    async with Client(orchestrator.address, retry_for=0.2) as client, asyncio.timeout(WAIT_S):
+        found = await asyncio.gather(*(client.start("x", None, id=name) for name in names), return_exceptions=True)
+    assert came.is_set()
+    assert [getattr(error, "saga_id", None) for error in found] == names
+    assert [str(error).count("saga-") for error in found] == [1] * len(names)
+
+
+async def test_errors_name_the_saga_of_their_own_start_and_no_other_when_the_client_is_closed(
+    orchestrator: ScriptedOrchestrator,
+) -> None:
+    names = [f"saga-{number}" for number in range(5)]
+    came = asyncio.Event()
+
+    async def silent(context: Context) -> None:
+        await opened(context)
+        count = 0
+        while count < len(names):
+            count += len((await context.read()).starts)
+        came.set()
+        await asyncio.Event().wait()
+
+    orchestrator.on_session(silent)
+    async with asyncio.timeout(WAIT_S):
+        async with Client(orchestrator.address) as client:
+            starting = asyncio.gather(*(client.start("x", None, id=name) for name in names), return_exceptions=True)
+            await came.wait()
+        found = await starting
+    assert [getattr(error, "saga_id", None) for error in found] == names
+    assert [str(error).count("saga-") for error in found] == [1] * len(names)
