@@ -22,6 +22,7 @@ from amends_server.config import (
     LABELS_MAX,
     PAGE_SIZE,
     PAGE_SIZE_MAX,
+    PATIENCE_S,
     PUT_OFF_S,
     PUT_OFFS_PER_S,
     REASON_LENGTH_MAX,
@@ -248,7 +249,8 @@ def test_the_limits_in_the_documents_are_those_of_the_server() -> None:
     assert f"| sessions with clients | {SESSIONS_MAX:,} |" in text
     assert f"| calls that wait for a saga (`wait`, CompleteStep) | {WAITING_MAX:,} |" in text
     assert f"| watchers | {WATCHERS_MAX:,} |" in text
-    assert f"by {PUT_OFF_S} s or more; {PUT_OFFS_PER_S} sagas come back in a second |" in text
+    assert f"take the participant more than {PATIENCE_S} s to answer them all, by {PUT_OFF_S} s or more;" in text
+    assert f"; {PUT_OFFS_PER_S} sagas come back in a second |" in text
     assert f"| calls in flight at a participant | {CALLS_IN_FLIGHT_MAX}," in text
 
 

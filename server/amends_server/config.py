@@ -63,6 +63,9 @@ SAGAS_ACTIVE_MAX = 10_000
 PLACES_FREE_PARTS = 64
 """Of these places, one in so many is each participant's own, whatever else is in memory, so that its sagas get on."""
 
+PATIENCE_S = 10
+"""A participant whose answers come so fast that all sagas that wait for it are through by then is in nobody's way."""
+
 PUT_OFF_S = 5
 """A call that is put off, because too many sagas wait for its participant, is made this much later at the earliest:
 longer than a saga is kept in memory that is half full."""

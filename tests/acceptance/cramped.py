@@ -15,6 +15,7 @@ PLACES = 12
 SET = (
     (app, "SAGAS_ACTIVE_MAX", PLACES),
     (runner, "KEEP_CROWDED_S", 0.1),
+    (places, "LOOK_S", 0.1),
     (places, "PUT_OFF_S", 0.3),
     (keeper, "SWEEP_INTERVAL_S", 0.1),
 )

@@ -80,7 +80,6 @@ class Keeper:
             self.found += len(keys)
             unread += await self._wake_all(keys)
             after = page[-1].key
-            await self._runner.places.breather()
         while unread:
             await asyncio.sleep(RETRY_INTERVAL_S)
             unread = await self._wake_all(unread)

@@ -3,18 +3,20 @@
 A saga that has calls out counts at one participant, that of one of these calls. A participant may have as many sagas in
 memory as there are places free: so whatever hangs, and however many do, a part of the places is left. Starts whose
 first calls go to one that has as many are refused. Sagas under way come before them: their calls are put off only at
-twice as many, and then they are dropped from memory and come back by their due times, a few at a time.
+twice as many, and if its answers are too few to have them all through soon. Then they are dropped from memory and come
+back by their due times, a few at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
-from amends_server.config import PLACES_FREE_PARTS, PUT_OFF_S, PUT_OFFS_PER_S
-from amends_server.engine.commands import NotSent
+from amends_server.config import PATIENCE_S, PLACES_FREE_PARTS, PUT_OFF_S, PUT_OFFS_PER_S
+from amends_server.engine.commands import NotSent, Verdict
 from amends_server.engine.due import OwedCall
 from amends_server.engine.events import SagaStarted
 from amends_server.engine.graph import Graph
@@ -24,14 +26,33 @@ from amends_server.errors import Overloaded, ParticipantCrowded
 from amends_server.runner.active import ActiveSaga
 from amends_server.store.protocol import SagaKey
 
-BREATHER_S = 0.25
-"""How long recovery waits before the next page while memory is crowded: so starts find room, and a participant that
-answers is not taken for one that hangs because recovery brings thousands of sagas to it at a time."""
+LOOK_S = 1.0
+"""For how long answers are counted before it is said how many come in a second."""
 
 WARN_S = 60.0
 """How often an operator is told of the same participant."""
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Queue:
+    """The sagas that wait for a participant, its answers since then, and how fast they came before."""
+
+    since_s: float
+    sagas: int = 0
+    answers: int = 0
+    answers_per_s: float | None = None
+
+    def moves(self, now_s: float) -> bool:
+        """Tell whether all would be through soon, as fast as the participant answers."""
+        past_s = now_s - self.since_s
+        if past_s >= LOOK_S:
+            self.answers_per_s = self.answers / past_s
+            self.since_s, self.answers = now_s, 0
+        if self.answers_per_s is None:  # as far as one can tell, so that nobody fills memory before that is known
+            return self.sagas * past_s < self.answers * PATIENCE_S
+        return self.sagas <= self.answers_per_s * PATIENCE_S
 
 
 class Places:
@@ -41,7 +62,7 @@ class Places:
         self._max = places_max
         self._own = max(1, places_max // PLACES_FREE_PARTS)
         self._sagas: dict[SagaKey, ActiveSaga] = {}
-        self._waiting: dict[str, int] = {}
+        self._queues: dict[str, Queue] = {}
         self._leaving: set[SagaKey] = set()
         self._left = asyncio.Event()
         self._last_return_s = 0.0
@@ -88,11 +109,6 @@ class Places:
             self._left.clear()
             await self._left.wait()
 
-    async def breather(self) -> None:
-        """Wait a little if memory is crowded."""
-        if self.crowded:
-            await asyncio.sleep(BREATHER_S)
-
     # Who waits for whom
 
     def wait(self, saga: ActiveSaga, calls: Iterable[OwedCall]) -> None:
@@ -103,16 +119,25 @@ class Places:
                 self.rest(saga)
                 self._leaving.discard(saga.key)
                 saga.waits_for = participant
-                self._waiting[participant] = self._waiting.get(participant, 0) + 1
+                if (queue := self._queues.get(participant)) is None:
+                    queue = self._queues[participant] = Queue(asyncio.get_running_loop().time())
+                queue.sagas += 1
             return
+
+    def told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
+        """Note that a call is over; the saga waits for the others that it has out."""
+        if not isinstance(verdict, NotSent) and (queue := self._queues.get(saga.participant(owed))) is not None:
+            queue.answers += 1
+        self.wait(saga, saga.calls)
 
     def rest(self, saga: ActiveSaga) -> None:
         """Note that a saga waits for nobody."""
         if name := saga.waits_for:
             saga.waits_for = ""
-            self._waiting[name] -= 1
-            if not self._waiting[name]:
-                del self._waiting[name]
+            queue = self._queues[name]
+            queue.sagas -= 1
+            if not queue.sagas:
+                del self._queues[name]
 
     def refusal(self, graph: Graph, started: SagaStarted) -> Overloaded | None:
         """Return why a saga cannot be started now, None if it can."""
@@ -122,10 +147,10 @@ class Places:
         if started.start_time is not None:
             return None
         for node in (graph.nodes[i] for i in graph.roots):
-            waiting = self._waiting.get(node.step.participant, 0)
-            if waiting >= max(free, self._own) and node.step.delay_us is None:
-                self._warn(node.step.participant, waiting)
-                return ParticipantCrowded(node.step.participant, waiting)
+            queue = self._queues.get(node.step.participant)
+            if queue is not None and queue.sagas >= max(free, self._own) and node.step.delay_us is None:
+                self._warn(node.step.participant, queue.sagas)
+                return ParticipantCrowded(node.step.participant, queue.sagas)
         return None
 
     def put_off(self, saga: ActiveSaga, owed: OwedCall) -> NotSent | None:
@@ -134,17 +159,21 @@ class Places:
         The saga counts as gone then: so only those that are too many are put off, and one that is with all its calls.
         """
         participant = saga.participant(owed)
-        waiting, free = self._waiting.get(participant, 0), self._max - len(self._sagas) + len(self._leaving)
         if saga.key not in self._leaving:
-            if saga.waits_for != participant or waiting <= max(2 * free, self._own):
+            if saga.waits_for != participant or not self._in_the_way(self._queues[participant]):
                 return None
-            if waiting < max(self._waiting.values()):  # others are more in the way
-                return None
+            self._warn(participant, self._queues[participant].sagas)
             self.rest(saga)
             self._leaving.add(saga.key)
-            self._warn(participant, waiting)
         text = f"Too many sagas wait for `{participant}`, so the call was not sent; it is made later."
         return NotSent(Error("NOT_SENT", text, participant), self._next_return_us())
+
+    def _in_the_way(self, queue: Queue) -> bool:
+        """Tell whether too many sagas wait here, more than anywhere else, and for too long."""
+        free = self._max - len(self._sagas) + len(self._leaving)
+        if queue.sagas <= max(2 * free, self._own) or queue.moves(asyncio.get_running_loop().time()):
+            return False
+        return queue.sagas >= max(each.sagas for each in self._queues.values())
 
     def _next_return_us(self) -> int:
         """Return how long from now the next saga may come back: in their order, a few at a time."""

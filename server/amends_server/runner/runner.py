@@ -237,7 +237,7 @@ class Runner:
     def _told(self, saga: ActiveSaga, owed: OwedCall, verdict: Verdict) -> None:
         settle = saga.settle(owed, verdict)
         saga.calls.discard(owed)
-        self.places.wait(saga, saga.calls)
+        self.places.told(saga, owed, verdict)
         if saga.state is None:
             saga.unrecorded.append(settle)
             self._note_settled(saga)
