@@ -93,6 +93,10 @@ STARTS_UNDER_WAY_BYTES_MAX = 64 << 20
 """Of starts that are not durable yet, those of all clients together: more than a transaction takes, and memory holds
 each a few times, as a request, as an event and as a record."""
 
+OUTCOMES_UNDER_WAY_BYTES_MAX = 64 << 20
+"""Of outcomes that are brought by CompleteStep and not answered yet, those of all participants together: each may wait
+for a call of its step to end."""
+
 PASSED_ON_BYTES_MAX = 64 << 20
 """Of calls that are passed on to other orchestrators, those of all clients together: each may wait for an owner for as
 long as TAKEOVER_S, and holds its request."""

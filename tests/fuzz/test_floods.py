@@ -12,12 +12,14 @@ from typing import Any
 import grpc
 import pytest
 
-from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, payload_pb2
+from amends.payloads import encode
+from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, payload_pb2, saga_pb2
 from amends_server.config import WATCHERS_MAX
+from amends_server.service import orchestrator as orchestrator_module
 from amends_server.service import starting
 from amends_server.store.protocol import Append, StoreError
 from amends_server.store.sqlite import SqliteStore
-from tests.acceptance.harness import Process, World, definition, in_progress, refusal_of, step, succeed
+from tests.acceptance.harness import Gate, Process, World, definition, in_progress, refusal_of, step, succeed
 
 MIB = 1 << 20
 WAIT_S = 30.0
@@ -146,6 +148,29 @@ async def start_in_session(
             codes.put_nowait(outcome.status_code)
         told += len(response.outcomes)
     stream.cancel()
+
+
+async def test_i42_outcomes_that_wait_for_their_steps_hold_no_more_bytes_than_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator_module, "OUTCOMES_UNDER_WAY_BYTES_MAX", 1_000)
+    async with World.opened(tmp_path) as world, asyncio.timeout(WAIT_S):
+        gate = Gate()
+        world.worker.on("one", gate.before(in_progress()))
+        await world.start(definition("one", "one"))
+        await gate.reached()
+        token = world.ledger.calls("s", "one")[-1].execute_request.call.completion_token
+        reply = saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SUCCESS, output=encode("x" * 2_000))
+        request = orchestrator_pb2.CompleteStepRequest(saga_id="s", step="one", reply=reply, token=token)
+        bring = world.wire.orchestrator.CompleteStep
+        bringing = [asyncio.ensure_future(bring(request)) for _ in range(2)]
+        (refused,), (waiting,) = await asyncio.wait(bringing, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused
+        assert refusal_of(caught.value).reason == "OVERLOADED"
+        gate.release()
+        assert (await waiting).saga.saga_id == "s"
+        assert (await bring(request)).saga.status == saga_pb2.SAGA_STATUS_COMPLETED  # what was counted is let go of
 
 
 async def test_i42_starts_of_all_clients_together_hold_no_more_bytes_than_may_be(

@@ -13,7 +13,7 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc as pb_grpc
 from amends.v1 import saga_pb2
 from amends_server.clock import Clock
-from amends_server.config import SESSIONS_MAX
+from amends_server.config import OUTCOMES_UNDER_WAY_BYTES_MAX, SESSIONS_MAX
 from amends_server.convert.check import check_to_wire
 from amends_server.convert.definition import (
     diagnose,
@@ -49,6 +49,7 @@ from amends_server.service.fields import (
 from amends_server.service.filters import read_filter
 from amends_server.service.session import Session, Starter
 from amends_server.service.starting import Starting
+from amends_server.service.underway import RequestsUnderWay
 from amends_server.status import abort, naming_saga, refusals
 from amends_server.store.protocol import (
     Cursor,
@@ -90,6 +91,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         self._clock = clock
         self._tokens = tokens
         self._payload_bytes_max = payload_bytes_max
+        self._outcomes = RequestsUnderWay("bytes of outcomes under way", OUTCOMES_UNDER_WAY_BYTES_MAX)
 
     # Definitions
 
@@ -201,7 +203,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
     @refusals
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Context) -> pb.CompleteStepResponse:
         key = read_key(request.namespace, request.saga_id)
-        with naming_saga(key):
+        with naming_saga(key), self._outcomes.taking(request):
             view = await self._runner.read(key)
             command = read_completion(request, view, self._tokens, self._payload_bytes_max)
             return pb.CompleteStepResponse(saga=_to_wire(await self._feed.complete(key, command)))
