@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amends_server.engine.events import (
     ActionEvent,
+    AttemptWithdrawn,
     CompensationDispatched,
     CompensationEvent,
     CompensationFailed,
@@ -52,6 +53,7 @@ def schedule(call: CallState, event: StepRetryScheduled | CompensationRetrySched
         forgiven=call.attempts - call.counted(refused=refused),
         error=event.error,
         broken=call.attempts if call.takes_word and not refused else call.broken,
+        put_off_time=None,
     )
 
 
@@ -74,7 +76,8 @@ def refuse(call: CallState, event: StepRefused | StepRetryScheduled, unproven: i
 def defer(call: CallState, event: StepDeferred) -> CallState:
     _assert_awaited(call, event)
     worked = call.worked if call.waiting else call.attempts - call.forgiven
-    return replace(call, open=False, due_time=event.due_time, waiting=True, forgiven=call.attempts, worked=worked)
+    deferred = replace(call, open=False, due_time=event.due_time, waiting=True, put_off_time=None)
+    return replace(deferred, forgiven=call.attempts, worked=worked)
 
 
 def give_up(call: CallState, event: StepGivenUp) -> CallState:
@@ -85,6 +88,16 @@ def give_up(call: CallState, event: StepGivenUp) -> CallState:
 def fail_uncalled(call: CallState, event: StepRefused | CompensationFailed) -> CallState:
     assert not call.open, f"{event!r} while an attempt is open"
     return replace(call, due_time=None, error=event.error, end_time=event.time)
+
+
+def withdraw(call: CallState, event: AttemptWithdrawn) -> CallState:
+    """Have the next attempt due; that one more is forgiven keeps the count of those that were really made."""
+    assert call.open, f"{event!r} while no attempt is open"
+    assert event.attempt == call.attempts, f"{event!r} of another attempt"
+    withdrawn = replace(call, open=False, due_time=event.due_time or event.time, forgiven=call.forgiven + 1)
+    if event.due_time is None or call.put_off_time is not None:
+        return withdrawn
+    return replace(withdrawn, put_off_time=event.time)
 
 
 def _assert_awaited(call: CallState, event: ActionEvent | StepDeferred | StepOutputRefused | CompensationEvent) -> None:
@@ -100,8 +113,13 @@ def resume(call: CallState, pause_time: Time, time: Time) -> CallState:
     since = call.forgiven_time or call.start_time
     if since is None or not call.active:
         return call
-    return replace(call, forgiven_time=since + time - max(since, pause_time))
+    put_off = call.put_off_time
+    return replace(
+        call,
+        forgiven_time=since + time - max(since, pause_time),
+        put_off_time=None if put_off is None else put_off + time - max(put_off, pause_time),
+    )
 
 
 def forgive(call: CallState, time: Time) -> CallState:
-    return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None)
+    return replace(call, forgiven=call.attempts, forgiven_time=time, end_time=None, put_off_time=None)

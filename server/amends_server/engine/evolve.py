@@ -308,14 +308,9 @@ def _evolve_compensation(step: StepState, event: CompensationEvent) -> StepState
 
 
 def _withdraw(step: StepState, event: AttemptWithdrawn) -> StepState:
-    """Have the next attempt due; that one more is forgiven keeps the count of those that were really made."""
-    call = step.compensation if event.compensation else step.action
-    assert call.open, f"{event!r} while no attempt is open"
-    assert event.attempt == call.attempts, f"{event!r} of another attempt"
-    waiting = replace(call, open=False, due_time=event.due_time or event.time, forgiven=call.forgiven + 1)
     if event.compensation:
-        return replace(step, compensation=waiting)
-    return replace(step, action=waiting, unproven=step.unproven - 1)
+        return replace(step, compensation=calls.withdraw(step.compensation, event))
+    return replace(step, action=calls.withdraw(step.action, event), unproven=step.unproven - 1)
 
 
 def _resolve(step: StepState, event: StepResolved, *, back: bool) -> StepState:

@@ -34,7 +34,7 @@ and a question each second, or a retry each half minute, makes less than 3,000 e
 
 PUT_OFF_PARTS = 10
 """An attempt that is put off, because too many sagas wait for its participant, is so for at least this part of the time
-that its call has taken, 1/PUT_OFF_PARTS: a participant that hangs for a day leaves some 200 events in each saga, and
+that this goes on, 1/PUT_OFF_PARTS: a participant that hangs for a day leaves some 200 events in each saga, and
 one that has come back is called by all within a tenth of the time that it was away."""
 
 
@@ -75,16 +75,15 @@ def poll_delay_us(interval_us: int, call: CallState, now: Time) -> int:
 
 def put_off_us(delay_us: int, call: CallState, now: Time) -> int:
     """Return for how long an attempt that was not sent is put off; `delay_us` is what was asked for."""
-    return max(delay_us, _taken_us(call, now) // PUT_OFF_PARTS) if delay_us else 0
+    if not delay_us:
+        return 0
+    gone_on_us = 0 if call.put_off_time is None else max(0, now - call.put_off_time)
+    return max(delay_us, gone_on_us // PUT_OFF_PARTS, _least_pause_us(call, now))
 
 
 def _least_pause_us(call: CallState, now: Time) -> int:
-    return _taken_us(call, now) // PAUSES_MAX
-
-
-def _taken_us(call: CallState, now: Time) -> int:
     since = call.forgiven_time or call.start_time
-    return 0 if since is None else max(0, now - since)
+    return 0 if since is None else max(0, now - since) // PAUSES_MAX
 
 
 def _forward_max(state: State) -> int:

@@ -74,7 +74,7 @@ class CallState:
     because the participant was at work. A pause moves that time on by as long as it took. `open`: the last one has no
     outcome yet. `due_time`: when the next one is to be sent. `waiting`: the participant has said that it is at work;
     further attempts only ask for the outcome. `worked`: how many counted when it said so first, and count again once
-    its work has ended.
+    its work has ended. `put_off_time`: since when its attempts are put off unsent; None once one was answered.
 
     `heard`: attempts up to this one were refused, with `heard_error`, or their output was. A token of theirs that says
     "refused" says it again, and not of the work that the next attempt has begun. `broken`: likewise, broken off.
@@ -93,6 +93,7 @@ class CallState:
     heard: int = 0
     heard_error: Error | None = None
     broken: int = 0
+    put_off_time: Time | None = None
 
     @property
     def active(self) -> bool:
