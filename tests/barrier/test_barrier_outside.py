@@ -13,6 +13,7 @@ import pytest
 
 from amends import Call, Participant, Refused
 from amends.barrier import Intent
+from amends.barrier._statements import RELEASE, WITHDRAW
 from amends.payloads import decode, encode
 from amends.v1 import participant_pb2, saga_pb2
 from tests.barrier.conftest import CASES
@@ -212,6 +213,28 @@ async def test_what_another_attempt_took_over_is_not_decided_by_the_first(shop: 
     shop.barrier._database.fetch = original
     assert (await shop.execute()).status == SUCCESS
     assert shop.provider.asked == [("pay", False), ("pay", True)]
+
+
+@pytest.mark.parametrize("shop", OUTSIDE_CASES[:1], indirect=True, ids=["sqlite3"])
+@pytest.mark.parametrize("error", [Refused("LATER", "come again", again=True), ConnectionError("lost the answer")])
+async def test_i13_what_another_attempt_took_over_is_not_given_up_by_the_first(shop: Shop, error: Exception) -> None:
+    """A third one would begin beside the second."""
+
+    def fail() -> None:
+        raise error
+
+    async def late(tx: Any, statement: Any, **parameters: Any) -> Any:
+        if statement in (WITHDRAW, RELEASE):
+            parameters["holder"] = "overtaken"
+        return await original(tx, statement, **parameters)
+
+    original, shop.provider.behave = shop.barrier._database.fetch, fail
+    shop.barrier._database.fetch = late
+    await shop.execute()
+    shop.barrier._database.fetch = original
+    busy = await shop.execute()
+    assert (busy.status, busy.error.code) == (SYSTEM_ERROR, "BARRIER_ERROR")
+    assert shop.provider.asked == [("pay", False)]
 
 
 async def test_i14_i15_nothing_is_asked_for_what_never_began(shop: Shop) -> None:

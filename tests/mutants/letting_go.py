@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import EACH_TOLD, GIVEN_BACK, LETS_GO, SERVER, SESSIONS, Mutant
 
+OUTSIDE = "tests/barrier/test_barrier_outside.py::"
+STATEMENTS_PY = "sdk/amends/barrier/_statements.py"
 PEERS = "tests/server/test_peers.py::"
 RUNNER_PY = SERVER + "runner/runner.py"
 SESSION_PY = SERVER + "transport/session.py"
@@ -199,5 +201,27 @@ OF_LETTING_GO = (
         "            return Here(key, False)\n",
         "",
         PEERS + "test_a_call_that_was_passed_on_is_passed_on_no_further",
+    ),
+    Mutant(
+        "a saga that is gone counts at its participant for ever (I41)",
+        SERVER + "runner/places.py",
+        "            self.rest(saga)\n            self._leaving.discard(key)\n",
+        "            self._leaving.discard(key)\n",
+        LETS_GO + "test_i41_no_saga_that_is_gone_counts_at_its_participant",
+    ),
+    # Behind a barrier
+    Mutant(
+        "an attempt withdraws the intent of the one that took over from it (I13)",
+        STATEMENTS_PY,
+        "WHERE key = :key AND state = 'intended' AND holder = :holder RETURNING",
+        "WHERE key = :key AND state = 'intended' RETURNING",
+        OUTSIDE + "test_i13_what_another_attempt_took_over_is_not_given_up_by_the_first",
+    ),
+    Mutant(
+        "an attempt lets a third one begin beside the one that took over from it (I13)",
+        STATEMENTS_PY,
+        "held_until = 0 WHERE key = :key AND holder = :holder RETURNING key",
+        "held_until = 0 WHERE key = :key RETURNING key",
+        OUTSIDE + "test_i13_what_another_attempt_took_over_is_not_given_up_by_the_first",
     ),
 )

@@ -93,6 +93,15 @@ async def test_a_call_is_broken_off_when_its_time_is_up(stream: Stream) -> None:
     assert running == 1, "the other one may take as long as it likes"
 
 
+async def test_a_call_is_broken_off_in_time_beside_others_that_were_answered(stream: Stream) -> None:
+    calls = [*(call(number, "echo") for number in range(1, 5)), call(5, "hang")]
+    for each in calls:
+        each.timeout.FromMilliseconds(100)
+    await stream.write(request(*calls, result_credits=5))
+    ended = {result.id: result.status_code for result in await results(stream, 5)}
+    assert ended[5] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
 async def test_plain_handlers_that_have_all_threads_hold_up_nothing_else() -> None:
     """Neither async handlers nor compensations, nor what asks whether the participant is there."""
     busy, free = Participant("busy"), threading.Event()
