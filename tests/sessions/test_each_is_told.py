@@ -6,7 +6,9 @@ import asyncio
 from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
+from amends.v1 import saga_pb2
 from amends_server.engine.commands import Succeeded, Unknown, Verdict
 from amends_server.engine.payload import Error
 from amends_server.transport import session
@@ -42,6 +44,29 @@ async def test_i34_a_call_whose_answer_meets_a_bug_is_told_so(calls: Calls, monk
             calls.send(worker)
             worker.succeed(await worker.call())
             assert code(await calls.verdict()) == "INTERNAL"
+        await and_others_go_on(calls, worker)
+
+
+async def test_i34_an_answer_that_comes_too_late_and_meets_a_bug_costs_no_other_call(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw() as worker:
+        calls.send(worker, timeout_us=SOON_US)
+        late = await worker.call()
+        assert code(await calls.verdict()) == "TIMEOUT"
+        calls.send(worker)
+        other = await worker.call()
+        read, answers = session.verdict_of_reply, list[object]()
+
+        def fail_once(participant: str, reply: saga_pb2.Reply | None, size_bytes_max: int) -> Verdict:
+            answers.append(reply)
+            return fail() if len(answers) == 1 else read(participant, reply, size_bytes_max)
+
+        monkeypatch.setattr(session, "verdict_of_reply", fail_once)
+        with capture_logs() as logs:
+            worker.succeed(late, other)
+            assert isinstance(await calls.verdict(), Succeeded)
+        assert {"log_level": "error", "event": "late_reply_broke", "participant": "p", "error": "ValueError"} in logs
         await and_others_go_on(calls, worker)
 
 

@@ -281,11 +281,17 @@ class Session:
                 verdict = attempt.broken(bug)
             self._over(attempt, verdict)
         elif (late := self._late.pop(call_id)) is not None:
-            self._tell_late(late, self._verdict(result, compensation=late.compensation))
+            self._take_late(late, result)
         else:
             self._strangers += 1
             if self._strangers == 1:  # more of them say nothing more
                 log.warning("result_unknown", participant=self._participant)
+
+    def _take_late(self, late: LateCall, result: participant_pb2.SessionResult) -> None:
+        try:
+            self._tell_late(late, self._verdict(result, compensation=late.compensation))
+        except Exception as bug:  # it changes nothing, so that no other call of the stream may hang on it
+            log.error("late_reply_broke", participant=self._participant, error=type(bug).__name__)
 
     def _verdict(self, result: participant_pb2.SessionResult, *, compensation: bool) -> Verdict:
         if result.status_code == 0:
