@@ -13,6 +13,7 @@ from amends_server.engine.commands import Succeeded, Unknown, Verdict
 from amends_server.engine.payload import Error
 from amends_server.transport import session
 from amends_server.transport.endpoint import Endpoint
+from amends_server.transport.verdicts import verdict_of_reply
 from tests.sessions.calls import Calls, an_order, an_origin
 from tests.sessions.raw import WAIT_S, RawParticipant, raw
 
@@ -56,11 +57,11 @@ async def test_i34_an_answer_that_comes_too_late_and_meets_a_bug_costs_no_other_
         assert code(await calls.verdict()) == "TIMEOUT"
         calls.send(worker)
         other = await worker.call()
-        read, answers = session.verdict_of_reply, list[object]()
+        answers = list[object]()
 
         def fail_once(participant: str, reply: saga_pb2.Reply | None, size_bytes_max: int) -> Verdict:
             answers.append(reply)
-            return fail() if len(answers) == 1 else read(participant, reply, size_bytes_max)
+            return fail() if len(answers) == 1 else verdict_of_reply(participant, reply, size_bytes_max)
 
         monkeypatch.setattr(session, "verdict_of_reply", fail_once)
         with capture_logs() as logs:
