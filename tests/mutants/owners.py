@@ -275,6 +275,14 @@ OF_OWNERS = (
         LEASES + "test_i28_a_transaction_of_a_dead_replica_that_hangs_keeps_others_from_its_partitions_only",
     ),
     Mutant(
+        "whoever runs on after a restore writes in an epoch that there is not yet (I25)",
+        SERVER + "store/postgres/sagas.py",
+        "append.head.epoch != found.owner_epoch:",
+        "append.head.epoch < found.owner_epoch:",
+        "tests/store/test_postgres.py::"
+        "test_i25_whoever_runs_on_after_a_restore_in_an_epoch_that_there_is_not_yet_writes_nothing",
+    ),
+    Mutant(
         "a partition changes its owner while a commit is under way (I24)",
         STATEMENTS,
         "    select id, epoch from partition where id = any(:partitions::integer[]) order by id for share\n",

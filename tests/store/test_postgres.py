@@ -118,6 +118,18 @@ async def test_i24_a_stale_owner_writes_nothing(database: Database) -> None:
     await new.close()
 
 
+async def test_i25_whoever_runs_on_after_a_restore_in_an_epoch_that_there_is_not_yet_writes_nothing(
+    database: Database,
+) -> None:
+    store = PostgresStore(database.new_url())
+    await store.open()
+    assert await take(store) == 1
+    await written(store, start(key()))
+    outcomes = await store.commit([append(key(), records(2), epoch=7), start(key("two"), epoch=7)])
+    assert [type(outcome) for outcome in outcomes] == [Stale, Stale]
+    await store.close()
+
+
 async def test_i24_a_change_of_owner_waits_for_a_commit_under_way(database: Database) -> None:
     url = database.new_url()
     old, new = PostgresStore(url), PostgresStore(url)
