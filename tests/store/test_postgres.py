@@ -306,6 +306,23 @@ async def test_replicas_that_start_at_the_same_time_on_an_empty_database(databas
     await asyncio.gather(*(store.close() for store in stores))
 
 
+@pytest.mark.parametrize(
+    "error", [asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError]
+)
+async def test_what_another_replica_makes_in_the_same_moment_is_found_there(
+    postgres_store: PostgresStore, error: type[asyncpg.PostgresError]
+) -> None:
+    tries: list[Db] = []
+
+    async def make(db: Db) -> int:
+        tries.append(db)
+        if len(tries) == 1:
+            raise error('type "migration" already exists')
+        return len(tries)
+
+    assert await postgres_store._connections.migrate(make) == 2
+
+
 async def test_replicas_that_register_a_definition_at_the_same_time_get_one(database: Database) -> None:
     url = database.new_url()
     stores = [PostgresStore(url) for _ in range(4)]

@@ -23,6 +23,7 @@ TRANSIENT = (
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,
     asyncpg.DuplicateTableError,
+    asyncpg.DuplicateObjectError,  # of two that make the same table, one may fail at its type
     asyncpg.InvalidCachedStatementError,  # another orchestrator has migrated: what was prepared is prepared anew
     asyncpg.OutdatedSchemaCacheError,
 )
