@@ -61,7 +61,8 @@ SAGAS_ACTIVE_MAX = 10_000
 """Sagas in memory at the same time: some tens of megabytes. More starts are refused until some have ended."""
 
 PLACES_FREE_PARTS = 64
-"""Of these places, one in so many is each participant's own, whatever else is in memory, so that its sagas get on."""
+"""Of these places each participant may take one in so many as long as any is free, however crowded memory is, so that
+its sagas get on. If dozens of participants hang at the same time, none may be free until their calls time out."""
 
 PATIENCE_S = 10
 """A participant whose answers come so fast that all sagas that wait for it are through by then is in nobody's way."""

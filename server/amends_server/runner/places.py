@@ -1,10 +1,10 @@
 """The sagas in memory, and how many of them wait for each participant, so that one that hangs leaves room for others.
 
 A saga that has calls out counts at one participant, that of one of these calls. A participant may have as many sagas in
-memory as there are places free: so whatever hangs, and however many do, a part of the places is left. Starts whose
-first calls go to one that has as many are refused. Sagas under way come before them: their calls are put off only at
-twice as many, and if its answers are too few to have them all through soon. Then they are dropped from memory and come
-back by their due times, a few at a time.
+memory as there are places free, so a part of the places is left, unless dozens of participants hang at the same time.
+Starts whose first calls go to one that has as many are refused. Sagas under way come before them: their calls are put
+off only at twice as many, and if its answers are too few to have them all through soon. Then they are dropped from
+memory and come back by their due times, a few at a time.
 """
 
 from __future__ import annotations
