@@ -166,7 +166,7 @@ class Maker:
         return made if self._random.random() < 0.9 else made[: self._random.randrange(len(made))]
 
     def _fill(self, message: Any, field: FieldDescriptor, depth: int) -> None:
-        if not field.is_repeated:
+        if not _is_repeated(field):
             if field.message_type is not None:
                 getattr(message, field.name).CopyFrom(self._inner(field.message_type, depth))
             else:
@@ -248,3 +248,8 @@ class Maker:
 def _within(number: int, bits: int, *, signed: bool) -> int:
     wrapped = number & ((1 << bits) - 1)
     return wrapped - (1 << bits) if signed and wrapped >> (bits - 1) else wrapped
+
+
+def _is_repeated(field: Any) -> bool:
+    """Protobuf 6 has another name for it than 5, and takes the old one ill."""
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
