@@ -34,7 +34,7 @@ class Transactions:
     def __init__(self, place: str, timeout_s: float, held_back: Callable[[float], Awaitable[bool]]) -> None:
         """`held_back` tells whether the server may have had commits wait for a standby for so many seconds.
 
-        For `timeout_s` a connection is waited for, and the end of a COMMIT.
+        For `timeout_s` a connection is waited for, and the end of a COMMIT or ROLLBACK.
         """
         self._place = place
         self._timeout_s = timeout_s
@@ -49,12 +49,29 @@ class Transactions:
         db = await pool.acquire(timeout=self._timeout_s)
         try:
             await _make_ready(db, statements)
-            done = await _work(db, work)
+            done = await self._work(db, work)
         except BaseException:
             await pool.release(db)
             raise
         await self._commit(pool, db)
         return done
+
+    async def _work(self, db: Held, work: Work[T]) -> T:
+        """Begin a transaction and do the work, or undo it."""
+        await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED;")
+        try:
+            return await work(db)
+        except BaseException:
+            await self._roll_back(db)
+            raise
+
+    async def _roll_back(self, db: Held) -> None:
+        """Undo, or cut the connection: older drivers wait without end for a server that was told to cancel and is gone."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await db.execute("ROLLBACK;")
+        except Exception:  # why the work failed says more
+            db.terminate()
 
     async def close(self) -> None:
         """Cut the connections of commits that are not over. The server goes on with them."""
@@ -103,23 +120,6 @@ async def _make_ready(db: Db, statements: Collection[str]) -> None:
     """
     for statement in statements:
         await db.executemany(statement, [])
-
-
-async def _work(db: Db, work: Work[T]) -> T:
-    """Begin a transaction and do the work, or undo it."""
-    await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED;")
-    try:
-        return await work(db)
-    except BaseException:
-        await _roll_back(db)
-        raise
-
-
-async def _roll_back(db: Db) -> None:
-    try:
-        await db.execute("ROLLBACK;")
-    except asyncpg.InterfaceError:  # the connection is gone, and the transaction with it
-        return
 
 
 def _heard(committing: asyncio.Future[str]) -> None:
