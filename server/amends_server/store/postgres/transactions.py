@@ -66,7 +66,7 @@ class Transactions:
             raise
 
     async def _roll_back(self, db: Held) -> None:
-        """Undo, or cut the connection: older drivers wait without end for a server that was told to cancel and is gone."""
+        """Undo, or cut the connection: older drivers wait for ever for a server told to cancel that is gone."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await db.execute("ROLLBACK;")
