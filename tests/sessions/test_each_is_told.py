@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -116,3 +116,27 @@ async def test_a_participant_may_send_as_many_results_as_there_are_calls(
             worker.succeed(await worker.call())
             assert isinstance(await calls.verdict(), Succeeded)
         assert worker.result_credits > 10
+
+
+async def test_a_call_that_is_answered_before_it_is_known_to_be_written_leaves_its_session_open(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw() as worker:
+        await and_others_go_on(calls, worker)
+        opened = calls.transport._links["p"]._session
+        assert opened is not None
+        write, told = opened._stream.write, asyncio.Event()
+
+        async def write_and_wait(batch: Any) -> None:
+            await write(batch)
+            await told.wait()
+
+        monkeypatch.setattr(opened._stream, "write", write_and_wait)
+        calls.send(worker)
+        worker.succeed(await worker.call())
+        assert isinstance(await calls.verdict(), Succeeded)
+        calls.send(worker)
+        told.set()
+        worker.succeed(await worker.call())
+        assert isinstance(await calls.verdict(), Succeeded)
+        assert worker.opened == 1

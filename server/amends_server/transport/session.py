@@ -115,7 +115,8 @@ class Session:
         self._result_credits_owed = RESULTS_MAX
         self._strangers = 0
         self.begun = False
-        self._fruitful = self._gave_up = self._leaving = self._writing_calls = self._said = False
+        self._fruitful = self._gave_up = self._leaving = self._said = False
+        self._writing_from = 0  # the first of the calls that are being written, 0 for none
         self._wake = asyncio.Event()
         self._wake.set()
         self._stream = stub.Session()
@@ -124,7 +125,7 @@ class Session:
     def wake(self) -> None:
         """Say that there is something in the source."""
         self._wake.set()
-        if self._writing_calls and not self._open:  # their time is up, and the stream is still not read
+        if self._writing_from and not self._open:  # their time is up, and the stream is still not read
             self._fruitful = True
             self._stream.cancel()
 
@@ -176,9 +177,9 @@ class Session:
                 await self._wake.wait()
                 self._wake.clear()
                 while (batch := self._batch()) is not None:
-                    self._writing_calls = bool(batch.calls)
+                    self._writing_from = batch.calls[0].id if batch.calls else 0
                     await self._stream.write(batch)
-                    self._writing_calls = False
+                    self._writing_from = 0
             self._fruitful = True
 
     def _stalls(self) -> bool:
@@ -271,6 +272,8 @@ class Session:
         attempt = self._open.pop(call_id, None)
         if attempt is not None:
             self._strangers = 0
+            if call_id >= self._writing_from:  # the message was read, though nobody has said yet that it was written
+                self._writing_from = 0
             self._deadlines.remove(call_id)
             if result.not_taken and self._returned(self, attempt):
                 self._leaving = True
