@@ -115,10 +115,15 @@ async def run(
 
 
 async def _quiet(actors: Sequence[Actor], blocked: Blocked) -> None:
-    """Wait until each actor has its turn to wait for, has ended, or waits for another one inside the database."""
-    waiting = list(actors)
-    while waiting:  # each round anew: one may have been let go by the end of another
-        waiting = [actor for actor in actors if not actor.settled and not await blocked(actor)]
+    """Wait until each actor has its turn to wait for, has ended, or waits for another one inside the database.
+
+    Who waits is asked once all others have come to rest: the last thing that one of them did may have let it go.
+    """
+    while True:
+        running = [actor for actor in actors if not actor.settled]
+        waits = [await blocked(actor) for actor in running]
+        if all(waits) and running == [actor for actor in actors if not actor.settled]:
+            return
         await asyncio.sleep(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -174,7 +175,12 @@ async def test_a_script_ends_in_good_order(tmp_path: Path, number: signal.Signal
         process.send_signal(number)
         assert (await running).reply.status == saga_pb2.REPLY_STATUS_SUCCESS
     _, errors = await asyncio.wait_for(process.communicate(), WAIT_S)
-    assert (ready[0], process.returncode, errors) == ("ready", 0, b"")
+    assert (ready[0], process.returncode, _but_for_late_calls(errors)) == ("ready", 0, b"")
+
+
+def _but_for_late_calls(errors: bytes) -> bytes:
+    """Leave out what gRPC prints when the event loop ends before it has heard of the end of a call."""
+    return re.sub(rb"Traceback [^\n]*\n[^\n]*_schedule_rpc_coro\nasyncio\.exceptions\.CancelledError\n", b"", errors)
 
 
 async def test_a_script_can_be_stopped_while_it_waits_for_its_orchestrator(tmp_path: Path) -> None:
