@@ -42,6 +42,9 @@ PAGE_SIZE = 50
 PAGE_SIZE_MAX = 500
 """Entries on a page at the most: what is longer is cut to this, as AIP-158 says. Such a page takes some 15 ms."""
 
+STUCK_ON_PAGE_MAX = 50
+"""Of them STUCK: each shows what blocks it, for which its journal is read and folded, in a quarter of a millisecond."""
+
 BULK_LIMIT = 100
 """Sagas that a bulk form changes in one call if the caller does not say."""
 

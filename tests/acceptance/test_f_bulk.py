@@ -9,6 +9,7 @@ import pytest
 
 from amends import EventKind, SagaStatus
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
+from amends_server.service import orchestrator as orchestrator_service
 from tests.acceptance.harness import World, definition, in_progress, refusal_of, refuse, step, succeed, system_error
 
 STUCK, RUNNING = saga_pb2.SAGA_STATUS_STUCK, saga_pb2.SAGA_STATUS_RUNNING
@@ -53,6 +54,21 @@ async def test_f58_stuck_sagas_are_listed_with_all_that_a_repair_needs(world: Wo
         (blocking,) = saga.steps
         assert (blocking.id, blocking.participant, blocking.compensation_attempts) == ("one", "worker", 1)
         assert blocking.compensation_error.message == "closed for the night"
+
+
+async def test_f58_a_page_ends_where_too_many_sagas_are_stuck_to_be_read_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator_service, "STUCK_ON_PAGE_MAX", 2)
+    await stick(world, 3)
+    world.worker.on("two", succeed())
+    await world.run(TWO, id="well")
+    request, pages = orchestrator_pb2.ListSagasRequest(), list[list[str]]()
+    while not pages or request.page_token:
+        page = await world.wire.orchestrator.ListSagas(request)
+        pages.append([saga.saga_id for saga in page.sagas])
+        request.page_token = page.next_page_token
+    assert pages == [["well", "s2", "s1"], ["s0"]]
 
 
 async def test_f58_retries_of_all_that_is_stuck(world: World) -> None:

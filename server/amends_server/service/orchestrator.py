@@ -13,7 +13,7 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc as pb_grpc
 from amends.v1 import saga_pb2
 from amends_server.clock import Clock
-from amends_server.config import OUTCOMES_UNDER_WAY_BYTES_MAX, SESSIONS_MAX
+from amends_server.config import OUTCOMES_UNDER_WAY_BYTES_MAX, SESSIONS_MAX, STUCK_ON_PAGE_MAX
 from amends_server.convert.check import check_to_wire
 from amends_server.convert.definition import (
     diagnose,
@@ -54,6 +54,7 @@ from amends_server.status import abort, naming_saga, refusals
 from amends_server.store.protocol import (
     Cursor,
     NotFound,
+    SagaPage,
     Store,
     StoredSaga,
 )
@@ -163,7 +164,7 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
         place = read_token(request.page_token, request, (int, str))
         after = Cursor(place[0], place[1]) if place else None
         where = read_filter(read_namespace(request.namespace), request.filter, self._clock.now())
-        page = await self._store.list_sagas(where, after, limit)
+        page = _readable(await self._store.list_sagas(where, after, limit))
         return pb.ListSagasResponse(
             sagas=[await self._listed(stored) for stored in page.sagas],
             next_page_token=write_token([page.after.create_time, page.after.saga_id], request) if page.after else "",
@@ -247,3 +248,12 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
 
 def _to_wire(view: View) -> Any:
     return saga_to_wire(view.state, view.birth.definition_version)
+
+
+def _readable(page: SagaPage) -> SagaPage:
+    """Return as much of a page as there is time to read the journals of."""
+    stuck = [place for place, stored in enumerate(page.sagas) if stored.head.status is SagaStatus.STUCK]
+    if len(stuck) <= STUCK_ON_PAGE_MAX:
+        return page
+    shown = page.sagas[: stuck[STUCK_ON_PAGE_MAX]]
+    return SagaPage(shown, Cursor(shown[-1].birth.create_time, shown[-1].key.saga_id))
