@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from sqlite3 import Connection
 from typing import Any
 
 import grpc
 import pytest
 
-from amends import Call, EventKind, Participant, Refused, SagaStatus, StepStatus, encode, serving
+from amends import EventKind, SagaStatus, StepStatus, encode, serving
 from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 from participants.bank.accounts import ACCOUNTS, Debit, bank
 from participants.bank.accounts import ledger as accounts
-from participants.ledger import Book, Ledger
+from participants.ledger import Ledger
 from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
     UNAVAILABLE,
@@ -30,6 +29,7 @@ from tests.acceptance.harness import (
     succeed,
     system_error,
 )
+from tests.acceptance.till import till_of
 
 SHORT_S = 0.5
 """Long enough for a call that is answered at once, on a machine that stands still for a moment."""
@@ -141,33 +141,21 @@ async def test_c34_the_key_is_equal_over_retries_and_restarts_and_else_different
     assert len(set().union(*keys)) == 6
 
 
-careful = Participant("careful")
 memory = Ledger()
 effects: list[str] = []
-
-
-@careful.action(barrier=memory.barrier)
-def pay(request: int, call: Call, tx: Connection) -> int:
-    effects.append(call.key)
-    if request < 0:
-        raise Refused("NEGATIVE", "there is less than nothing to pay")
-    return Book(tx, call.key).enter("paid", "till", request)
-
-
-@pay.compensation
-def pay_back(request: int, done: int, call: Call, tx: Connection) -> None:
-    Book(tx, call.execute_key).enter("paid back", "till", -request)
+careful = till_of(memory, effects)
 
 
 @pytest.fixture
 async def careful_world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    answer = type(pay).execute
+    pay = type(careful.actions["pay"])
+    answer = pay.execute
 
     async def lose_the_first_two(action: Any, request: participant_pb2.ExecuteRequest) -> saga_pb2.Reply:
         reply = await answer(action, request)  # after the commit
         return reply if request.call.attempt == 3 else saga_pb2.Reply(status=saga_pb2.REPLY_STATUS_SYSTEM_ERROR)
 
-    monkeypatch.setattr(type(pay), "execute", lose_the_first_two)
+    monkeypatch.setattr(pay, "execute", lose_the_first_two)
     effects.clear()
     with memory.opened(tmp_path / "memory.db"):
         async with serving(careful, orchestrator=world.orchestrator.address):
@@ -175,7 +163,7 @@ async def careful_world(world: World, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_c34_with_the_barrier_a_repeated_key_gets_the_stored_reply(careful_world: World) -> None:
-    saga = await careful_world.run(definition("paying", step("pay", participant="careful")), 7)
+    saga = await careful_world.run(definition("paying", step("pay", participant="till")), 7)
     assert saga.status is SagaStatus.COMPLETED
     assert saga.step("pay").attempts == 3
     assert len(effects) == 1
@@ -184,7 +172,7 @@ async def test_c34_with_the_barrier_a_repeated_key_gets_the_stored_reply(careful
 
 
 async def test_c34_with_the_barrier_a_repeated_key_gets_the_stored_refusal(careful_world: World) -> None:
-    saga = await careful_world.run(definition("paying", step("pay", participant="careful")), -7)
+    saga = await careful_world.run(definition("paying", step("pay", participant="till")), -7)
     assert saga.status is SagaStatus.COMPENSATED
     assert (saga.step("pay").status, saga.step("pay").attempts) == (StepStatus.FAILED, 3)
     assert saga.step("pay").compensation_attempts == 0, "a stored verdict holds for all attempts"

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from sqlite3 import Connection
 
-from amends import Call, Participant, Refused, Resolution, SagaStatus, SagaView, StepStatus, serving
-from participants.ledger import Book, Ledger
+from amends import Resolution, SagaStatus, SagaView, StepStatus, serving
+from participants.ledger import Ledger
 from tests.acceptance.harness import InProcess, World, definition, step
-
-
-def till_of(ledger: Ledger) -> Participant:
-    till = Participant("till")
-
-    @till.action(barrier=ledger.barrier)
-    def pay(request: int, call: Call, tx: Connection) -> int:
-        if request < 0:
-            raise Refused("NEGATIVE", "there is less than nothing to pay")
-        return Book(tx, call.key).enter("paid", "till", request)
-
-    @pay.compensation
-    def pay_back(request: int, done: int, call: Call, tx: Connection) -> None:
-        Book(tx, call.execute_key).enter("paid back", "till", -request)
-
-    return till
-
+from tests.acceptance.till import till_of
 
 PAYING = definition("paying", step("pay", participant="till", attempts=5))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ ONE = SagaKey("default", "one")
 TWICE = Retry(
     attempts_max=2, interval_us=600 * SECOND_US, interval_max_us=600 * SECOND_US, backoff=Backoff.FIXED, jitter=0
 )
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    house = await House(MoodyStore(), HandClock()).open()
-    yield house
-    house.store.gate.set()
-    house.store.down = False
-    await house.close()
 
 
 async def successor(house: House) -> House:

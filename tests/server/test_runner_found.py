@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,17 +16,9 @@ from amends_server.runner.reader import Reader
 from amends_server.service import feed as feed_module
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, Record, SagaKey, Stale, StoreError
-from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, lapse, step
+from tests.server.house import PATIENCE_S, House, lapse, step
 
 ONE = SagaKey("default", "one")
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    house = await House(MoodyStore(), HandClock()).open()
-    yield house
-    house.store.gate.set()
-    await house.close()
 
 
 async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(house: House) -> None:

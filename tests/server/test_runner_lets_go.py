@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,14 +19,6 @@ from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, lapse, 
 
 ONE = SagaKey("default", "one")
 AGAIN = Retry(attempts_max=3, interval_us=0)
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    house = await House(MoodyStore(), HandClock()).open()
-    yield house
-    house.store.gate.set()
-    await house.close()
 
 
 async def turn() -> None:
