@@ -122,8 +122,9 @@ class Participants:
         """Send an attempt to a participant that another orchestrator may have registered just now."""
         try:
             await self.adopt()
-        except StoreError as error:
-            log.warning("participants_not_read", error=str(error))
+        except Exception as error:  # a call of which nothing is told would hold up its saga for good
+            text = str(error) if isinstance(error, StoreError) else type(error).__name__  # others may quote data (I46)
+            log.warning("participants_not_read", error=text)
         known = self._known.get(name)
         if known is None:
             told(_is_unknown(name))

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.rpc import status_pb2
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import saga_pb2
@@ -207,3 +208,18 @@ async def test_of_a_saga_that_settles_once_a_session_waits_no_longer_nothing_mor
     found = [await desk.context.outcome() for _ in range(4)]
     assert [outcome.status_code for outcome in found] == [0, 0, ABORTED, ABORTED]
     assert broken == []
+
+
+def test_an_outcome_that_does_not_fit_is_told_in_the_next_message_and_only_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcomes, "OUTCOMES_BYTES_MAX", 300)
+    kept = outcomes.Outcomes()
+    for number in range(3):
+        kept.add(outcomes.Refused(number, status_pb2.Status(code=8, message="x" * 200), end=False))
+    told: list[tuple[list[int], int]] = []
+    while kept:
+        response = pb.OrchestratorServiceSessionResponse()
+        answered = kept.write(response, credits=9)
+        told.append(([outcome.id for outcome in response.outcomes], answered))
+    assert told == [([0], 1), ([1], 1), ([2], 1)]

@@ -13,6 +13,7 @@ import pytest
 
 from amends import Client
 from amends_server.clock import SystemClock
+from amends_server.engine.commands import Unknown, Verdict
 from amends_server.errors import AddressNotAllowed
 from amends_server.participants import Participants
 from amends_server.store.memory import MemoryStore
@@ -196,6 +197,20 @@ async def test_a_move_that_cannot_be_stored_moves_nothing(transport: Transport) 
         with pytest.raises(Unavailable):
             await participants.put(Endpoint("p", second.address, 1))
         assert [known.endpoint.address for known in await participants.all()] == [first.address]
+
+
+async def test_i39_a_call_for_whom_nobody_can_be_looked_up_is_told_all_the_same(transport: Transport) -> None:
+    class Corrupt(MemoryStore):
+        async def list_participants(self) -> list[StoredParticipant]:
+            raise ValueError("what is stored cannot be read")
+
+    participants = Participants(
+        store=Corrupt(), transport=transport, clock=SystemClock(), fixed=[], allows=lambda _: True
+    )
+    told: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    nothing: Any = None
+    participants.send("p", nothing, nothing, told.set_result)
+    assert isinstance(await asyncio.wait_for(told, 30), Unknown)
 
 
 def test_of_late_calls_only_names_are_kept_so_many_and_so_long() -> None:

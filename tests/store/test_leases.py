@@ -188,6 +188,24 @@ async def test_who_retires_waits_for_calls_however_long_they_take(
     await second.until(lambda: len(second.owned) == 64)
 
 
+async def test_i24_who_retires_lets_go_of_what_is_stolen_from_it_while_its_calls_are_in_flight(
+    replicas: list[Replica], database: Database, url: str
+) -> None:
+    """Though it has nothing else any more, so that nothing of what it owns changes."""
+    first, _, _ = replicas
+    saga = key()
+    first.busy = [saga]
+    await first.start()
+    await first.until(lambda: len(first.owned) == 64)
+    first.leases.retire()
+    await first.until(
+        lambda: first.leases.leaves(saga) and first.leases._left >= set(range(64)) - {partition_of(saga, 64)}
+    )
+    database.sql("update partition set owner = 'thief', epoch = epoch + 1 where owner is not null", schema_of(url))
+    await first.until(lambda: first.leases.epoch_of(saga) == 0)
+    assert not first.leases.leaves(saga)
+
+
 def same_partition(one: SagaKey, other: SagaKey) -> bool:
     return partition_of(one, 64) == partition_of(other, 64)
 

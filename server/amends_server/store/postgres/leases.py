@@ -224,8 +224,9 @@ class Leases:
         before, self._held = self._held, held
         sure: Mapping[int, int] = before.epochs if time.monotonic() < before.until else {}
         gained = {id for id, epoch in held.epochs.items() if sure.get(id) != epoch}
+        stolen = self._leaving - leaving.keys() - held.epochs.keys() - self._left
         # A claim that came late may add what is to be given back at once: then nothing of what is owned has changed.
-        if gained or before.epochs.keys() != held.epochs.keys() or not leaving.keys() <= self._leaving:
+        if gained or stolen or before.epochs.keys() != held.epochs.keys() or not leaving.keys() <= self._leaving:
             lost = before.epochs.keys() - held.epochs.keys()
             log.info("partitions", owned=len(held.epochs), gained=len(gained), lost=len(lost))
             self._tell(gained, leaving)
