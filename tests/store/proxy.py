@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
 BLOCK_BYTES = 65_536
@@ -126,6 +126,13 @@ class Proxy:
         assert task is not None
         self._tasks.append(task)
         self._writers.append(writer)
+        try:
+            with suppress(ConnectionError):  # of either side: it ends for both, as without a proxy
+                await self._pass_all_on(reader, writer)
+        finally:
+            writer.close()
+
+    async def _pass_all_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(f"{self._folder}/.s.PGSQL.5432")
         answers = asyncio.create_task(_copy(server_reader, writer))
         messages = Messages()
@@ -148,7 +155,6 @@ class Proxy:
                     break
         finally:
             answers.cancel()
-            writer.close()
             server_writer.close()
 
     def _up_to_stop(self, messages: Messages, block: bytes) -> bytes:
@@ -173,7 +179,8 @@ class Proxy:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while block := await reader.read(BLOCK_BYTES):
-        writer.write(block)
-        await writer.drain()
+    with suppress(ConnectionError):
+        while block := await reader.read(BLOCK_BYTES):
+            writer.write(block)
+            await writer.drain()
     writer.close()
