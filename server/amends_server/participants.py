@@ -100,10 +100,15 @@ class Participants:
         """Do so again and again until cancelled."""
         while True:
             await asyncio.sleep(ADOPT_INTERVAL_S)
-            try:
-                await self.adopt()
-            except StoreError as error:
-                log.warning("participants_not_read", error=str(error))
+            await self._try_to_adopt()
+
+    async def _try_to_adopt(self) -> None:
+        """Go on with what is known where it cannot be read: calls wait for that, and sagas for them."""
+        try:
+            await self.adopt()
+        except Exception as error:
+            text = str(error) if isinstance(error, StoreError) else type(error).__name__  # others may quote data (I46)
+            log.warning("participants_not_read", error=text)
 
     def send(self, name: str, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle = nothing) -> None:
         """Send an attempt to the participant of that name. If there is none, the outcome is told as unknown.
@@ -120,11 +125,7 @@ class Participants:
         self, name: str, order: CallOrder, origin: Origin, told: Told, in_its_way: Obstacle
     ) -> None:
         """Send an attempt to a participant that another orchestrator may have registered just now."""
-        try:
-            await self.adopt()
-        except Exception as error:  # a call of which nothing is told would hold up its saga for good
-            text = str(error) if isinstance(error, StoreError) else type(error).__name__  # others may quote data (I46)
-            log.warning("participants_not_read", error=text)
+        await self._try_to_adopt()
         known = self._known.get(name)
         if known is None:
             told(_is_unknown(name))

@@ -213,6 +213,35 @@ async def test_i39_a_call_for_whom_nobody_can_be_looked_up_is_told_all_the_same(
     assert isinstance(await asyncio.wait_for(told, 30), Unknown)
 
 
+async def test_what_cannot_be_read_once_does_not_keep_others_participants_from_being_found(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mended(MemoryStore):
+        reads = 0
+
+        async def list_participants(self) -> list[StoredParticipant]:
+            self.reads += 1
+            if self.reads == 1:
+                raise ValueError("what is stored cannot be read")
+            if self.reads == 3:
+                read_on.set()
+            return await super().list_participants()
+
+    store, read_on = Mended(), asyncio.Event()
+    await store.open()
+    await store.put_participant(
+        StoredParticipant(
+            name="p", address="127.0.0.1:1", concurrency_max=1, actions=None, update_time=SystemClock().now()
+        )
+    )
+    participants = Participants(store=store, transport=transport, clock=SystemClock(), fixed=[], allows=lambda _: True)
+    monkeypatch.setattr("amends_server.participants.ADOPT_INTERVAL_S", 0.0)
+    adopting = asyncio.create_task(participants.adopt_for_ever())
+    await asyncio.wait_for(read_on.wait(), 30)
+    adopting.cancel()
+    assert list(participants._known) == ["p"]
+
+
 def test_of_late_calls_only_names_are_kept_so_many_and_so_long() -> None:
     late = LateCalls()
     for i in range(LATE_MAX + 5):
