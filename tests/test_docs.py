@@ -69,13 +69,20 @@ def test_the_check_of_links_sees_broken_ones(tmp_path: Path) -> None:
     assert [link for link in links(page) if not leads_somewhere(page, link)] == ["#four", "gone.md", "gone.svg"]
 
 
-def test_the_architecture_names_each_part_of_the_server() -> None:
-    (layers,) = re.findall(
-        r"^```text\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    named = {name.rstrip("/") for line in layers.splitlines() for name in re.split(r"\s{3,}", line)[0].split()}
-    there = {path.stem for path in SERVER.glob("*.py")} | {path.parent.name for path in SERVER.glob("*/__init__.py")}
-    assert named == there - {"__init__"}
+def test_the_architecture_names_each_part_of_the_server_and_of_the_sdk() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    server, sdk = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert named_in(server) == parts_of(SERVER)
+    assert named_in(sdk) == {part for part in parts_of(ROOT / "sdk/amends") if not part.startswith("_")}
+
+
+def named_in(layers: str) -> set[str]:
+    return {name.rstrip("/") for line in layers.splitlines() for name in re.split(r"\s{3,}", line)[0].split()}
+
+
+def parts_of(root: Path) -> set[str]:
+    parts = {path.stem for path in root.glob("*.py")} | {path.parent.name for path in root.glob("*/__init__.py")}
+    return parts - {"__init__"}
 
 
 def test_the_architecture_leads_to_modules_that_are_there() -> None:
@@ -128,7 +135,7 @@ def test_what_explains_a_code_says_what_to_do() -> None:
 
 def test_no_code_is_explained_that_does_not_exist() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in SERVER.rglob("*.py"))
-    sources += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sdk/amends").glob("*.py"))
+    sources += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sdk/amends").rglob("*.py"))
     statuses = {status.name for status in grpc.StatusCode}
     explained = {*rows("docs/errors.md"), *(each for each in headings("docs/errors.md") if CODE.fullmatch(each))}
     assert {code for code in explained - statuses if f'"{code}"' not in sources} == set()

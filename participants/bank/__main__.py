@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amends.serve import ServeError, run
+from amends.participant.serve import ServeError, run
 from participants.bank.accounts import ACCOUNTS, bank, ledger
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from amends.call import Call
 from amends.errors import Refused
-from amends.participant import Participant
+from amends.participant.call import Call
+from amends.participant.participant import Participant
 from participants.ledger import Book, Ledger
 
 ACCOUNTS = {"A": 1000, "B": 500}

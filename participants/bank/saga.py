@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amends.builder import Saga
+from amends.definition.builder import Saga
 from participants.bank.accounts import Credit, Debit, credit, debit
 
 

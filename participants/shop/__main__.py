@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amends.serve import ServeError, stopped_by_signals
+from amends.participant.serve import ServeError, stopped_by_signals
 from participants.shop.services import SERVICES, serving_shop
 
 

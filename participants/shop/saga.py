@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amends.builder import Saga
+from amends.definition.builder import Saga
 from amends.policies import NOT_NEEDED
 from participants.shop.inventory import Reserve, reserve
 from participants.shop.payment import Charge, charge

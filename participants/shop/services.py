@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from amends.participant import Participant
-from amends.serve import serving
+from amends.participant.participant import Participant
+from amends.participant.serve import serving
 from participants.ledger import Ledger
 from participants.shop import inventory, payment, shipping, validation
 

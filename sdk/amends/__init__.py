@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from amends._served import GuardedAction, OutsideAction, ServedAction
 from amends.action import Action
-from amends.builder import Saga
-from amends.call import Call
-from amends.client import Client
+from amends.client.client import Client
+from amends.client.control import BulkResult
+from amends.client.events import Event, EventKind
+from amends.client.filters import Where
+from amends.client.saga import SagaHandle
 from amends.completions import Completion
-from amends.control import BulkResult
+from amends.definition.builder import Saga
+from amends.definition.rules import ERROR, ErrorFields, ErrorRule, on
+from amends.definition.steps import Step
 from amends.errors import (
     Aborted,
     AlreadyExists,
@@ -41,9 +44,10 @@ from amends.errors import (
     UnknownFieldError,
     Violation,
 )
-from amends.events import Event, EventKind
-from amends.filters import Where
-from amends.participant import Participant
+from amends.participant._served import GuardedAction, OutsideAction, ServedAction
+from amends.participant.call import Call
+from amends.participant.participant import Participant
+from amends.participant.serve import ServeError, run, serve, serving
 from amends.payloads import Opaque, decode, encode
 from amends.policies import (
     COMPENSATABLE,
@@ -57,10 +61,6 @@ from amends.policies import (
     OnCompensationFailure,
     Retry,
 )
-from amends.rules import ERROR, ErrorFields, ErrorRule, on
-from amends.saga import SagaHandle
-from amends.serve import ServeError, run, serve, serving
-from amends.steps import Step
 from amends.views import (
     Cause,
     CauseKind,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sized
 from typing import TypeVar, cast, overload
 
-from amends import operators
-from amends.references import Reference
+from amends.definition import operators
+from amends.definition.references import Reference
 
 T = TypeVar("T")
 

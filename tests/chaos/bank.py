@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from amends.serve import run
+from amends.participant.serve import run
 from tests.chaos.transfers import ACCOUNTS, BALANCE, bank
 
 

@@ -8,8 +8,8 @@ from sqlite3 import Connection
 
 from amends import Saga
 from amends.action import Action
-from amends.call import Call
-from amends.participant import Participant
+from amends.participant.call import Call
+from amends.participant.participant import Participant
 from amends.policies import PIVOT, RETRIABLE, Compensation, Retry
 from participants.bank.accounts import Credit, Debit, Posting, deposit, reverse, withdraw
 from participants.bank.saga import Confirmation, Transfer

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from amends import Client, Participant, SagaHandle
-from amends._session import CALLS_MAX
-from amends.serve import serving
+from amends.participant._session import CALLS_MAX
+from amends.participant.serve import serving
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, participant_pb2_grpc
 from amends.v1 import participant_pb2 as pb
 from amends_server.transport.session import RESULTS_MAX

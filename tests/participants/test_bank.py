@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from amends.participant.serve import serving
 from amends.payloads import decode
-from amends.serve import serving
 from amends.v1 import saga_pb2
 from participants.bank.accounts import ACCOUNTS, AMOUNT_MAX, Credit, Debit, Posting, bank, ledger
 from participants.bank.saga import transfer

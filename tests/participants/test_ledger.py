@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from amends.call import Call
 from amends.errors import Refused
-from amends.participant import Participant
-from amends.serve import serving
+from amends.participant.call import Call
+from amends.participant.participant import Participant
+from amends.participant.serve import serving
 from participants.ledger import Book, Ledger
 from tests.participants.calls import SUCCESS, calling
 

@@ -20,10 +20,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from amends import DefinitionError, Opaque, ReferenceUseError, Saga
+from amends.definition.references import Reference
+from amends.definition.terms import held
 from amends.expressions import contains, if_else, length, not_, present, text
 from amends.payloads import json_schema
-from amends.references import Reference
-from amends.terms import held
 from amends_server.engine.expressions import check_types, compile_expression
 from amends_server.engine.jsonvalue import JsonValue, TemplateError
 from amends_server.engine.path import Values

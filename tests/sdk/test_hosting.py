@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from amends import NOT_NEEDED, Client, Participant, Retry, Saga
-from amends.serve import serving as serving_participant
+from amends.participant.serve import serving as serving_participant
 from amends.v1 import operator_pb2, operator_pb2_grpc
 from amends_server.app import serving
 from amends_server.config import load_settings
@@ -20,7 +20,7 @@ from amends_server.config import load_settings
 WAIT_S = 20.0
 NEVER_S = 3600.0
 
-hosting = importlib.import_module("amends._hosting")
+hosting = importlib.import_module("amends.client._hosting")
 
 
 @pytest.fixture

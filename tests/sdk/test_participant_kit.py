@@ -17,11 +17,11 @@ import grpc
 import msgspec
 import pytest
 
-from amends.call import Call
 from amends.errors import PayloadError, Refused
-from amends.participant import Participant
+from amends.participant.call import Call
+from amends.participant.participant import Participant
+from amends.participant.serve import serving
 from amends.payloads import decode, encode
-from amends.serve import serving
 from amends.v1 import participant_pb2, participant_pb2_grpc, payload_pb2, saga_pb2
 from amends.views import Cause, CauseKind
 
@@ -294,7 +294,7 @@ async def test_a_plain_handler_runs_on_after_the_deadline_and_blocks_nobody(stub
 
 
 async def test_plain_handlers_are_bounded_and_the_rest_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amends.participant.PLAIN_HANDLERS_MAX", 2)
+    monkeypatch.setattr("amends.participant.participant.PLAIN_HANDLERS_MAX", 2)
     narrow, running, both = Participant("narrow"), threading.Semaphore(2), threading.Barrier(3)
 
     @narrow.action(name="work")
@@ -510,7 +510,7 @@ async def test_calls_of_any_size_are_taken(stub: Stub) -> None:
 
 
 async def test_plain_compensations_do_not_wait_for_actions_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amends.participant.PLAIN_HANDLERS_MAX", 1)
+    monkeypatch.setattr("amends.participant.participant.PLAIN_HANDLERS_MAX", 1)
     narrow, entered, release = Participant("narrow"), threading.Event(), threading.Event()
 
     def work(request: Reserve) -> None:

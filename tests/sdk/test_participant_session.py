@@ -14,10 +14,10 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from amends import Participant
-from amends._servicer import Servicer
-from amends._session import CALLS_MAX, Session
-from amends.participant import PLAIN_HANDLERS_MAX
-from amends.serve import serving
+from amends.participant._servicer import Servicer
+from amends.participant._session import CALLS_MAX, Session
+from amends.participant.participant import PLAIN_HANDLERS_MAX
+from amends.participant.serve import serving
 from amends.v1 import participant_pb2 as pb
 from amends.v1 import participant_pb2_grpc, saga_pb2
 

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amends import DefinitionError, Opaque, ReferenceUseError, Saga, UnknownFieldError
-from amends.references import Reference
-from amends.templates import template_of
-from amends.terms import held
+from amends.definition.references import Reference
+from amends.definition.templates import template_of
+from amends.definition.terms import held
 from amends_server.engine.payload import Json
 from amends_server.engine.template import parse_template
 

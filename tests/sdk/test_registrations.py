@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from amends import AmendsError, Client, InvalidArgument, NotFound, Saga, SagaHandle, _registrations
+from amends import AmendsError, Client, InvalidArgument, NotFound, Saga, SagaHandle
+from amends.client import _registrations
 from amends.v1 import definition_pb2, orchestrator_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, refuse, scripted
 

@@ -17,9 +17,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from amends.participant import Participant
+from amends.participant.participant import Participant
+from amends.participant.serve import ServeError, serve, serving
 from amends.payloads import encode
-from amends.serve import ServeError, serve, serving
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
 
 WAIT_S = 20.0
@@ -121,7 +121,7 @@ async def test_it_waits_for_an_orchestrator_that_comes_up_later() -> None:
 
 
 async def test_it_gives_up_an_orchestrator_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("amends.serve"), "REGISTRATION_S", 0.3)
+    monkeypatch.setattr(importlib.import_module("amends.participant.serve"), "REGISTRATION_S", 0.3)
     async with orchestrator(Registry()) as target:
         pass
     with pytest.raises(ServeError, match=f"{target} did not register participant 'echo'.*UNAVAILABLE"):
@@ -204,8 +204,8 @@ async def started(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
 SCRIPT = """
 import sys
 import time
-from amends.participant import Participant
-from amends.serve import run
+from amends.participant.participant import Participant
+from amends.participant.serve import run
 
 slow = Participant("slow")
 

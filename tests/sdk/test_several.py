@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack, contextmanager
 import grpc
 import pytest
 
-import amends.saga
+import amends.client.saga
 from amends import Client, DeadlineExceeded, Participant, SagaStatus, Unavailable
-from amends.serve import serving
+from amends.participant.serve import serving
 from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, event, last_event, refuse, scripted
 from tests.sdk.test_starts import acknowledge_next, opened, starts
@@ -120,7 +120,7 @@ async def test_one_at_which_a_saga_was_waited_for_in_vain_is_not_passed_over(
     async def waits(request: orchestrator_pb2.GetSagaRequest, _: Context) -> object:
         return await asyncio.Event().wait() if request.wait else COMPLETED
 
-    monkeypatch.setattr(amends.saga, "WAIT_S", 0.1)
+    monkeypatch.setattr(amends.client.saga, "WAIT_S", 0.1)
     for each in three:
         each.on("GetSaga", waits)
     await connected_to_all(three, client)

@@ -10,7 +10,8 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from amends import AmendsError, Client, DeadlineExceeded, Internal, SagaStatus, _starts
+from amends import AmendsError, Client, DeadlineExceeded, Internal, SagaStatus
+from amends.client import _starts
 from amends.ids import partition_of
 from amends.v1 import orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted

@@ -14,9 +14,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from amends import Call, Client, Completion, Participant, Refused, Saga, SagaStatus
 from amends.errors import AlreadyExists, Compensated, NotFound, ResourceExhausted, RpcError, Stuck
+from amends.participant.serve import serving as serving_participant
 from amends.payloads import Opaque, encode
 from amends.policies import PIVOT
-from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc, saga_pb2
 from amends_server.app import Server, serving

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from amends import Client, Participant, Retry, Saga, SagaHandle
-from amends.serve import serving
+from amends.participant.serve import serving
 from amends.v1 import participant_pb2, participant_pb2_grpc, payload_pb2, saga_pb2
 from amends_server.app import Server
 from amends_server.bench.nodes import UnaryServicer
@@ -312,7 +312,7 @@ async def test_what_is_in_flight_when_a_participant_is_stopped_is_answered(clien
 PROCESS = """
 import asyncio, sys
 from amends import Participant
-from amends.serve import run
+from amends.participant.serve import run
 worker = Participant("worker")
 @worker.action
 async def do(request: object) -> int:

@@ -7,9 +7,9 @@ from itertools import count
 
 import grpc
 
-from amends._served import Served
-from amends._session import Refusal
-from amends.participant import Participant
+from amends.participant._served import Served
+from amends.participant._session import Refusal
+from amends.participant.participant import Participant
 from amends.testing import _loop
 from amends.v1 import saga_pb2
 from amends_server.config import PAYLOAD_BYTES_MAX

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from amends.builder import Saga
+from amends.client.filters import timestamp
+from amends.definition.builder import Saga
 from amends.errors import DefinitionError, PayloadError
-from amends.filters import timestamp
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
 from amends.testing._refusals import as_starts_see_them

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from amends.connection import naming_saga
+from amends.client.connection import naming_saga
 from amends.statuses import exception_of_status
 from amends_server.engine.commands import Rejected
 from amends_server.errors import ServiceError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amends.action import Action
-from amends.steps import Step
+from amends.definition.steps import Step
 from amends_server.engine.graph import Graph
 
 Target = Action[Any, Any] | Step[Any] | str

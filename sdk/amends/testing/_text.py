@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import assert_never
 
-from amends.events import Event
+from amends.client.events import Event
 from amends.testing._machine import Machine
 from amends.v1 import orchestrator_pb2
 from amends_server.convert.enums import SAGA_STATUS_TO_WIRE

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from amends.builder import Saga
-from amends.participant import Participant
+from amends.definition.builder import Saga
+from amends.participant.participant import Participant
 from amends.testing._handlers import Handlers
 from amends.testing._machine import Machine, graph_of
 from amends.testing._text import journal_text

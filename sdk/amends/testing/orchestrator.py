@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from amends.builder import Saga
-from amends.participant import Participant
+from amends.definition.builder import Saga
+from amends.participant.participant import Participant
 from amends.policies import Duration
 from amends.testing._handlers import Handlers
 from amends.testing._machine import Machine, graph_of, start_of

@@ -7,10 +7,10 @@ from enum import Enum
 from typing import Any, Final, Generic, NoReturn, TypeVar, overload
 
 from amends.action import Action
-from amends.call import Call
+from amends.client.events import Event
 from amends.completions import Completion
-from amends.events import Event
-from amends.steps import Step
+from amends.definition.steps import Step
+from amends.participant.call import Call
 from amends.testing._calls import ExpectedCall, ExpectedCompensation
 from amends.testing._completion import completion_of
 from amends.testing._machine import DEFINITION_VERSION, PRINCIPAL, Machine, payload_of

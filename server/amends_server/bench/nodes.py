@@ -17,8 +17,8 @@ import grpc
 from amends import Client
 from amends._loop import run
 from amends.errors import Compensated
+from amends.participant.serve import serving as serving_participant
 from amends.payloads import encode
-from amends.serve import serving as serving_participant
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
 from amends_server.app import serving
 from amends_server.bench.load import answered, drive
@@ -158,5 +158,5 @@ if __name__ == "__main__":
         "load": load,
     }
     role = sys.argv[1]
-    # Clients are programs of users, who choose their loop; the other two run as `amends serve` and `amends.serve` do.
+    # Clients are programs of users, who choose their loop; the other two run as `amends serve` and `amends.run` do.
     (asyncio.run if role == "load" else run)(ROLES[role](*sys.argv[2:]))

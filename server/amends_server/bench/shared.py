@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import asyncpg
 
 from amends import Call, Client
-from amends.serve import serving
+from amends.participant.serve import serving
 from amends_server.bench.figures import Figures
 from amends_server.bench.load import Measured
 from amends_server.bench.processes import Node, output_of, running

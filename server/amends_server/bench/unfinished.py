@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amends import Call, Client, Participant
-from amends.serve import serving
+from amends.participant.serve import serving
 from amends_server.bench.filling import fill
 from amends_server.bench.processes import Node
 from amends_server.bench.workloads import BY_NAME, Load, undo

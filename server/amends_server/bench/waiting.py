@@ -15,7 +15,7 @@ from pathlib import Path
 
 from amends import Call, Client, Participant, Saga
 from amends.completions import Completion
-from amends.serve import serving
+from amends.participant.serve import serving
 from amends_server.bench.processes import Node
 from amends_server.bench.unfinished import orchestrator
 from amends_server.bench.workloads import PAYLOAD_BYTES, Load

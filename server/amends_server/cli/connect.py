@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from amends.connection import Connection
+from amends.client.connection import Connection
 from amends_server.addresses import Address, parse_address
 from amends_server.cli.exits import usage_error
 

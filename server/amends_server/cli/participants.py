@@ -25,7 +25,7 @@ def list_(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
     """List participants with their addresses and actions."""
 
     async def listed() -> None:
-        from amends.connection import pages
+        from amends.client.connection import pages
         from amends.v1 import operator_pb2 as pb
         from amends_server.cli.connect import connected
 

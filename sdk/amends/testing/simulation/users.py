@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amends.builder import Saga
+from amends.definition.builder import Saga
 from amends.errors import DefinitionError
 from amends.payloads import encode
 from amends.testing.simulation.accidents import TIMEOUT_S_MAX

@@ -111,7 +111,7 @@ def list_(
     """List definitions by name, newest version first."""
 
     async def listed() -> None:
-        from amends.connection import pages
+        from amends.client.connection import pages
         from amends.v1 import orchestrator_pb2 as pb
         from amends_server.cli.connect import connected
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amends.builder import Saga
-from amends.connection import Connection
+from amends.client.connection import Connection
+from amends.definition.builder import Saga
 from amends.errors import AmendsError
-from amends.serve import stopped_by_signals
+from amends.participant.serve import stopped_by_signals
 from amends.v1 import orchestrator_pb2
 from amends.views import Cause, SagaStatus
 from amends_server.cli.connect import WATCH_RETRY_S, connected

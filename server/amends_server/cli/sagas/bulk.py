@@ -13,7 +13,7 @@ from amends_server.cli.options import COUNT_MAX, Form, need_reason
 from amends_server.cli.output import print_line, print_message
 
 if TYPE_CHECKING:
-    from amends.connection import Connection
+    from amends.client.connection import Connection
     from amends.v1 import operator_pb2
 
     Response = (

@@ -11,7 +11,7 @@ from amends_server.cli.options import ADDRESS, NAMESPACE, Form, Labels, Namespac
 from amends_server.cli.output import print_line, print_message, print_table, status_text, time_text
 
 if TYPE_CHECKING:
-    from amends.connection import Connection
+    from amends.client.connection import Connection
     from amends.v1 import orchestrator_pb2
 
 LIMIT = 50

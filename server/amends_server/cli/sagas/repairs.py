@@ -21,7 +21,7 @@ from amends_server.cli.options import (
 from amends_server.cli.sagas.bulk import DryRun, Limit, SagaOrNone, Where, read_many, steer_many
 
 if TYPE_CHECKING:
-    from amends.connection import Connection
+    from amends.client.connection import Connection
     from amends.v1 import operator_pb2
 
     Response = (

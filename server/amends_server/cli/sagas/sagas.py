@@ -116,7 +116,7 @@ def _read_start(
 async def _start(
     request: orchestrator_pb2.StartSagaRequest, wait: bool, unnamed: bool, server: str, form: Form
 ) -> None:
-    from amends.connection import naming_saga
+    from amends.client.connection import naming_saga
     from amends_server.cli.connect import connected
     from amends_server.cli.sagas.showing import print_answer
     from amends_server.cli.sagas.stuck import options_for
@@ -248,7 +248,7 @@ def need_status(saga: saga_pb2.Saga, wanted: str) -> None:
 
 
 async def _settled(server: str, namespace: str, saga_id: str) -> saga_pb2.Saga:
-    from amends.saga import SagaHandle
+    from amends.client.saga import SagaHandle
     from amends_server.cli.connect import WATCH_RETRY_S, connected
 
     async with connected(server, namespace, retry_s=WATCH_RETRY_S) as connection:

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from amends.connection import Connection
-from amends.events import Event, EventKind
-from amends.saga import SagaHandle
+from amends.client.connection import Connection
+from amends.client.events import Event, EventKind
+from amends.client.saga import SagaHandle
 from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, StepStatus
 from amends_server.cli.escapes import visible

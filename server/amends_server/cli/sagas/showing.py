@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from amends.connection import Connection
+from amends.client.connection import Connection
 from amends.v1 import saga_pb2
 from amends_server.cli.options import Form
 from amends_server.cli.output import make_console, print_message

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 
-from amends.connection import Connection
+from amends.client.connection import Connection
 from amends.v1 import definition_pb2, orchestrator_pb2, saga_pb2
 from amends.views import SagaView, StepView, StuckView
 from amends_server.cli.escapes import visible

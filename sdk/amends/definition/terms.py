@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from amends.shapes import Child
+from amends.definition.shapes import Child
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _KEYWORDS = frozenset({"false", "in", "null", "true"})  # which CEL takes for no names

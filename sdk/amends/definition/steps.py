@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
+from amends.definition.references import Reference
+from amends.definition.rules import ErrorFields
+from amends.definition.terms import root
 from amends.policies import COMPENSATABLE, Compensation, Duration, Kind, NotNeeded, Retry
-from amends.references import Reference
-from amends.rules import ErrorFields
-from amends.terms import root
 
 Result = TypeVar("Result")
 

@@ -11,10 +11,10 @@ import msgspec
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from amends.definition.shapes import is_sealed
+from amends.definition.structure import parts_of
+from amends.definition.terms import Held, Origin, Term, held
 from amends.errors import DefinitionError
-from amends.shapes import is_sealed
-from amends.structure import parts_of
-from amends.terms import Held, Origin, Term, held
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 _MARK = "${"

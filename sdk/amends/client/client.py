@@ -8,22 +8,22 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from amends._hosting import registered_before, shared
-from amends._registrations import Registrations
-from amends._starts import Ending
-from amends.builder import Saga
-from amends.call import Call
-from amends.catalogue import Catalogue
+from amends.client._hosting import registered_before, shared
+from amends.client._registrations import Registrations
+from amends.client._starts import Ending
+from amends.client.catalogue import Catalogue
+from amends.client.connection import Connection, pages
+from amends.client.control import Control
+from amends.client.filters import Where, filter_message, timestamp
+from amends.client.saga import SagaHandle
 from amends.completions import Completion
-from amends.connection import Connection, pages
-from amends.control import Control
+from amends.definition.builder import Saga
 from amends.errors import NotFound
-from amends.filters import Where, filter_message, timestamp
-from amends.participant import Participant
+from amends.participant.call import Call
+from amends.participant.participant import Participant
+from amends.participant.serve import serving
 from amends.payloads import encode
 from amends.policies import Duration, duration_message
-from amends.saga import SagaHandle
-from amends.serve import serving
 from amends.v1 import definition_pb2, orchestrator_pb2, payload_pb2, saga_pb2
 from amends.views import SagaView
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import grpc
 
-from amends._proxies import proxy_options
-from amends._starts import Starts
+from amends._addresses import addresses, proxy_options
+from amends.client._starts import Starts
 from amends.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 REST_S = 3.0  # of one that did not answer: it is tried again soon, and costs few calls that go elsewhere then
@@ -36,17 +36,6 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     # Two clients of a process that share a connection would also share its failures.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-
-def addresses(target: str) -> list[str]:
-    """The addresses in a text, which stand between commas.
-
-    :raises ValueError: if there is none, or an empty one.
-    """
-    found = [address.strip() for address in target.split(",")]
-    if not all(found):
-        raise ValueError(f"{target!r} is no address: it must be HOST:PORT, or several of them with commas between")
-    return list(dict.fromkeys(found))
 
 
 class Replica:

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 
-from amends.connection import Connection, told_if_closed
+from amends.client.connection import Connection, told_if_closed
+from amends.client.events import Event
 from amends.errors import DataLoss
-from amends.events import Event
 from amends.statuses import exception_of
 from amends.v1 import orchestrator_pb2
 from amends.views import SagaView

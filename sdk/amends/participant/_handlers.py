@@ -13,7 +13,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-from amends.call import Call
+from amends.participant.call import Call
 
 T = TypeVar("T")
 

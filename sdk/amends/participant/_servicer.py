@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from amends._handlers import Handler
-from amends._session import Refusal, Session, refused
+from amends.participant._handlers import Handler
+from amends.participant._session import Refusal, Session, refused
 from amends.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Protocol, Self, TypeVar, cast
 import grpc
 import tenacity
 
-from amends._replicas import Replica, Replicas
-from amends._starts import Ending, NoSessions
 from amends._tasks import is_cancelled
+from amends.client._replicas import Replica, Replicas
+from amends.client._starts import Ending, NoSessions
 from amends.errors import AmendsError, Cancelled, DeadlineExceeded, RpcError, Unavailable
 from amends.ids import new_saga_id
 from amends.statuses import exception_of, undecodable

@@ -10,8 +10,12 @@ from types import NoneType
 from typing import Any, Final, Generic, TypeVar, Unpack, cast, overload
 
 from amends.action import Action
-from amends.blocks import Choice, Order
-from amends.dataflow import Scope
+from amends.definition.blocks import Choice, Order
+from amends.definition.dataflow import Scope
+from amends.definition.references import Reference
+from amends.definition.rules import ErrorRule
+from amends.definition.steps import Options, Settings, Step
+from amends.definition.terms import root
 from amends.errors import DefinitionError
 from amends.payloads import json_schema
 from amends.policies import (
@@ -22,10 +26,6 @@ from amends.policies import (
     OnCompensationFailure,
     duration_message,
 )
-from amends.references import Reference
-from amends.rules import ErrorRule
-from amends.steps import Options, Settings, Step
-from amends.terms import root
 from amends.v1 import definition_pb2
 
 In = TypeVar("In")

@@ -11,9 +11,9 @@ from typing import NoReturn, cast
 
 import grpc
 
-from amends._proxies import proxy_options
-from amends.catalogue import participants_at
-from amends.connection import Connection
+from amends._addresses import proxy_options
+from amends.client.catalogue import participants_at
+from amends.client.connection import Connection
 from amends.errors import AmendsError, RpcError
 from amends.v1 import operator_pb2, participant_pb2, participant_pb2_grpc
 

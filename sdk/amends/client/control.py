@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self, Unpack
 
-from amends.connection import Connected
-from amends.filters import Where, filter_message
+from amends.client.connection import Connected
+from amends.client.filters import Where, filter_message
 from amends.payloads import encode
 from amends.v1 import operator_pb2, saga_pb2
 from amends.views import Resolution, SagaView

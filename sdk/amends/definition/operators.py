@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from amends.definition.literals import term_of, why_not
+from amends.definition.shapes import item_type
+from amends.definition.sorts import NUMBERS, Sort, sort_of
+from amends.definition.terms import Binding, Origin, Term
 from amends.errors import ReferenceUseError
-from amends.literals import term_of, why_not
-from amends.shapes import item_type
-from amends.sorts import NUMBERS, Sort, sort_of
-from amends.terms import Binding, Origin, Term
 
 TEXT_LENGTH_MAX = 2_000  # what orchestrators take; expressions that use a value several times grow fast
 

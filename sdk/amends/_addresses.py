@@ -1,4 +1,4 @@
-"""Whether a connection may go through a proxy."""
+"""Addresses of servers: several in one text, and whether the way to one may lead through a proxy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import ipaddress
 import re
 
 _HOST = re.compile(r"(?:[a-z0-9]+:///)?(\[[^\]]+\]|[^:/]+)(?::\d+)?", re.IGNORECASE)
+
+
+def addresses(target: str) -> list[str]:
+    """The addresses in a text, which stand between commas.
+
+    :raises ValueError: if there is none, or an empty one.
+    """
+    found = [address.strip() for address in target.split(",")]
+    if not all(found):
+        raise ValueError(f"{target!r} is no address: it must be HOST:PORT, or several of them with commas between")
+    return list(dict.fromkeys(found))
 
 
 def proxy_options(target: str) -> list[tuple[str, int]]:

@@ -10,10 +10,10 @@ from typing import cast
 import msgspec
 
 from amends._foreign import Model
+from amends.definition.shapes import pydantic_fields
+from amends.definition.terms import Held
 from amends.errors import DefinitionError
 from amends.payloads import Opaque
-from amends.shapes import pydantic_fields
-from amends.terms import Held
 
 
 def parts_of(value: object, path: str) -> dict[str, object] | list[object] | None:

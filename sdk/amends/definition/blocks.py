@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from amends.definition.operators import condition, inverted, joined
+from amends.definition.terms import Term
 from amends.errors import DefinitionError
-from amends.operators import condition, inverted, joined
-from amends.terms import Term
 
 After = Mapping[str, Sequence[str]]
 """For each step those that it is directly after."""

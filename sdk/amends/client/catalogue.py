@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from amends.builder import Saga
-from amends.connection import Connected, Connection, pages
+from amends.client.connection import Connected, Connection, pages
+from amends.definition.builder import Saga
 from amends.v1 import definition_pb2, operator_pb2, orchestrator_pb2
 
 

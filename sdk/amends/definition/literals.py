@@ -10,10 +10,10 @@ from enum import Enum
 from typing import cast
 from uuid import UUID
 
+from amends.definition.shapes import is_sealed
+from amends.definition.structure import parts_of
+from amends.definition.terms import Binding, Held, Origin, Term, held, quoted
 from amends.errors import ReferenceUseError
-from amends.shapes import is_sealed
-from amends.structure import parts_of
-from amends.terms import Binding, Held, Origin, Term, held, quoted
 
 INT_MAX = (1 << 63) - 1  # integers of CEL have 64 bits
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from amends.definition.operators import calculated, compared, inverted, joined, negated
+from amends.definition.shapes import attribute, item
+from amends.definition.terms import Held, Term, held
 from amends.errors import ReferenceUseError
-from amends.operators import calculated, compared, inverted, joined, negated
-from amends.shapes import attribute, item
-from amends.terms import Held, Term, held
 
 _ALLOWED = (
     "It can be put into a request; so can a field of it (.name), a key (['key']), an item ([0]), and what is made of "

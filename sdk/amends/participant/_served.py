@@ -11,9 +11,6 @@ from typing import Generic, TypeVar, cast, overload
 
 import grpc
 
-from amends._handlers import Handler, checked_kind, handler_of, in_thread
-from amends._replies import failure, failure_of, in_progress, refusal, success
-from amends._session import Refusal
 from amends._tasks import is_cancelled
 from amends.action import Action, In, Out
 from amends.barrier import Intent
@@ -21,8 +18,11 @@ from amends.barrier._barriers import Guard
 from amends.barrier._database import at_once
 from amends.barrier._digest import digest_of
 from amends.barrier._rule import KeyTaken, Subject
-from amends.call import Call, call_of_compensate, call_of_execute
 from amends.errors import InProgress, PayloadError, Refused
+from amends.participant._handlers import Handler, checked_kind, handler_of, in_thread
+from amends.participant._replies import failure, failure_of, in_progress, refusal, success
+from amends.participant._session import Refusal
+from amends.participant.call import Call, call_of_compensate, call_of_execute
 from amends.payloads import decode
 from amends.v1 import participant_pb2, payload_pb2, saga_pb2
 

@@ -8,12 +8,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from types import MappingProxyType, NoneType
 from typing import Protocol, TypedDict, TypeVar, overload
 
-from amends._handlers import checked_kind, handler_of, input_and_output
-from amends._served import GuardedAction, OutsideAction, Served, ServedAction
-from amends._servicer import Servicer
 from amends.action import Action, In, Out, checked_name
 from amends.barrier import AsyncBarrier, AsyncOutsideBarrier, Barrier, Intent, OutsideBarrier
-from amends.call import Call
+from amends.participant._handlers import checked_kind, handler_of, input_and_output
+from amends.participant._served import GuardedAction, OutsideAction, Served, ServedAction
+from amends.participant._servicer import Servicer
+from amends.participant.call import Call
 from amends.payloads import json_schema
 from amends.v1 import participant_pb2, participant_pb2_grpc
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Never, TypeVar, cast
 
-from amends.references import Reference
-from amends.terms import root
+from amends.definition.references import Reference
+from amends.definition.terms import root
 
 Out_co = TypeVar("Out_co", covariant=True)
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from amends.connection import told_if_closed
+from amends.client.connection import told_if_closed
 
 KEPT_MAX = 1024  # more definitions than a program has; bounds programs that make definitions as they run
 

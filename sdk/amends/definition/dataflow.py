@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from amends.definition.operators import condition
+from amends.definition.rules import CompensateOnError, ContinueOnError, ErrorFields, ErrorRule, RetryOnError
+from amends.definition.templates import template_of
+from amends.definition.terms import Held, Origin, Term, held
 from amends.errors import DefinitionError
-from amends.operators import condition
-from amends.rules import CompensateOnError, ContinueOnError, ErrorFields, ErrorRule, RetryOnError
-from amends.templates import template_of
-from amends.terms import Held, Origin, Term, held
 from amends.v1 import definition_pb2
 
 

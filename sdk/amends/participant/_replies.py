@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 
-from amends.call import Call
 from amends.errors import AmendsError, InProgress, Refused
+from amends.participant.call import Call
 from amends.payloads import encode, encode_as
 from amends.policies import duration_message
 from amends.v1 import payload_pb2, saga_pb2

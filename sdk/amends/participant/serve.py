@@ -13,13 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from amends._addresses import addresses, proxy_options
 from amends._loop import run as run_loop
-from amends._proxies import proxy_options
-from amends._replicas import addresses
-from amends._servicer import Servicer
 from amends._unreadable import UnreadableRefused, refuse_unreadable
 from amends.errors import AmendsError
-from amends.participant import Participant
+from amends.participant._servicer import Servicer
+from amends.participant.participant import Participant
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc
 
 DRAIN_S = 10.0  # what calls in flight get at the end; orchestrators ask again for those that do not make it

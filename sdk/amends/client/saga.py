@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Generic, TypeVar, assert_never, cast
 
-from amends._starts import Ending
-from amends.connection import Connection
+from amends.client._starts import Ending
+from amends.client.connection import Connection
+from amends.client.events import Event
+from amends.client.feed import Feed
 from amends.errors import Compensated, DeadlineExceeded, Failed, SagaError, Stuck
-from amends.events import Event
-from amends.feed import Feed
 from amends.payloads import decode
 from amends.v1 import orchestrator_pb2, saga_pb2
 from amends.views import SagaStatus, SagaView

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from amends._foreign import is_model
-from amends.shapes import is_sealed, is_untyped, members
+from amends.definition.shapes import is_sealed, is_untyped, members
 
 
 class Sort(StrEnum):

@@ -1,0 +1,1 @@
+"""How sagas are started, followed and steered: the client, its connections, and what it gives."""
