@@ -63,7 +63,7 @@ def encode(value: object) -> payload_pb2.Payload:
             case Message():
                 return _packed(value)
             case _:
-                text = _encoder.encode(value)
+                text = _json(value)
                 if b"null" in text:
                     _refuse_non_finite(value)
                 return payload_pb2.Payload(json=text.decode())
@@ -194,6 +194,18 @@ def _packed(message: Message) -> payload_pb2.Payload:
     payload = payload_pb2.Payload()
     payload.message.Pack(message, deterministic=True)  # the same message must be the same bytes in every attempt
     return payload
+
+
+def _json(value: object) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except TypeError:  # it sorts the keys of objects only if they are texts, and not numbers, dates or UUIDs
+        return _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic", enc_hook=_read_if_json))
+
+
+def _read_if_json(value: object) -> object:
+    plain = value if isinstance(value, msgspec.Raw) else to_builtins(value)
+    return msgspec.json.decode(plain) if isinstance(plain, msgspec.Raw) else plain
 
 
 def _name(kind: object) -> str:

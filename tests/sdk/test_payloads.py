@@ -115,6 +115,11 @@ VALUES: list[tuple[object, object]] = [
     (None, type(None)),
     (None, Item | None),
     (None, Person | None),
+    ({2: Person(fullName="A", age=1), 10: None}, dict[int, Person | None]),
+    (
+        {dt.date(2026, 1, 2): {uuid.UUID(int=7): {Colour.RED: b"x"}}},
+        dict[dt.date, dict[uuid.UUID, dict[Colour, bytes]]],
+    ),
     (Item("A", 1), Item | None),
     (Person(fullName="A", age=1), Person | None),
 ]
@@ -189,17 +194,25 @@ def test_the_wrong_form_is_named() -> None:
 def test_equal_values_are_equal_bytes_in_every_order_and_process() -> None:
     assert encode({"b": 1, "a": {"d": 2, "c": 3}}).json == '{"a":{"c":3,"d":2},"b":1}'
     assert encode({"w", "z", "x", "y"}).json == '["w","x","y","z"]'
+    assert encode({3: {"x", "w"}, 1: Row("r"), 2: 0}).json == '{"1":{"name":"r","tags":[]},"2":0,"3":["w","x"]}'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_that_json_does_not_have_are_refused(number: float) -> None:
-    for value in (number, {"a": [None, number]}, Weight(number), [Weight(number)], {Weight(number)}):
+    for value in (
+        number,
+        {"a": [None, number]},
+        {1: {"a": number}},
+        Weight(number),
+        [Weight(number)],
+        {Weight(number)},
+    ):
         with pytest.raises(PayloadError, match="no infinity and no NaN"):
             encode(value)
     assert encode([None, msgspec.Raw(b"null"), Person(fullName="A", age=1)]).json.startswith("[null,null,")
 
 
-@pytest.mark.parametrize("value", [Odd(), {"a": Odd()}, {1, Odd}, "\ud800", lambda: None])
+@pytest.mark.parametrize("value", [Odd(), {"a": Odd()}, {1: Odd()}, {(1, 2): 3}, {1, Odd}, "\ud800", lambda: None])
 def test_what_has_no_place_in_a_payload_is_refused(value: object) -> None:
     with pytest.raises(PayloadError, match="cannot be a payload"):
         encode(value)
