@@ -58,6 +58,17 @@ class Seen:
     threads: set[str] = field(default_factory=set[str])
 
 
+@dataclass(frozen=True)
+class Weight:
+    """Has code that fails at what it did not expect."""
+
+    grams: int
+
+    def __post_init__(self) -> None:
+        if self.grams == 0:
+            raise KeyError("SECRET")
+
+
 class HTTPTimeoutError(Exception):
     pass
 
@@ -90,6 +101,11 @@ async def release(request: Reserve, done: Hold | None, call: Call) -> None:
 @inventory.action(name="count-all")
 async def count(request: Reserve) -> int:
     return request.quantity
+
+
+@inventory.action
+async def weigh(weight: Weight) -> int:
+    return weight.grams
 
 
 @inventory.action
@@ -375,6 +391,12 @@ async def test_input_that_does_not_fit_is_refused_with_its_path(stub: Stub) -> N
     assert (reply.status, reply.error.code) == (saga_pb2.REPLY_STATUS_ERROR, "INVALID_INPUT")
     assert "$.quantity" in reply.error.message
     assert not seen.calls
+
+
+async def test_code_of_a_type_that_fails_is_a_system_error_like_that_of_a_handler(stub: Stub) -> None:
+    reply = await execute(stub, "weigh", {"grams": 0})
+    assert (reply.status, reply.error.code) == (saga_pb2.REPLY_STATUS_SYSTEM_ERROR, "KEY_ERROR")
+    assert "SECRET" not in str(reply)
 
 
 async def test_a_compensation_whose_input_does_not_fit_is_not_refused(stub: Stub) -> None:

@@ -48,11 +48,7 @@ class Served(Action[In, Out], ABC):
         """
         call = call_of_execute(request)
         try:
-            value = decode(request.input, self.input_type)
-        except PayloadError as error:
-            return refusal(Refused("INVALID_INPUT", str(error)), self.participant, call)
-        try:
-            return await self._execute(value, call, request.input)
+            return await self._execute(self._read(request.input), call, request.input)
         except BaseException as error:
             return self._reply_to(error, call)
 
@@ -74,6 +70,13 @@ class Served(Action[In, Out], ABC):
     async def _compensate(
         self, undo: Handler, request: participant_pb2.CompensateRequest, call: Call
     ) -> saga_pb2.Reply: ...
+
+    def _read(self, input: payload_pb2.Payload) -> In:
+        """:raises Refused: it is not of the type. Code of the type may raise anything else, as a handler may."""
+        try:
+            return decode(input, self.input_type)
+        except PayloadError as error:
+            raise Refused("INVALID_INPUT", str(error)) from None
 
     def _set_undo(self, undo: Handler) -> None:
         if self.has_compensation:
