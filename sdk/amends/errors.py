@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -23,6 +23,17 @@ class AmendsError(Exception):
     """
 
     saga_id: str = ""
+
+    def __reduce__(self) -> tuple[Callable[..., AmendsError], tuple[object, ...]]:
+        # By itself an exception is made again of its `args` alone, of which most of these cannot be made.
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[AmendsError], args: tuple[object, ...], attributes: Mapping[str, object]) -> AmendsError:
+    """A copy of an exception, in this process or in another one."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class PayloadError(AmendsError):
