@@ -11,7 +11,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from amends import AmendsError, Client, DeadlineExceeded, Internal, SagaStatus
-from amends.client import _starts
+from amends.client import _starts, connection
 from amends.ids import partition_of
 from amends.v1 import orchestrator_pb2, saga_pb2
 from tests.sdk.scripted import Context, ScriptedOrchestrator, scripted
@@ -142,25 +142,38 @@ async def test_a_session_that_a_stopping_orchestrator_ends_is_opened_again(
     assert not orchestrator.of(orchestrator_pb2.StartSagaRequest)
 
 
-async def test_a_session_that_does_not_come_about_is_tried_again_later(orchestrator: ScriptedOrchestrator) -> None:
-    seen, served = counted(aborting(grpc.StatusCode.RESOURCE_EXHAUSTED), serve_all)
+async def test_nothing_is_written_before_the_orchestrator_has_spoken(orchestrator: ScriptedOrchestrator) -> None:
+    """What it says of a session that it ends at once would be lost where it meets a write."""
+    came: list[orchestrator_pb2.OrchestratorServiceSessionRequest] = []
+
+    async def session(context: Context) -> None:
+        await opened(context)
+        came.append(await context.read())
+        response = Response()
+        response.outcomes.add(id=1, saga=saga_pb2.Saga(saga_id="any"))
+        await context.write(response)
+        await asyncio.Event().wait()
+
+    orchestrator.on_session(session)
+    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
+        await client.start("x", 1)
+    assert (len(came[0].starts), came[0].result_credits) == (1, _starts.OUTCOMES_MAX)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED])
+async def test_a_session_that_does_not_come_about_is_tried_again_later(
+    orchestrator: ScriptedOrchestrator, code: grpc.StatusCode
+) -> None:
+    """That there is none may be the word of a proxy, or of an orchestrator that is upgraded just now."""
+    seen, served = counted(aborting(code), serve_all)
     orchestrator.on_session(served)
     async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
         await client.start("x", 1)
         await client.start("x", 2)
         assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (1, 2)
-        (await client._connection.replicas.chosen()).starts._probe_at = 0.0  # that time is over
+        (await client._connection.replicas.chosen()).starts._probe_at -= _starts.PROBE_AGAIN_S  # that time is over
         await client.start("x", 3)
     assert (len(seen), len(orchestrator.of(orchestrator_pb2.StartSagaRequest))) == (2, 2)
-
-
-async def test_an_orchestrator_without_sessions_is_asked_for_one_once(orchestrator: ScriptedOrchestrator) -> None:
-    seen, served = counted(aborting(grpc.StatusCode.UNIMPLEMENTED))
-    orchestrator.on_session(served)
-    async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
-        for number in range(3):
-            await client.start("x", number)
-    assert len(seen) == 1
 
 
 async def acknowledge_next(context: Context, *owned: int, partitions: int = 3) -> str:
@@ -248,6 +261,26 @@ async def test_a_start_that_is_not_acknowledged_in_time_says_so_and_leaves_the_o
         await client.start("x", 2)
         assert own._deadlines._open == set()
     assert len(seen) == 1
+
+
+async def test_a_client_that_is_closed_while_a_start_is_to_be_repeated_tells_it(
+    orchestrator: ScriptedOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+
+    def wait(_: object) -> float:
+        waits.set()
+        return 0.1
+
+    monkeypatch.setattr(connection, "_WAIT", wait)
+    orchestrator.on_session(aborting(grpc.StatusCode.UNAVAILABLE))
+    async with asyncio.timeout(WAIT_S):
+        async with Client(orchestrator.address) as client:
+            starting = asyncio.create_task(client.start("x", 1, id="order-1"))
+            await waits.wait()
+        with pytest.raises(AmendsError, match="closed") as caught:
+            await starting
+    assert caught.value.saga_id == "order-1"
 
 
 async def test_a_client_that_is_closed_with_its_first_start_ends_it(orchestrator: ScriptedOrchestrator) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,11 +40,7 @@ log = logging.getLogger("amends.client")
 
 
 class NoSessions(Exception):
-    """The orchestrator opens no session, now or (`for_good`) at all. Nothing was sent."""
-
-    def __init__(self, *, for_good: bool) -> None:
-        super().__init__()
-        self.for_good = for_good
+    """The orchestrator opens no session now. Nothing was sent."""
 
 
 class Ending:
@@ -135,8 +130,8 @@ class Starts:
         session.send(start)
         try:
             await start.acknowledged
-        except NoSessions as error:
-            self._probe_at = math.inf if error.for_good else asyncio.get_running_loop().time() + PROBE_AGAIN_S
+        except NoSessions:
+            self._probe_at = asyncio.get_running_loop().time() + PROBE_AGAIN_S
             raise
         return start.ending
 
@@ -161,7 +156,6 @@ class _Session:
         self._start_credits = 0
         self._result_credits_owed = OUTCOMES_MAX
         self._wake = asyncio.Event()
-        self._wake.set()
         self._stream = stub.Session()
         self._running = asyncio.create_task(self._run())
 
@@ -203,7 +197,7 @@ class _Session:
         """What the end of the stream means for those who wait."""
         if self._begun or code in _PASSING:
             return Unavailable(f"The session ended: {code.name} {details}", code=grpc.StatusCode.UNAVAILABLE)
-        return NoSessions(for_good=code is grpc.StatusCode.UNIMPLEMENTED)
+        return NoSessions()  # also if it knows none: that may be the word of a proxy, or of the version before
 
     def _end(self, error: Callable[[], Exception]) -> None:
         """Tell each start of an error of its own, which is to name its saga."""
@@ -238,7 +232,13 @@ class _Session:
         return await self._stream.code(), await self._stream.details() or ""
 
     def _batch(self) -> orchestrator_pb2.OrchestratorServiceSessionRequest | None:
-        """A message of what may be sent now; None if there is nothing worth one."""
+        """A message of what may be sent now; None if there is nothing worth one.
+
+        Nothing is until the orchestrator has spoken: grpc.aio says INTERNAL where a write meets the end of a stream,
+        and what the orchestrator said is lost.
+        """
+        if not self._begun:
+            return None
         message = orchestrator_pb2.OrchestratorServiceSessionRequest()
         size = 0
         while self._queue and self._start_credits > 0 and size < BATCH_BYTES_MAX:

@@ -105,17 +105,16 @@ class Connection:
 
     async def _start(self, request: orchestrator_pb2.StartSagaRequest, replica: Replica | None = None) -> Ending | None:
         assert request.saga_id, "without one a start that is repeated would begin a second saga"
-        if replica is None:
-            with told_if_closed():
-                replica = self.replicas.at_hand() or await self.replicas.chosen()
-        if replica.starts.takes(request):
-            try:
-                return await replica.starts.start(request)
-            except NoSessions:
-                pass
-            except (Unavailable, DeadlineExceeded) as error:
-                replica.answered(error.code)
-                raise
+        with told_if_closed():
+            replica = replica or self.replicas.at_hand() or await self.replicas.chosen()
+            if replica.starts.takes(request):
+                try:
+                    return await replica.starts.start(request)
+                except NoSessions:
+                    pass
+                except (Unavailable, DeadlineExceeded) as error:
+                    replica.answered(error.code)
+                    raise
         await self._call(self.orchestrator.StartSaga, request, None)
         return None
 
