@@ -22,6 +22,8 @@ Answers = asyncio.Queue[pb.SessionResponse | grpc.StatusCode | None]
 class RawParticipant:
     """Takes calls of sessions into `calls`, and says in the session that was opened last what is in `answers`.
 
+    `batches`: how many calls came in each message.
+
     `credits`: how many it says at first that it takes; below 0, nothing. It reads no session that is opened while it is
     `deaf`.
     """
@@ -33,6 +35,7 @@ class RawParticipant:
         self.opened = 0
         self.deaf = False
         self.result_credits = 0
+        self.batches: list[int] = []
         self.answers: Answers = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
 
@@ -102,6 +105,7 @@ class RawParticipant:
     async def _read(self, context: Context) -> None:
         while isinstance(request := await context.read(), pb.SessionRequest):
             self.result_credits += request.result_credits
+            self.batches.append(len(request.calls))
             for call in request.calls:
                 self.calls.put_nowait(call)
 

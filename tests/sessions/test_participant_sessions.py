@@ -39,6 +39,14 @@ async def test_calls_of_many_sagas_share_one_stream(client: Client, worker: RawP
     assert worker.opened == 1
 
 
+async def test_nothing_comes_before_the_participant_has_spoken(client: Client, worker: RawParticipant) -> None:
+    """What it says of a session that it ends at once would be lost where it meets a write."""
+    saga = await start(client, "s")
+    worker.succeed(await worker.call())
+    await all_end([saga])
+    assert worker.batches == [1]
+
+
 async def test_no_more_is_sent_than_the_participant_takes(client: Client, server: Server) -> None:
     async with raw(call_credits=2) as worker:
         await client.put_participant("worker", worker.address)

@@ -118,7 +118,6 @@ class Session:
         self._fruitful = self._gave_up = self._leaving = self._said = False
         self._writing_from = 0  # the first of the calls that are being written, 0 for none
         self._wake = asyncio.Event()
-        self._wake.set()
         self._stream = stub.Session()
         self._running = asyncio.create_task(self._run(), name=f"session with {participant}")
 
@@ -216,7 +215,13 @@ class Session:
     # Out
 
     def _batch(self) -> participant_pb2.SessionRequest | None:
-        """Make a message of what may be sent now; None if there is nothing worth a message."""
+        """Make a message of what may be sent now; None if there is nothing worth a message.
+
+        Nothing is until the participant has spoken: grpc.aio says INTERNAL where a write meets the end of a stream, and
+        what the participant said is lost.
+        """
+        if not self.begun:
+            return None
         request = participant_pb2.SessionRequest()
         self._add_calls(request)
         owed = self._result_credits_owed
