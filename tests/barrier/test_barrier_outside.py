@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
-from amends import Call, Participant, Refused
+from amends import Call, InProgress, Participant, Refused, barrier
 from amends.barrier import Intent
 from amends.barrier._statements import RELEASE, WITHDRAW
 from amends.payloads import decode, encode
@@ -262,6 +263,17 @@ async def test_what_may_have_been_done_is_undone_without_an_output(shop: Shop) -
     assert shop.provider.paid == {}
 
 
+async def test_what_was_completed_from_elsewhere_is_undone_with_its_output(shop: Shop) -> None:
+    def later() -> None:
+        raise InProgress
+
+    shop.provider.behave = later
+    assert (await shop.execute()).status == saga_pb2.REPLY_STATUS_IN_PROGRESS
+    shop.provider.behave = lambda: None
+    assert (await shop.compensate(output="P-1")).status == SUCCESS
+    assert shop.provider.asked[1:] == [("refund P-1", False)]
+
+
 async def test_an_undoing_without_outcome_is_repeated_and_no_execute_comes_between(shop: Shop) -> None:
     await shop.execute()
     shop.provider.broken()
@@ -320,3 +332,34 @@ async def test_an_attempt_that_takes_too_long_is_cancelled(tmp_path: Path) -> No
         assert told == [False, True]
         with pytest.raises(ValueError, match="above 0"):
             barrier.outside(hold_s=0)
+
+
+async def test_i13_an_attempt_whose_time_was_over_before_it_could_begin_does_not_begin(tmp_path: Path) -> None:
+    """Another one has taken over by then, and looks for an effect that is not there yet."""
+    hold_s, paid, kept, gate = 0.05, list[bool](), asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def connect() -> AsyncGenerator[aiosqlite.Connection, None]:
+        async with aiosqlite.connect(tmp_path / "a.db", timeout=20) as connection:
+            yield connection
+        if slow and not kept.is_set():
+            kept.set()
+            await gate.wait()
+
+    slow, once, payment = False, barrier.aiosqlite(connect), Participant("payment")
+    await once.create_table()
+
+    @payment.action(barrier=once.outside(hold_s=hold_s))
+    async def charge(request: int, call: Call, intent: Intent) -> str:
+        paid.append(intent.repeated)
+        return "P"
+
+    slow, shop = True, Shop(Provider(), payment, once, "k")
+    async with asyncio.timeout(HOLD_S):
+        first = asyncio.create_task(shop.execute())
+        await kept.wait()
+        while (await shop.execute()).status != SUCCESS:  # until the first may not hold its intent any more
+            pass
+        gate.set()
+        assert (await first).error.code == "TIMEOUT_ERROR"
+    assert paid == [True]

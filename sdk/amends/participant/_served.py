@@ -159,7 +159,9 @@ class _Guarded(Served[In, Out], Generic[In, Out, Tx]):
         async def undone(tx: Tx, reply: saga_pb2.Reply | None) -> saga_pb2.Reply:
             call.begin_again()
             value = _to_undo(request.input, self.input_type)
-            output = None if reply is None else _to_undo(reply.output, self.output_type)
+            # What was completed from elsewhere has no reply here, and an output all the same.
+            kept = reply.output if reply is not None else request.output if known else None
+            output = None if kept is None else _to_undo(kept, self.output_type)
             return success(await _called(undo, value, output, call, tx), object, call)
 
         return await self._run(self.undo_pool, lambda: self.barrier.compensate(subject, undone, known=known))
