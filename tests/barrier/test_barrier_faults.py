@@ -111,9 +111,12 @@ async def test_a_refusal_that_is_made_of_a_conflict_is_none(tmp_path: Path) -> N
     assert runs == 2
 
 
-def test_states_are_found_behind_other_exceptions() -> None:
+@pytest.mark.parametrize("name", ["sqlstate", "pgcode"])
+def test_states_are_found_behind_other_exceptions(name: str) -> None:
     class DriverError(Exception):
-        sqlstate = "40P01"
+        pass
+
+    setattr(DriverError, name, "40P01")
 
     class WrapperError(Exception):
         orig: BaseException

@@ -178,10 +178,10 @@ class AsyncOutsideBarrier:
 
     async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
         """For the kit: have the effect of a key, unless its outcome is known."""
+        end = self._end()
 
         async def bounded(intent: Intent) -> Reply:
-            async with asyncio.timeout(self._hold_s):
-                return await effect(intent)
+            return await _until(end, lambda: effect(intent))
 
         return await self._rule.execute(subject, bounded, refuse)
 
@@ -189,9 +189,22 @@ class AsyncOutsideBarrier:
         self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
     ) -> Reply:
         """For the kit: undo what the key did or may have done."""
+        end = self._end()
 
         async def bounded(intent: Intent, reply: Reply | None) -> Reply:
-            async with asyncio.timeout(self._hold_s):
-                return await undo(intent, reply)
+            return await _until(end, lambda: undo(intent, reply))
 
         return await self._rule.compensate(subject, bounded, known=known)
+
+    def _end(self) -> float:
+        """When an attempt is over that begins now. Others wait for it from the moment in which its intent is written,
+        and that comes later: also where a commit, or a connection, is slow."""
+        return asyncio.get_running_loop().time() + self._hold_s
+
+
+async def _until(end: float, work: Callable[[], Awaitable[Reply]]) -> Reply:
+    """:raises TimeoutError: it was not done by then, or could not begin before."""
+    if asyncio.get_running_loop().time() >= end:
+        raise TimeoutError
+    async with asyncio.timeout_at(end):
+        return await work()

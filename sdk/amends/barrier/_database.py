@@ -22,6 +22,8 @@ WAIT_S_MIN = 0.005
 WAIT_S_MAX = 0.5
 # Serialization failure and deadlock of PostgreSQL and its kin: nothing happened, and it may be tried again.
 RUN_AGAIN = frozenset({"40001", "40P01"})
+# psycopg2, which SQLAlchemy may run on, has a name of its own.
+STATES_IN = ("sqlstate", "pgcode")
 # Somebody else made the table in the same moment.
 MADE_MEANWHILE = frozenset({"23505", "42P07", "42710"})
 # There is no such column. SQLite has no states, but says it in this way.
@@ -106,7 +108,7 @@ async def run_again_on_conflict(
 
 def has_state(error: BaseException, states: frozenset[str] = RUN_AGAIN) -> bool:
     """Tell whether an exception, or one that it comes from, has one of these SQLSTATEs, whatever the driver."""
-    return any(getattr(each, "sqlstate", None) in states for each in _origins(error))
+    return any(getattr(each, name, None) in states for each in _origins(error) for name in STATES_IN)
 
 
 def lacks_digest(error: BaseException) -> bool:
