@@ -34,10 +34,10 @@ from amends_server.config import (
     load_settings,
 )
 from amends_server.convert.definition import diagnose
-from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX
+from amends_server.engine.checks.amounts import EXPRESSIONS_MAX, PATHS_MAX
+from amends_server.engine.checks.validation import RULES_MAX, STEPS_MAX
 from amends_server.engine.commands import Rejected, Unknown
 from amends_server.engine.history import EVENTS_MAX, ROOM_BACK, ROOM_REPAIRS
-from amends_server.engine.validation import RULES_MAX, STEPS_MAX
 from amends_server.status import REFUSALS, to_status
 from amends_server.transport.verdicts import verdict_of_status
 from tests.advice import says_what_to_do

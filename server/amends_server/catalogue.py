@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import TypeVar
 
 from amends_server.convert.definition import definition_from_body
-from amends_server.engine.amounts import amounts
+from amends_server.engine.checks.amounts import amounts
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX
 from amends_server.engine.value import dataclass

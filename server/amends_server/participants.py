@@ -12,12 +12,12 @@ import structlog
 from amends.v1 import participant_pb2
 from amends_server.clock import Clock
 from amends_server.config import ID_LENGTH_MAX
+from amends_server.engine.checks.problem import Problem, Severity, error, warning
 from amends_server.engine.commands import Unknown
 from amends_server.engine.definition import Definition, Step
 from amends_server.engine.due import CallOrder
 from amends_server.engine.payload import Error
 from amends_server.engine.policy import Time
-from amends_server.engine.problem import Problem, Severity, error, warning
 from amends_server.errors import AddressNotAllowed, ParticipantFixed, ParticipantNotFound
 from amends_server.store.protocol import Store, StoredParticipant, StoreError
 from amends_server.tasks import Tasks

@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from amends_server import errors
+from amends_server.engine.checks.problem import InvalidDefinition
 from amends_server.engine.commands import Rejected
-from amends_server.engine.problem import InvalidDefinition
 from amends_server.errors import ServiceError, Violation
 from amends_server.logs import stack_of
 from amends_server.store import protocol as store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from amends_server.engine.checks.validation import check
 from amends_server.engine.commands import (
     Cancel,
     Command,
@@ -26,7 +27,6 @@ from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import Retry as RetryPolicy
 from amends_server.engine.policy import Time
 from amends_server.engine.state import State
-from amends_server.engine.validation import check
 
 START: Time = 1_000_000
 ONCE = RetryPolicy(attempts_max=1)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from amends_server.engine.advice import advise
+from amends_server.engine.checks.advice import advise
+from amends_server.engine.checks.problem import Severity
+from amends_server.engine.checks.validation import check
 from amends_server.engine.definition import Compensation, Definition, ErrorRule, OnError
 from amends_server.engine.policy import ENDLESS, SECOND_US, Retry
-from amends_server.engine.problem import Severity
-from amends_server.engine.validation import check
 from tests.engine.build import compensatable, define, pivot, retriable
 
 FEW, MANY, ALWAYS = Retry(attempts_max=1), Retry(attempts_max=5), Retry(attempts_max=ENDLESS)

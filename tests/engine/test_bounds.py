@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amends_server.engine.bounds import PATTERNS_MAX, SCHEMA_LENGTH_MAX, STACK_MAX, SUBSCHEMAS_MAX, WORK_MAX
-from amends_server.engine.dataflow import SCHEMA_PATTERNS_MAX
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
-from amends_server.engine.schema import Schema, Violation, parse_schema
-from amends_server.engine.validation import check
+from amends_server.engine.checks.dataflow import SCHEMA_PATTERNS_MAX
+from amends_server.engine.checks.validation import check
+from amends_server.engine.data.bounds import PATTERNS_MAX, SCHEMA_LENGTH_MAX, STACK_MAX, SUBSCHEMAS_MAX, WORK_MAX
+from amends_server.engine.data.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
+from amends_server.engine.data.schema import Schema, Violation, parse_schema
 from tests.engine.build import compensatable, define
 
 CHECK_S_MAX = 20.0

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
+from amends_server.engine.checks.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
+from amends_server.engine.checks.validation import FINDINGS_MAX, RULES_MAX, check
+from amends_server.engine.data.expressions import compile_expression
 from amends_server.engine.definition import Definition, ErrorRule, OnError
-from amends_server.engine.expressions import compile_expression
-from amends_server.engine.validation import FINDINGS_MAX, RULES_MAX, check
 from tests.engine.build import compensatable, define
 
 SECONDS_MAX = 5.0

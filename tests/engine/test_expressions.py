@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amends_server.engine.expressions import (
+from amends_server.engine.data.expressions import (
     DATA_SIZE_MAX,
     LENGTH_MAX,
     RESULT_SIZE_MAX,
     compile_expression,
 )
-from amends_server.engine.jsonvalue import JsonValue, TemplateError
-from amends_server.engine.path import Root, Values
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError
+from amends_server.engine.data.path import Root, Values
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.payload import Json, Opaque, Payload
-from amends_server.engine.template import parse_template
 
 LONG = "x" * (DATA_SIZE_MAX // 2)
 INPUT = {"a": 1, "b": 2.5, "s": "x", "l": [1, 2, 3], "n": None, "o": {"k": "v"}}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from amends_server.engine import jsonvalue, making
 from amends_server.engine.commands import Cancel, Pause, Resume, Settle, Succeeded, Wake
+from amends_server.engine.data import jsonvalue, making
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.definition import Compensation, Definition, Kind, Step
 from amends_server.engine.due import due

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from amends_server.engine.checks.validation import check
 from amends_server.engine.commands import Refused, Rejected, Resolve
 from amends_server.engine.definition import ErrorRule, OnError, Step
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Json, Opaque, Payload
 from amends_server.engine.state import SagaStatus, StepStatus
-from amends_server.engine.validation import check
 from tests.engine.build import NO, Run, compensatable, define, pivot
 
 SCHEMA = '{"type":"object","required":["id"],"properties":{"id":{"type":"array","items":{"type":"integer"}}}}'

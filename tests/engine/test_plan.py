@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from amends_server.engine.branches import needs_of
+from amends_server.engine.checks.branches import needs_of
+from amends_server.engine.checks.plan import Outcome, Plan, make_plans
 from amends_server.engine.definition import Compensation, Definition, ErrorRule, OnError
-from amends_server.engine.plan import Outcome, Plan, make_plans
 from amends_server.engine.policy import ENDLESS, SECOND_US, Retry
 from tests.engine.build import compensatable, define, graph_of, pivot, retriable
 

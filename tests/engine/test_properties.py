@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from amends_server.engine import history
+from amends_server.engine.checks.validation import check
 from amends_server.engine.definition import Definition, ErrorRule, OnError, digest
 from amends_server.engine.graph import build_graph
 from amends_server.engine.state import SagaStatus
-from amends_server.engine.validation import check
 from tests.engine.strategies import FALSE, any_definitions, sound_definitions
 from tests.engine.world import World
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError, parse_json
-from amends_server.engine.path import Lookup, Path, Root, parse_path
+from amends_server.engine.data.jsonvalue import DEPTH_MAX, JsonValue, TemplateError, parse_json
+from amends_server.engine.data.path import Lookup, Path, Root, parse_path
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.payload import Json, Message, Opaque, Payload
-from amends_server.engine.template import parse_template
 
 
 def never(root: Root) -> Payload | JsonValue:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from amends_server.engine.checks.problem import Severity
+from amends_server.engine.checks.validation import STEPS_MAX, check
 from amends_server.engine.definition import Compensation, Definition, Kind
 from amends_server.engine.policy import ENDLESS, Retry
-from amends_server.engine.problem import Severity
-from amends_server.engine.validation import STEPS_MAX, check
 from tests.engine.build import compensatable, define, pivot, retriable
 
 LARGE_CHECK_S_MAX = 5.0

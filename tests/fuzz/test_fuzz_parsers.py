@@ -15,12 +15,12 @@ from amends_server.addresses import is_allowed, parse_address, parse_pattern
 from amends_server.cli.exits import CommandError
 from amends_server.cli.options import read_duration, read_json, read_time
 from amends_server.convert.payload import read_payload
-from amends_server.engine.expressions import compile_expression
-from amends_server.engine.jsonvalue import TemplateError, parse_json, to_json
-from amends_server.engine.making import Making
-from amends_server.engine.path import Values, looks_like_path, parse_path
+from amends_server.engine.data.expressions import compile_expression
+from amends_server.engine.data.jsonvalue import TemplateError, parse_json, to_json
+from amends_server.engine.data.making import Making
+from amends_server.engine.data.path import Values, looks_like_path, parse_path
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.payload import Json
-from amends_server.engine.template import parse_template
 from amends_server.errors import BadField, PayloadTooLarge
 from amends_server.service.fields import read_token, write_token
 from amends_server.tokens import Tokens

@@ -363,7 +363,7 @@ MUTANTS = (
     ),
     Mutant(
         "two pivots may run in one saga, whatever their conditions (I7)",
-        SERVER + "engine/branches.py",
+        SERVER + "engine/checks/branches.py",
         "        return a is None or b is None or a.exclude(b)\n",
         "        return a is None or b is None or a != b\n",
         "tests/engine/test_validation.py::test_a_finding_has_a_code_and_names_its_field",

@@ -13,7 +13,7 @@ from amends import ERROR, NOT_NEEDED, PIVOT, DefinitionError, Participant, Saga,
 from amends.expressions import if_else, present
 from amends.v1 import definition_pb2
 from amends_server.convert.definition import diagnose
-from amends_server.engine.problem import Severity
+from amends_server.engine.checks.problem import Severity
 
 
 @dataclass

@@ -24,10 +24,10 @@ from amends.definition.references import Reference
 from amends.definition.terms import held
 from amends.expressions import contains, if_else, length, not_, present, text
 from amends.payloads import json_schema
-from amends_server.engine.expressions import check_types, compile_expression
-from amends_server.engine.jsonvalue import JsonValue, TemplateError
-from amends_server.engine.path import Values
-from amends_server.engine.schema import parse_schema
+from amends_server.engine.data.expressions import check_types, compile_expression
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError
+from amends_server.engine.data.path import Values
+from amends_server.engine.data.schema import parse_schema
 
 UUID_1 = UUID(int=1)
 

@@ -19,7 +19,7 @@ from google.protobuf import duration_pb2
 from amends.errors import PayloadError
 from amends.payloads import Opaque, decode, encode, json_schema
 from amends.v1 import payload_pb2
-from amends_server.engine.schema import parse_schema
+from amends_server.engine.data.schema import parse_schema
 
 
 @dataclass(frozen=True)

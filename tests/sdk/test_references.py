@@ -23,8 +23,8 @@ from amends import DefinitionError, Opaque, ReferenceUseError, Saga, UnknownFiel
 from amends.definition.references import Reference
 from amends.definition.templates import template_of
 from amends.definition.terms import held
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.payload import Json
-from amends_server.engine.template import parse_template
 
 
 @dataclass

@@ -23,14 +23,14 @@ from amends_server.convert.definition import (
 from amends_server.convert.payload import check_json, payload_from_wire, read_payload, set_payload
 from amends_server.convert.saga import saga_to_wire, stored_saga_to_wire
 from amends_server.engine import events as e
+from amends_server.engine.checks.problem import InvalidDefinition, Severity
 from amends_server.engine.commands import Refused, Settle, Succeeded, Unknown
+from amends_server.engine.data.jsonvalue import parse_json
 from amends_server.engine.decide import decide, start
 from amends_server.engine.definition import Definition, Kind, OnCompensationFailure, digest
 from amends_server.engine.graph import build_graph
-from amends_server.engine.jsonvalue import parse_json
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService
 from amends_server.engine.policy import TIMEOUT_US, Backoff, Retry
-from amends_server.engine.problem import InvalidDefinition, Severity
 from amends_server.engine.state import SagaStatus, State
 from amends_server.errors import BadField, PayloadTooLarge
 from amends_server.store.protocol import Birth, Head, SagaKey, StoredDefinition, StoredSaga

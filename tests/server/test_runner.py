@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from amends_server.engine import making
 from amends_server.engine.commands import Cancel, Pause, Rejected, Resolve, Resume, Succeeded, Unknown
 from amends_server.engine.commands import Retry as Retry_
+from amends_server.engine.data import making
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Error, Json
 from amends_server.engine.policy import SECOND_US, Backoff, Retry

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from amends.v1 import orchestrator_pb2 as pb
 from amends.v1 import orchestrator_pb2_grpc
 from amends_server import errors, status
+from amends_server.engine.checks.problem import InvalidDefinition, error
 from amends_server.engine.commands import Rejected
-from amends_server.engine.problem import InvalidDefinition, error
 from amends_server.status import refusals
 from amends_server.store import protocol as store
 from tests.advice import says_what_to_do

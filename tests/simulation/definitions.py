@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amends.testing.simulation.accidents import TIMEOUT_S_MAX
 from amends.testing.simulation.subject import Subject
+from amends_server.engine.checks.validation import check
 from amends_server.engine.definition import (
     Compensation,
     Definition,
@@ -14,7 +15,6 @@ from amends_server.engine.definition import (
     Step,
 )
 from amends_server.engine.policy import ENDLESS, SECOND_US, Retry
-from amends_server.engine.validation import check
 
 FEW = Retry(attempts_max=3, interval_us=SECOND_US // 5)
 ONCE = Retry(attempts_max=1)

@@ -19,6 +19,7 @@ from amends_server.config import PAYLOAD_BYTES_MAX
 from amends_server.convert.definition import read_definition
 from amends_server.convert.payload import read_payload
 from amends_server.engine.action import raise_if_late
+from amends_server.engine.checks.problem import InvalidDefinition
 from amends_server.engine.commands import Command, Recover, Settle, Verdict
 from amends_server.engine.decide import Decision, decide, start
 from amends_server.engine.definition import digest
@@ -28,7 +29,6 @@ from amends_server.engine.evolve import fold
 from amends_server.engine.graph import Graph, build_graph
 from amends_server.engine.payload import Payload
 from amends_server.engine.policy import Time
-from amends_server.engine.problem import InvalidDefinition
 from amends_server.engine.state import State
 from amends_server.errors import BadField, PayloadTooLarge
 from amends_server.service.starts import Start, read_start

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from amends.v1 import orchestrator_pb2 as pb
 from amends_server.convert.definition import plan_to_wire, problems_to_wire
+from amends_server.engine.checks.plan import PLANS_STEPS_MAX, make_plans
+from amends_server.engine.checks.problem import Problem, Severity, is_wrong, warning
 from amends_server.engine.definition import Definition
 from amends_server.engine.graph import build_graph
-from amends_server.engine.plan import PLANS_STEPS_MAX, make_plans
-from amends_server.engine.problem import Problem, Severity, is_wrong, warning
 
 
 def check_to_wire(definition: Definition, problems: list[Problem]) -> pb.CheckDefinitionResponse:

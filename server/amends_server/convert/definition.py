@@ -24,7 +24,10 @@ from amends_server.convert.enums import (
 )
 from amends_server.convert.times import duration_from_wire, set_duration, set_time
 from amends_server.convert.unknown import drop_unknown
-from amends_server.engine.advice import advise
+from amends_server.engine.checks.advice import advise
+from amends_server.engine.checks.plan import Plan
+from amends_server.engine.checks.problem import InvalidDefinition, Problem, Severity, error
+from amends_server.engine.checks.validation import FINDINGS_MAX, STEPS_MAX, check
 from amends_server.engine.definition import (
     Compensation,
     Definition,
@@ -35,10 +38,7 @@ from amends_server.engine.definition import (
     Step,
 )
 from amends_server.engine.graph import default_retry
-from amends_server.engine.plan import Plan
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, TIMEOUT_US, Backoff, Retry
-from amends_server.engine.problem import InvalidDefinition, Problem, Severity, error
-from amends_server.engine.validation import FINDINGS_MAX, STEPS_MAX, check
 from amends_server.store.protocol import StoredDefinition
 
 DURATION_US_MAX = 100 * 365 * 24 * 3600 * SECOND_US

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from amends.v1 import definition_pb2, orchestrator_pb2, saga_pb2
+from amends_server.engine.checks.plan import Outcome
+from amends_server.engine.checks.problem import Severity
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.events import LateReply, Resolution
-from amends_server.engine.plan import Outcome
 from amends_server.engine.policy import Backoff
-from amends_server.engine.problem import Severity
 from amends_server.engine.state import SagaStatus, StepStatus
 
 KIND_TO_WIRE = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from amends.v1 import payload_pb2 as pb
-from amends_server.engine.jsonvalue import TemplateError, parse_json
+from amends_server.engine.data.jsonvalue import TemplateError, parse_json
 from amends_server.engine.payload import Error, Json, Message, Opaque, Payload, RelatedService, payload_size_bytes
 from amends_server.errors import BadField, PayloadTooLarge
 

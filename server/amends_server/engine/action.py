@@ -17,6 +17,7 @@ from amends_server.engine.commands import (
     Unknown,
 )
 from amends_server.engine.context import fill, values_of
+from amends_server.engine.data.jsonvalue import TemplateError
 from amends_server.engine.definition import Kind, OnError
 from amends_server.engine.draft import Draft
 from amends_server.engine.due import step_deadline
@@ -35,7 +36,6 @@ from amends_server.engine.events import (
 )
 from amends_server.engine.graph import Node, Rule
 from amends_server.engine.history import full_error, is_full, poll_delay_us, put_off_us, retry_delay_us
-from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.key import call_key
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time

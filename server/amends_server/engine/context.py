@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
-from amends_server.engine.making import Making, TooMuch
-from amends_server.engine.path import Path, Root, Values
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.data.making import Making, TooMuch
+from amends_server.engine.data.path import Path, Root, Values
+from amends_server.engine.data.template import Template
 from amends_server.engine.payload import Error, Json, Payload
 from amends_server.engine.state import State
-from amends_server.engine.template import Template
 
 
 def making_of(state: State) -> Making:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from amends_server.engine.context import fill, making_of, missing_of, values_of
+from amends_server.engine.data.jsonvalue import TemplateError
+from amends_server.engine.data.making import Making, TooMuch
 from amends_server.engine.definition import Kind, OnCompensationFailure
 from amends_server.engine.due import step_deadline
 from amends_server.engine.events import (
@@ -34,8 +36,6 @@ from amends_server.engine.events import (
 from amends_server.engine.evolve import evolve
 from amends_server.engine.graph import Node
 from amends_server.engine.history import takes_late_replies
-from amends_server.engine.jsonvalue import TemplateError
-from amends_server.engine.making import Making, TooMuch
 from amends_server.engine.payload import Error, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.state import BLOCKED, DONE, SagaStatus, State, StepStatus

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from amends_server.engine.data.expressions import Expression, compile_expression
+from amends_server.engine.data.path import Path, parse_path
+from amends_server.engine.data.schema import Schema, parse_schema
+from amends_server.engine.data.template import Template, parse_template
 from amends_server.engine.definition import Definition, ErrorRule, Kind, OnError, Step
-from amends_server.engine.expressions import Expression, compile_expression
-from amends_server.engine.path import Path, parse_path
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX
 from amends_server.engine.policy import COMPENSATABLE_RETRY, COMPENSATION_RETRY, PIVOT_RETRY, RETRIABLE_RETRY, Retry
-from amends_server.engine.schema import Schema, parse_schema
-from amends_server.engine.template import Template, parse_template
 from amends_server.engine.value import dataclass
 
 

@@ -9,9 +9,9 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Catalogue, Entry
 from amends_server.clock import Clock
 from amends_server.convert.definition import definition_body
+from amends_server.engine.checks.problem import InvalidDefinition, Problem, is_wrong
 from amends_server.engine.definition import Definition
 from amends_server.engine.definition import digest as digest_of
-from amends_server.engine.problem import InvalidDefinition, Problem, is_wrong
 from amends_server.errors import BadField, DefinitionInUse, DefinitionNotFound
 from amends_server.participants import Participants
 from amends_server.store.protocol import InUse, NotFound, StoredDefinition

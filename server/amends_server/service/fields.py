@@ -26,8 +26,8 @@ from amends_server.config import (
 )
 from amends_server.convert.definition import DURATION_US_MAX
 from amends_server.convert.times import duration_from_wire, time_from_wire
+from amends_server.engine.checks.validation import NAME
 from amends_server.engine.policy import SECOND_US, Time
-from amends_server.engine.validation import NAME
 from amends_server.errors import BadField
 from amends_server.store.protocol import SagaKey
 

@@ -17,10 +17,10 @@ from amends_server.convert.enums import RESOLUTION_FROM_WIRE
 from amends_server.convert.payload import read_payload
 from amends_server.convert.saga import saga_to_wire
 from amends_server.convert.times import set_time
+from amends_server.engine.checks.validation import NAME
 from amends_server.engine.commands import Cancel, Fail, Pause, Resolve, Resume, Retry
 from amends_server.engine.events import Resolution
 from amends_server.engine.payload import Payload
-from amends_server.engine.validation import NAME
 from amends_server.errors import BadField, ParticipantInUse
 from amends_server.participants import Participants, Registered
 from amends_server.runner.runner import Runner

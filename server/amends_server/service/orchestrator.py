@@ -22,8 +22,8 @@ from amends_server.convert.definition import (
     stored_definition_to_wire,
 )
 from amends_server.convert.saga import saga_to_wire, stored_saga_to_wire, stuck_saga_to_wire
+from amends_server.engine.checks.problem import is_wrong
 from amends_server.engine.commands import Cancel
-from amends_server.engine.problem import is_wrong
 from amends_server.engine.state import SagaStatus
 from amends_server.errors import (
     BadField,

@@ -8,8 +8,8 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends_server.catalogue import Entry
 from amends_server.convert.definition import DURATION_US_MAX
 from amends_server.convert.payload import read_payload
+from amends_server.engine.data.jsonvalue import TemplateError
 from amends_server.engine.events import SagaStarted
-from amends_server.engine.jsonvalue import TemplateError
 from amends_server.engine.payload import Json, Message, Opaque, Payload
 from amends_server.engine.policy import Time
 from amends_server.engine.value import dataclass

@@ -19,11 +19,11 @@ from amends.testing.simulation.subject import Subject
 from amends.testing.simulation.world import World
 from amends.v1 import definition_pb2
 from amends_server.convert.definition import read_definition
+from amends_server.engine.checks.problem import InvalidDefinition
 from amends_server.engine.definition import Compensation, Definition, Step
 from amends_server.engine.events import StepFailed
 from amends_server.engine.graph import default_retry
 from amends_server.engine.policy import COMPENSATION_RETRY, SECOND_US, Retry
-from amends_server.engine.problem import InvalidDefinition
 from amends_server.engine.value import replace
 
 SEEDS = 200

@@ -8,7 +8,7 @@ from amends.v1 import orchestrator_pb2 as pb
 from amends_server.cli.connect import connected
 from amends_server.convert.check import check_to_wire
 from amends_server.convert.definition import diagnose
-from amends_server.engine.problem import is_wrong, warning
+from amends_server.engine.checks.problem import is_wrong, warning
 
 
 async def check_definition(

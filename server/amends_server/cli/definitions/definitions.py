@@ -260,7 +260,7 @@ def _title(definition: definition_pb2.Definition, name: str) -> str:
 def _sound(message: definition_pb2.Definition, name: str) -> Definition:
     """Return a definition that could be registered, as far as the participants allow it."""
     from amends_server.convert.definition import diagnose
-    from amends_server.engine.problem import Severity
+    from amends_server.engine.checks.problem import Severity
 
     definition, problems = diagnose(message)
     wrong = [f"{each.field}: {each.message}" for each in problems if each.severity is Severity.ERROR]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from amends_server.engine.checks.problem import Problem, warning
 from amends_server.engine.definition import ErrorRule, Kind, OnError, Step
-from amends_server.engine.problem import Problem, warning
 
 
 def advise_on_rules(at: str, step: Step) -> Iterator[Problem]:

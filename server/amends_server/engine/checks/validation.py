@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from amends_server.engine.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
-from amends_server.engine.branches import Exclusions
-from amends_server.engine.dataflow import check_dataflow
+from amends_server.engine.checks.amounts import EXPRESSIONS_MAX, PATHS_MAX, amounts
+from amends_server.engine.checks.branches import Exclusions
+from amends_server.engine.checks.dataflow import check_dataflow
+from amends_server.engine.checks.problem import Problem, error
 from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.graph import ancestors, order_without_cycles, topological_order
 from amends_server.engine.policy import ENDLESS, Retry
-from amends_server.engine.problem import Problem, error
 
 STEPS_MAX = 2_000
 """Far above any saga seen in the field. Each outcome looks at all steps, and so costs a few milliseconds at this

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json, to_json
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError, parse_json, to_json
 from amends_server.engine.payload import Json
 
 AT_ONCE_BYTES_MAX = 32 << 20

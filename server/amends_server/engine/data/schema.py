@@ -11,9 +11,9 @@ from typing import NoReturn, cast
 
 import jsonschema_rs
 
-from amends_server.engine.bounds import PATTERN_BYTES_MAX, Bounds, bounds_of
-from amends_server.engine.expressions import Type
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.data.bounds import PATTERN_BYTES_MAX, Bounds, bounds_of
+from amends_server.engine.data.expressions import Type
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError, parse_json
 from amends_server.engine.payload import Json, Payload
 from amends_server.engine.value import dataclass
 

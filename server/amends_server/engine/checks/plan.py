@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from amends_server.engine.branches import Needs, needs_of
+from amends_server.engine.checks.branches import Needs, needs_of
 from amends_server.engine.definition import Definition, Kind, OnError, Step
 from amends_server.engine.graph import Graph, Node, ancestors
 from amends_server.engine.policy import ENDLESS

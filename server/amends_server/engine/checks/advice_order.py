@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from amends_server.engine.checks.problem import Problem, warning
 from amends_server.engine.definition import Definition, Kind, Step
 from amends_server.engine.graph import ancestors, default_retry, topological_order
 from amends_server.engine.policy import ENDLESS, SECOND_US
-from amends_server.engine.problem import Problem, warning
 
 SLOW_US = 300 * SECOND_US
 """An attempt that may take longer is waited for by its author's wish: far above the default."""

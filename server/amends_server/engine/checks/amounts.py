@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from amends_server.engine.data.jsonvalue import TemplateError, parse_json
+from amends_server.engine.data.path import looks_like_path
 from amends_server.engine.definition import Definition
-from amends_server.engine.jsonvalue import TemplateError, parse_json
-from amends_server.engine.path import looks_like_path
 
 EXPRESSIONS_MAX = 1_000
 """Of a definition: each may take a millisecond to compile, and nothing else happens meanwhile."""

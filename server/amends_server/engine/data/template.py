@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from math import isinf
 from typing import cast
 
-from amends_server.engine.expressions import Expression, compile_expression
-from amends_server.engine.jsonvalue import JsonValue, TemplateError, parse_json
-from amends_server.engine.making import Making
-from amends_server.engine.path import Lookup, Path, Values, looks_like_path, parse_path
+from amends_server.engine.data.expressions import Expression, compile_expression
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError, parse_json
+from amends_server.engine.data.making import Making
+from amends_server.engine.data.path import Lookup, Path, Values, looks_like_path, parse_path
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Payload
 from amends_server.engine.value import dataclass
 

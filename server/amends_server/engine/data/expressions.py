@@ -21,9 +21,9 @@ from math import isfinite, prod
 
 from cel_expr_python import cel
 
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
-from amends_server.engine.parts import Names, Parts, longest, parts_of, pick, size
-from amends_server.engine.path import ROOT_LENGTHS, SAGA_FIELDS, STEP_FIELDS, Root, Values
+from amends_server.engine.data.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
+from amends_server.engine.data.parts import Names, Parts, longest, parts_of, pick, size
+from amends_server.engine.data.path import ROOT_LENGTHS, SAGA_FIELDS, STEP_FIELDS, Root, Values
 from amends_server.engine.value import dataclass
 
 LENGTH_MAX = 2_000

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from amends_server.engine.expressions import compile_expression
-from amends_server.engine.jsonvalue import TemplateError
+from amends_server.engine.data.expressions import compile_expression
+from amends_server.engine.data.jsonvalue import TemplateError
 
 PAIRS_MAX = 10_000
 """Of steps that are compared before anything runs: far more than branches have, and some tenths of a second."""

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import jsonschema_rs
 
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
+from amends_server.engine.data.jsonvalue import DEPTH_MAX, JsonValue, TemplateError
 
 SCHEMA_LENGTH_MAX = 64 * 1024
 """Characters of a schema: those of large programs have a few thousand."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from amends_server.engine.advice_order import advise_on_order
-from amends_server.engine.advice_outputs import advise_on_outputs
-from amends_server.engine.advice_rules import advise_on_rules
+from amends_server.engine.checks.advice_order import advise_on_order
+from amends_server.engine.checks.advice_outputs import advise_on_outputs
+from amends_server.engine.checks.advice_rules import advise_on_rules
+from amends_server.engine.checks.problem import Problem, warning
 from amends_server.engine.definition import Definition, Kind, Step
 from amends_server.engine.policy import ENDLESS, SECOND_US, TIMEOUT_US
-from amends_server.engine.problem import Problem, warning
 
 PIVOT_ATTEMPTS_FEW = 2
 """A pivot that is tried no oftener than this calls an operator for every short outage."""

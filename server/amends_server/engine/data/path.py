@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from amends_server.engine.jsonvalue import JsonValue, TemplateError
-from amends_server.engine.making import Making
+from amends_server.engine.data.jsonvalue import JsonValue, TemplateError
+from amends_server.engine.data.making import Making
 from amends_server.engine.payload import PAYLOAD_BYTES_MAX, Json, Payload
 from amends_server.engine.value import dataclass
 

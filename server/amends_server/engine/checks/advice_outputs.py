@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from amends_server.engine.branches import Needs, needs_of
+from amends_server.engine.checks.branches import Needs, needs_of
+from amends_server.engine.checks.problem import Problem, warning
+from amends_server.engine.data.expressions import Expression, compile_expression
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.definition import Definition, OnError, Step
-from amends_server.engine.expressions import Expression, compile_expression
-from amends_server.engine.problem import Problem, warning
-from amends_server.engine.template import parse_template
 
 Read = tuple[str, str]
 """A step whose output is looked into, and the text that does it."""

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from dataclasses import replace as copy
 
+from amends_server.engine.checks.problem import Problem, error
+from amends_server.engine.data.expressions import Expression, Type, check_types, compile_expression
+from amends_server.engine.data.jsonvalue import TemplateError
+from amends_server.engine.data.path import Root, parse_path, step_of
+from amends_server.engine.data.schema import Schema, parse_schema
+from amends_server.engine.data.template import parse_template
 from amends_server.engine.definition import Definition, ErrorRule, Step
-from amends_server.engine.expressions import Expression, Type, check_types, compile_expression
-from amends_server.engine.jsonvalue import TemplateError
-from amends_server.engine.path import Root, parse_path, step_of
-from amends_server.engine.problem import Problem, error
-from amends_server.engine.schema import Schema, parse_schema
-from amends_server.engine.template import parse_template
 from amends_server.engine.value import dataclass
 
 NAMED_MAX = 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amends_server.engine.jsonvalue import DEPTH_MAX, JsonValue
+from amends_server.engine.data.jsonvalue import DEPTH_MAX, JsonValue
 
 Names = tuple[str, ...]
 
