@@ -22,7 +22,7 @@ from amends_server.clock import SystemClock
 from amends_server.config import POSTGRES_SCHEMES, SAGAS_ACTIVE_MAX, Settings, without_password
 from amends_server.errors import AddressNotAllowed, RequestUnreadable
 from amends_server.parts import Parts
-from amends_server.ports import who_listens
+from amends_server.ports import who_listens, why_not
 from amends_server.service.peers import Peers
 from amends_server.status import abort
 from amends_server.store.leases import Ownership
@@ -201,12 +201,14 @@ async def begin_incarnation(settings: Settings) -> int:
     try:
         if isinstance(store, MemoryStore) or is_new(await store.pending()):
             raise StartError(
-                f"There is nothing in the store {without_password(settings.store)}, so that it was not restored from "
-                "a backup: name the one that was with --store."
+                f"There is nothing in the store {without_password(settings.store)}, so it was not restored from a "
+                "backup: name the one that was with --store."
             )
         await store.open()
         return await store.begin_incarnation(SystemClock().now())
-    except (StoreLocked, Unavailable) as error:
+    except StoreLocked as error:
+        raise StartError(f"{error} Stop it first.") from error
+    except Unavailable as error:
         raise StartError(str(error)) from error
     finally:
         await store.close()
@@ -264,7 +266,11 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     except RuntimeError:
         port = 0
     if port == 0:
-        holder = who_listens(address.port) or "another program"
+        if not (holder := who_listens(address.port)) and (reason := why_not(address.host, address.port)):
+            raise StartError(
+                f"Nothing can listen at {listen} ({reason}): choose another address with --listen HOST:PORT."
+            )
+        holder = holder or "another program"
         raise StartError(f"{listen} is taken by {holder}: stop it, or choose another address with --listen HOST:PORT.")
     return f"{address.host}:{port}"
 

@@ -250,9 +250,11 @@ def load_settings(**given: object) -> Settings:
     except UnreadableSetting as error:
         raise SettingsError(f"The environment cannot be read: {error}. Tables and lists are written as JSON.") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"The file {config_file()} is not valid TOML: {error}.") from None
+        raise SettingsError(f"The file {config_file()} is not valid TOML: mend it. {error}.") from None
     except OSError as error:
-        raise SettingsError(f"The file {error.filename} cannot be read: {error.strerror}.") from None
+        raise SettingsError(
+            f"The file {error.filename} cannot be read ({error.strerror}): let this user read it."
+        ) from None
     _check_participants(settings)
     return settings
 
@@ -309,4 +311,5 @@ def _sentences(problems: Iterable[ErrorDetails]) -> Iterable[str]:
 
 
 def _how(name: str) -> str:
-    return f"{ENV_PREFIX}{name.upper()}=… in the environment or `{name} = …` in {CONFIG_FILE}"
+    option = f"--{name}, " if name in ("listen", "store") else ""
+    return f"{option}{ENV_PREFIX}{name.upper()}=… in the environment or `{name} = …` in {CONFIG_FILE}"

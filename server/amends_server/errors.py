@@ -101,7 +101,8 @@ class DefinitionNotFound(ServiceError):
     def __init__(self, namespace: str, *, name: str = "", version: int = 0, digest: str = "") -> None:
         which = digest or (f"{name} version {version}" if version else name)
         message = (
-            f"There is no definition `{which}` in namespace `{namespace}`: register it first with RegisterDefinition."
+            f"There is no definition `{which}` in namespace `{namespace}`: look with ListDefinitions, or register it "
+            "with RegisterDefinition."
         )
         super().__init__(message, {"namespace": namespace, "definition": which})
 

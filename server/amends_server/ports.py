@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
 
 _LISTEN = "0A"
@@ -15,6 +17,17 @@ def who_listens(port: int) -> str:
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
         if inodes.intersection(_sockets(process)):
             return f"process {process.name} ({_command(process)})"
+    return ""
+
+
+def why_not(host: str, port: int) -> str:
+    """Return why nobody can listen there, in the system's words; empty if somebody could, or somebody does."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        return "" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return ""
 
 

@@ -44,7 +44,7 @@ def test_resolve_settles_a_step(server: str, tmp_path: Path) -> None:
     resolve = ["resolve", "resolved", "hold", "--as", "compensated"]
     assert amends(*resolve, server=server).code == 2
     output = amends(*resolve, "--output", "{}", "--reason", "let go by hand", server=server)
-    assert (output.code, "Only a step that SUCCEEDED has an output" in output.err) == (1, True)
+    assert (output.code, "Only a step that succeeded has an output" in output.err) == (2, True)
     done = amends(*resolve, "--reason", "let go by hand", "-o", "json", server=server)
     assert done.json["saga"]["steps"][0]["resolution"]["reason"] == "let go by hand"
     assert status(server, "resolved") == "COMPENSATED"

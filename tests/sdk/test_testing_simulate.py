@@ -113,7 +113,7 @@ def test_the_command_reports_tells_and_refuses(tmp_path: Path) -> None:
     assert amends("simulate", str(file), "--outputs", "[]").code == 2
     for seeds in ("--seed", "--seeds"):
         mistaken = amends("simulate", str(file), seeds, "3", "--outputs", '{"b": 1}')
-        assert (mistaken.code, "names b, but the steps are a" in mistaken.err) == (1, True), mistaken
+        assert (mistaken.code, "--outputs names b, but the steps are a" in mistaken.err) == (2, True), mistaken
     file.write_text(json.dumps(one | {"steps": []}), encoding="utf-8")
     refused = amends("simulate", str(file))
-    assert (refused.code, "at least one step" in refused.err) == (1, True), refused
+    assert (refused.code, "at least one step" in refused.err) == (2, True), refused

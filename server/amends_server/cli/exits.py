@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -45,6 +47,7 @@ EXIT_CODES = (
 
 _COMMANDS = {
     "RegisterDefinition": "`amends definitions register FILE`",
+    "ListDefinitions": "`amends definitions list`",
     "ListSagas": "`amends list`",
     "ListParticipants": "`amends participants list`",
     "PutParticipant": "`amends participants add NAME HOST:PORT`",
@@ -77,31 +80,38 @@ class Refusal:
 
 
 class CommandError(Exception):
-    """A command cannot go on. The text is for people; `code` is what the process exits with."""
+    """A command cannot go on. The text is for people; `code` is what the process exits with.
 
-    def __init__(self, text: str, code: Exit = Exit.REFUSED, refusal: Refusal | None = None) -> None:
+    `next_` is the end of the text that says what to do, where that cannot be told from the text.
+    """
+
+    def __init__(
+        self, text: str, code: Exit = Exit.REFUSED, refusal: Refusal | None = None, *, next_: str = ""
+    ) -> None:
         super().__init__(text)
         self.code = code
         self.refusal = refusal or Refusal()
+        self._next = next_
 
     @property
     def as_json(self) -> dict[str, object]:
         """For `-o json`. `message` is the whole text, and `next` what of it says what to do."""
         text, refusal = str(self), self.refusal
         between = _BETWEEN.search(text)
+        next_ = self._next or (text[between.end() :] if between else text)
         return {
             "code": refusal.status or self.code.name,
             "reason": refusal.reason or self.code.name,
             "message": text,
-            "next": text[between.end() :] if between else text,
+            "next": next_,
             "metadata": dict(refusal.metadata),
             "violations": [{"field": name, "description": said} for name, said in refusal.violations.items()],
         }
 
 
-def usage_error(text: str) -> CommandError:
+def usage_error(text: str, *, next_: str = "") -> CommandError:
     """What to raise for input that is wrong in itself."""
-    return CommandError(text, Exit.USAGE)
+    return CommandError(text, Exit.USAGE, next_=next_)
 
 
 def fail(error: CommandError) -> NoReturn:
@@ -136,17 +146,36 @@ def run(work: Coroutine[Any, Any, T], server: str = "") -> T:
         raise typer.Exit(INTERRUPTED) from None
 
 
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Have Ctrl-C end at once what blocks inside: an event loop would note it, and act on it at its next turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _explained(error: RpcError, server: str) -> CommandError:
+    from amends.errors import Unimplemented
+
     explained = _explained_alone(error, server)
-    if error.saga_id and explained.code is Exit.UNREACHABLE:
+    if error.saga_id and explained.code is Exit.UNREACHABLE and not isinstance(error, Unimplemented):
         again = f"Whether the saga was started is not known: do it again with --id {error.saga_id}, which is harmless."
         return CommandError(f"{explained}\n{again}", explained.code, explained.refusal)
     return explained
 
 
 def _explained_alone(error: RpcError, server: str) -> CommandError:
-    from amends.errors import Cancelled, DeadlineExceeded, Unavailable
+    from amends.errors import Cancelled, DeadlineExceeded, NotFound, Unavailable, Unimplemented
 
+    if isinstance(error, Unimplemented | NotFound) and not error.reason:  # NOT_FOUND: of health checks
+        return CommandError(
+            f"What listens at {server} is no orchestrator, or not of this version: say where one listens with --server "
+            "HOST:PORT or AMENDS_SERVER.",
+            Exit.UNREACHABLE,
+            Refusal(status=error.code.name),
+        )
     # A server that stops says CANCELLED to what it has not looked at.
     if isinstance(error, Unavailable | Cancelled) and not error.reason:
         return CommandError(
@@ -156,7 +185,10 @@ def _explained_alone(error: RpcError, server: str) -> CommandError:
             Refusal(status=error.code.name),
         )
     if isinstance(error, DeadlineExceeded):
-        text = f"The orchestrator at {server} did not answer in time: see `amends health`, then look and try again."
+        text = (
+            f"Nothing answered in time at {server}: look whether an orchestrator listens there, and is busy, then what "
+            "was done, and try again."
+        )
         return CommandError(text, Exit.UNREACHABLE, Refusal(status=error.code.name))
     violations = {each.field: with_commands(each.description) for each in error.violations}
     refusal = Refusal(status=error.code.name, reason=error.reason, metadata=error.metadata, violations=violations)

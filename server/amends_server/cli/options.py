@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from amends_server.cli.exits import CommandError, usage_error
+from amends_server.cli.exits import CommandError, interruptible, usage_error
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -134,7 +134,8 @@ def read_json(text: str | None, option: str) -> str | None:
     if text is None:
         return None
     if text == "-":
-        return _checked(sys.stdin.read(), "stdin")
+        with interruptible():
+            return _checked(sys.stdin.read(), "stdin")
     if text.startswith("@"):
         return _checked(read_text(Path(text[1:])), text[1:])
     return _checked(text, option)
@@ -164,7 +165,8 @@ def json_error(source: str, text: str, error: ValueError | RecursionError) -> Co
 def read_text(path: Path) -> str:
     """The text of a file that the command line names."""
     try:
-        return path.read_text(encoding="utf-8")
+        with interruptible():
+            return path.read_text(encoding="utf-8")
     except OSError as error:
         raise usage_error(f"{path} cannot be read ({error.strerror}): check its name.") from None
     except UnicodeDecodeError:

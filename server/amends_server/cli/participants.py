@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from amends_server.cli.exits import EXIT_CODES, run
+from amends_server.cli.group import Group
 from amends_server.cli.options import ADDRESS, COUNT_MAX, Form, Output, Server
 from amends_server.cli.output import print_line, print_message, print_table, time_text
 
@@ -15,7 +16,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="What definitions call
 
 def make_app() -> typer.Typer:
     """The group of these commands."""
-    app = typer.Typer(no_args_is_help=True, help="List, add and remove the participants that sagas call.")
+    app = typer.Typer(cls=Group, no_args_is_help=True, help="List, add and remove the participants that sagas call.")
     for command in (list_, add, remove):
         app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES)(command)
     return app

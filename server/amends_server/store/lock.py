@@ -31,14 +31,19 @@ class LockFile:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise Unavailable(f"The lock file {self._path} cannot be opened: {error.strerror}.") from error
+            raise Unavailable(
+                f"The lock file {self._path} cannot be opened ({error.strerror}): choose another store, or "
+                "let this user write it."
+            ) from error
         try:
             self._lock(file)
             os.truncate(file, 0)
             os.write(file, note.encode())
         except OSError as error:
             os.close(file)
-            raise Unavailable(f"The file {self._path} cannot be locked: {error.strerror}.") from error
+            raise Unavailable(
+                f"The file {self._path} cannot be locked ({error.strerror}): choose a store on a disk that knows locks."
+            ) from error
         except BaseException:
             os.close(file)
             raise

@@ -56,9 +56,9 @@ _SENTENCES = {
     sqlite3.SQLITE_BUSY: "is locked by another program",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
     sqlite3.SQLITE_READONLY: "cannot be written",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
-    sqlite3.SQLITE_NOTADB: "is not an SQLite database",
-    sqlite3.SQLITE_CORRUPT: "is damaged",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: look whether it is a file that this user may write",
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database: choose another store",
+    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
 }
 
 
@@ -103,8 +103,10 @@ class SqliteStore:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unavailable(f"The folder {self._path.parent} cannot be made: {error.strerror}.") from error
-        lock = LockFile(self._path.with_name(self._path.name + ".lock"))
+            raise Unavailable(
+                f"The folder {self._path.parent} cannot be made ({error.strerror}): choose another store, or make it."
+            ) from error
+        lock = LockFile(Path(f"{self._path}.lock"))
         lock.hold(_note(self._address))
         self._lock = lock
         try:

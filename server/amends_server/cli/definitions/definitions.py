@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from amends_server.cli.exits import EXIT_CODES, CommandError, run, usage_error, with_commands
+from amends_server.cli.group import Group
 from amends_server.cli.options import ADDRESS, NAMESPACE, DefinitionFile, Form, Namespace, Output, Reference, Server
 from amends_server.cli.output import print_json, print_line, print_message, print_table, time_text
 
@@ -36,9 +37,8 @@ class Picture(StrEnum):
 
 def make_app() -> typer.Typer:
     """The group of these commands."""
-    app = typer.Typer(
-        no_args_is_help=True, help="Check, register, list, show, compare, draw and remove definitions of sagas."
-    )
+    about = "Check, register, list, show, compare, draw and remove definitions of sagas."
+    app = typer.Typer(cls=Group, no_args_is_help=True, help=about)
     for command in (check, register, list_, show, diff, graph, remove):
         app.command(command.__name__.rstrip("_"), epilog=EXIT_CODES)(command)
     return app

@@ -28,7 +28,10 @@ def health(server: Server = ADDRESS, form: Output = Form.TEXT) -> None:
 async def _health(server: str, form: Form) -> None:
     from grpc_health.v1 import health_pb2
 
+    from amends.v1 import orchestrator_pb2
     from amends_server.cli.connect import connected
+
+    service = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorService"].full_name  # participants serve, too
 
     async with connected(server) as connection:
         check: grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = (
@@ -38,7 +41,7 @@ async def _health(server: str, form: Form) -> None:
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
         )
-        response = await connection.once(check, health_pb2.HealthCheckRequest(), TIMEOUT_S)
+        response = await connection.once(check, health_pb2.HealthCheckRequest(service=service), TIMEOUT_S)
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     if form is Form.JSON:
         print_message(response)

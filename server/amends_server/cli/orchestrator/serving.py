@@ -68,7 +68,7 @@ def read_settings(listen: str | None, store: str | None, config: Path | None) ->
     try:
         if config is not None:
             if not config.is_file():
-                raise usage_error(f"--config names the file {config}, which does not exist.")
+                raise usage_error(f"--config names the file {config}, which does not exist: check its name.")
             os.environ[ENV_CONFIG] = str(config)
         return load_settings(listen=listen, store=store)
     except CommandError as error:

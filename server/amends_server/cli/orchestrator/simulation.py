@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from amends_server.cli.exits import EXIT_CODES, CommandError, run, usage_error
+from amends_server.cli.exits import EXIT_CODES, CommandError, interruptible, run, usage_error
 from amends_server.cli.options import DefinitionFile, read_json
 from amends_server.cli.output import print_line
 
@@ -54,16 +54,20 @@ def simulate(
         definition = read_definition(file)
         given, gives = _value(input, "--input"), _outputs(_value(outputs, "--outputs"))
         try:
-            if seed is not None:
-                outcome = tell(definition, seed, given, gives)
-                _print(outcome.lines)
-                _judge(outcome.violation)
-            else:
-                result = simulate_all(definition, given, outputs=gives, seeds=seeds, first=first)
-                _print(str(result).split("\n"))
-                _judge("" if result.ok else f"tell it again with --seed {result.failed}")
+            with interruptible():
+                if seed is not None:
+                    outcome = tell(definition, seed, given, gives)
+                    lines, violation = outcome.lines, outcome.violation
+                else:
+                    result = simulate_all(definition, given, outputs=gives, seeds=seeds, first=first)
+                    lines = str(result).split("\n")
+                    violation = "" if result.ok else f"tell it again with --seed {result.failed}"
         except (DefinitionError, ValueError) as error:
-            raise CommandError(str(error)) from None
+            raise usage_error(_with_options(str(error))) from None
+        for line in lines:
+            print_line(line)
+        if violation:
+            raise CommandError(f"A promise was broken: {violation}.")
 
     run(simulated(), "")
 
@@ -79,11 +83,6 @@ def _outputs(value: object) -> dict[str, object] | None:
     return cast("dict[str, object] | None", value)
 
 
-def _print(lines: list[str]) -> None:
-    for line in lines:
-        print_line(line)
-
-
-def _judge(violation: str) -> None:
-    if violation:
-        raise CommandError(f"A promise was broken: {violation}.")
+def _with_options(text: str) -> str:
+    """A sentence about arguments of `amends.testing.simulate`, with options in their place."""
+    return text.replace("`input`", "--input").replace("`outputs`", "--outputs")

@@ -69,6 +69,8 @@ def resolve(
     """
 
     async def resolved() -> None:
+        if output is not None and as_ is not Resolution.SUCCEEDED:
+            raise usage_error("Only a step that succeeded has an output: leave out --output, or say --as succeeded.")
         saga_id, step = _read_names(first, second, where)
         if (many := read_many(saga_id, where, dry_run, limit)) is not None:
             await _resolve_many(step, as_, output, many, reason, server, namespace, form)
