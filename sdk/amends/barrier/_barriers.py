@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -173,38 +172,14 @@ class AsyncOutsideBarrier:
     is_async: ClassVar[bool] = True
 
     def __init__(self, database: Database[Tx], hold_s: float) -> None:
-        self._hold_s = hold_s
-        self._rule = _outside.Rule(database, hold_s)
+        self._rule = _outside.BoundedRule(database, hold_s)
 
     async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
         """For the kit: have the effect of a key, unless its outcome is known."""
-        end = self._end()
-
-        async def bounded(intent: Intent) -> Reply:
-            return await _until(end, lambda: effect(intent))
-
-        return await self._rule.execute(subject, bounded, refuse)
+        return await self._rule.execute(subject, effect, refuse)
 
     async def compensate(
         self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
     ) -> Reply:
         """For the kit: undo what the key did or may have done."""
-        end = self._end()
-
-        async def bounded(intent: Intent, reply: Reply | None) -> Reply:
-            return await _until(end, lambda: undo(intent, reply))
-
-        return await self._rule.compensate(subject, bounded, known=known)
-
-    def _end(self) -> float:
-        """When an attempt is over that begins now. Others wait for it from the moment in which its intent is written,
-        and that comes later: also where a commit, or a connection, is slow."""
-        return asyncio.get_running_loop().time() + self._hold_s
-
-
-async def _until(end: float, work: Callable[[], Awaitable[Reply]]) -> Reply:
-    """:raises TimeoutError: it was not done by then, or could not begin before."""
-    if asyncio.get_running_loop().time() >= end:
-        raise TimeoutError
-    async with asyncio.timeout_at(end):
-        return await work()
+        return await self._rule.compensate(subject, undo, known=known)

@@ -20,7 +20,9 @@ told that it is `repeated`, and has to find out before it does anything.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -66,10 +68,15 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A row that this attempt may work on. `reply` is that of the action, if it is known."""
+    """A row that this attempt may work on. `reply` is that of the action, if it is known.
+
+    `since` is on the monotonic clock, and never later than by that of the database: others wait for as long as they are
+    told there, however slow the commit was.
+    """
 
     key: str
     holder: str
+    since: float
     intent: Intent
     reply: saga_pb2.Reply | None
 
@@ -97,7 +104,7 @@ class Rule(Generic[Tx]):
             return held
         async with self._released(held):
             try:
-                state, reply = "succeeded", await effect(held.intent)
+                state, reply = "succeeded", await self._in_time(held, partial(effect, held.intent))
             except Refused as refused:
                 if refused.again:
                     await self._withdraw(held)
@@ -124,17 +131,22 @@ class Rule(Generic[Tx]):
         if isinstance(held, saga_pb2.Reply):
             return held
         async with self._released(held):
-            return await self._finish(held, "undone", await undo(held.intent, held.reply))
+            reply = await self._in_time(held, partial(undo, held.intent, held.reply))
+            return await self._finish(held, "undone", reply)
+
+    async def _in_time(self, held: Held, work: Callable[[], Awaitable[saga_pb2.Reply]]) -> saga_pb2.Reply:
+        """Do the work of an attempt. Plain code runs to its end."""
+        return await work()
 
     async def _intend(self, subject: Subject, tx: Tx) -> Held | saga_pb2.Reply:
         """Take the row for an Execute, or give the reply that is there."""
-        key, holder = subject.key, uuid.uuid4().hex
+        key, holder, since = subject.key, uuid.uuid4().hex, time.monotonic()
         if await enter(self._database, tx, INTEND, subject, holder=holder, hold_s=self._hold_s):
-            return Held(key, holder, Intent(repeated=False), None)
+            return Held(key, holder, since, Intent(repeated=False), None)
         if rows := await self._claim(tx, key, holder, "intended", "intended"):
             [(_, digest)] = rows
             check_may_execute(subject, digest)
-            return Held(key, holder, Intent(repeated=True), None)
+            return Held(key, holder, since, Intent(repeated=True), None)
         row = await read(self._database, tx, key)
         if row.state == "intended":
             check_may_execute(subject, row.digest)
@@ -146,12 +158,12 @@ class Rule(Generic[Tx]):
         if await enter(self._database, tx, ENTER, subject, state="undone"):
             check_never_had(subject.key, known=known)
             return nothing_to_undo()
-        key, holder = subject.key, uuid.uuid4().hex
+        key, holder, since = subject.key, uuid.uuid4().hex, time.monotonic()
         for before in TO_UNDO:
             if rows := await self._claim(tx, key, holder, before, "undoing"):
                 [(reply, digest)] = rows
                 check_may_undo(subject, digest)
-                return Held(key, holder, Intent(repeated=before == "undoing"), parsed(reply) if reply else None)
+                return Held(key, holder, since, Intent(repeated=before == "undoing"), parsed(reply) if reply else None)
         row = await read(self._database, tx, key)
         if row.state in TO_UNDO:
             check_may_undo(subject, row.digest)
@@ -198,6 +210,17 @@ class Rule(Generic[Tx]):
                 return await work(tx)
 
         return await run_again_on_conflict(self._database, run)
+
+
+class BoundedRule(Rule[Tx]):
+    """The rule for asynchronous handlers, which are cancelled when they may not work on the row any more."""
+
+    async def _in_time(self, held: Held, work: Callable[[], Awaitable[saga_pb2.Reply]]) -> saga_pb2.Reply:
+        left_s = held.since + self._hold_s - time.monotonic()
+        if left_s <= 0:  # somebody else may have begun
+            raise TimeoutError
+        async with asyncio.timeout(left_s):
+            return await work()
 
 
 def _busy(key: str) -> BarrierError:
