@@ -434,6 +434,7 @@ async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monke
         store = PostgresStore(proxy.url)
         await store.open()
         await define(store)
+        await written(store, start(key("before")))  # so that all is prepared, and nothing but the transaction is asked
         proxy.hang()
         async with asyncio.timeout(WAIT_S):
             for _ in range(2):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncpg
 
+from amends_server.store.postgres.servers import connect
 from amends_server.store.postgres.statements import Db, commit_durably, fetch, texts
 from amends_server.store.postgres.transactions import Pool, Transactions, Work
 from amends_server.store.postgres.trouble import BAD_DATA, FAILURES, TRANSIENT, WrongServer, place_of, unavailable
@@ -167,6 +168,7 @@ class Connections:
     async def _pool(self, size: int) -> Pool:
         return await asyncpg.create_pool(
             self._url,
+            connect=cast("Any", connect),  # for which its types want all that might be given
             min_size=1,
             max_size=size,
             timeout=CONNECT_TIMEOUT_S,

@@ -19,6 +19,7 @@ import structlog
 
 from amends_server.store.leases import Busy, Changed, Renewals, Share
 from amends_server.store.partition import partition_of
+from amends_server.store.postgres.servers import connect
 from amends_server.store.postgres.statements import commit_durably, fetch
 from amends_server.store.postgres.trouble import FAILURES, place_of
 from amends_server.store.protocol import SagaKey
@@ -172,7 +173,7 @@ class Leases:
 
         Well after they have failed here: a commit that waits for a lost standby ends there as if it had gone well.
         """
-        db = await asyncpg.connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
+        db = await connect(self._url, timeout=self._pause_s, command_timeout=self._pause_s)
         try:
             await commit_durably(db)
             await db.execute(f"set statement_timeout to {round(2 * self._pause_s * 1_000)}")

@@ -48,7 +48,9 @@ class Transactions:
         """
         db = await pool.acquire(timeout=self._timeout_s)
         try:
-            await _make_ready(db, statements)
+            async with asyncio.timeout(self._timeout_s):  # the driver's own is lost: see `_make_ready`
+                await _make_ready(db, statements)
+                await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED;")
             done = await self._work(db, work)
         except BaseException:
             await pool.release(db)
@@ -57,8 +59,7 @@ class Transactions:
         return done
 
     async def _work(self, db: Held, work: Work[T]) -> T:
-        """Begin a transaction and do the work, or undo it."""
-        await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED;")
+        """Do the work in a transaction that was begun, or undo it."""
         try:
             return await work(db)
         except BaseException:
@@ -117,6 +118,9 @@ async def _make_ready(db: Db, statements: Collection[str]) -> None:
 
     The driver does not end with a Sync what it asks for to prepare a statement, and until one comes the server does
     not take a transaction for idle: a process that is stopped meanwhile would keep its locks until it goes on.
+
+    What is prepared is done without a wait, and so late does the driver stop the clock for it that it stops that of
+    what comes next.
     """
     for statement in statements:
         await db.executemany(statement, [])
