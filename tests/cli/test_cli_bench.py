@@ -77,6 +77,17 @@ async def test_a_saga_alone_costs_seventeen_round_trips(database: Database) -> N
         await store.close()
 
 
+def test_what_cannot_be_measured_or_kept_is_a_sentence(tmp_path: Path) -> None:
+    kept = amends("bench", "--json", str(tmp_path / "gone" / "rows.jsonl"))
+    assert (kept.code, kept.err) == (
+        2,
+        f"amends: --json: {tmp_path}/gone/rows.jsonl cannot be written (No such file or directory): "
+        "choose another file.\n",
+    )
+    gone = amends("bench", "--shared", "postgresql://127.0.0.1:1/gone")
+    assert (gone.code, "127.0.0.1:1/gone cannot be reached" in gone.err) == (1, True)
+
+
 def test_what_is_shared_goes_with_no_workload() -> None:
     ended = amends("bench", "--shared", "postgresql://nowhere/none", "--workload", "refused")
     assert ended.code == 2

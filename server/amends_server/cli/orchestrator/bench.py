@@ -64,6 +64,7 @@ def bench(
             raise usage_error("--growth: it goes with --sagas, --seconds and --json only.")
         if shared and (quick or workload or link or concurrency or growth):
             raise usage_error("--shared: it goes with --seconds and --json only.")
+        _check_writable(json)
         if shared:
             asyncio.run(_measure_shared(shared, seconds, json))
         elif growth:
@@ -108,8 +109,12 @@ async def _measure_growth(sagas: int | None, seconds: float | None, json: Path |
 
 async def _measure_shared(url: str, seconds: float | None, json: Path | None) -> None:
     from amends_server.bench.shared import SECONDS, measure_shared
+    from amends_server.store.protocol import StoreError
 
-    await _show(measure_shared(url, seconds or SECONDS), json)
+    try:
+        await _show(measure_shared(url, seconds or SECONDS), json)
+    except StoreError as error:
+        raise CommandError(f"--shared: {error}") from None
 
 
 async def _show(measured: AsyncIterable[Figures], json: Path | None) -> None:
@@ -118,6 +123,15 @@ async def _show(measured: AsyncIterable[Figures], json: Path | None) -> None:
         found.append(f"{figures.to_json()}\n")
         print(figures.to_text(), flush=True)
         _write(json, found)
+
+
+def _check_writable(json: Path | None) -> None:
+    """:raises CommandError: before minutes are spent on figures that cannot be kept."""
+    try:
+        if json is not None:
+            json.touch()
+    except OSError as error:
+        raise usage_error(f"--json: {json} cannot be written ({error.strerror}): choose another file.") from None
 
 
 def _write(json: Path | None, lines: Iterable[str]) -> None:
