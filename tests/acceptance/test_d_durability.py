@@ -22,6 +22,7 @@ from tests.acceptance.harness import (
     OVER_BOTH_LINKS,
     SQLITE_ONLY,
     THREE,
+    WAIT_S,
     Gate,
     Process,
     Record,
@@ -276,7 +277,7 @@ async def test_d43_sigterm_under_load_orphans_nothing(killable: World, server: P
     calls = len(killable.ledger.calls())
     assert 60 <= calls < 3 * len(ids), "the server was to be stopped in the middle"
     await server.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * WAIT_S):
         assert set(await asyncio.gather(*load)) == {SagaStatus.COMPLETED}
     called = [(record.saga, record.name) for record in killable.ledger.calls()]
     assert sorted(called) == sorted((name, each) for name in ids for each in ("one", "two", "three"))
@@ -297,7 +298,7 @@ async def test_d44_a_backoff_goes_on_over_a_restart_and_is_not_early(killable: W
         e for e in await killable.journal() if e.kind == "step_dispatched" and (e.step, e.attempt) == ("two", 2)
     ]
     # Late by what a start takes, and by the lease of the dead, where a store has leases.
-    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + 10_000_000
+    assert due_time <= dispatched.message.time.ToMicroseconds() <= due_time + WAIT_S * 1_000_000
     assert killable.ledger.names("s") == ["one", "two", "two", "three"][:3]
 
 

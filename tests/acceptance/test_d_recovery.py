@@ -166,6 +166,9 @@ BALANCE = 1000
 NOWHERE = "nowhere"
 TELLERS = 8
 KILLS = 6
+ENOUGH = 50
+"""Starts that were acknowledged, however slow the machine is."""
+
 KILL_S_MAX = 1.2
 """Kills come at random moments up to this long after a start: in the recovery of the last kill, and well after it."""
 
@@ -192,6 +195,7 @@ class Tellers:
     def __init__(self, address: str, rng: random.Random) -> None:
         self.acknowledged: set[str] = set()
         self.unanswered: set[str] = set()
+        self._more = asyncio.Event()
         self._address = address
         self._rng = rng
         self._count = 0
@@ -202,6 +206,12 @@ class Tellers:
                 self._count += 1
                 await self._transfer(client, f"t{self._count}")
 
+    async def acknowledged_more_than(self, count: int) -> None:
+        """Wait until that many starts were acknowledged, and one more."""
+        while len(self.acknowledged) <= count:
+            self._more.clear()
+            await self._more.wait()
+
     async def _transfer(self, client: Client, saga: str) -> None:
         source, destination = self._rng.sample((*ACCOUNTS, NOWHERE), 2)
         amount = self._rng.choice((1, 10, 100, 5 * BALANCE))
@@ -211,6 +221,7 @@ class Tellers:
             self.unanswered.add(saga)
             return
         self.acknowledged.add(saga)
+        self._more.set()
         try:
             await handle.wait()
         except Unavailable:
@@ -230,6 +241,8 @@ async def test_d_kills_at_random_moments_under_load_lose_no_money(tmp_path: Path
                 await asyncio.sleep(rng.uniform(0, KILL_S_MAX))
                 await server.kill()
                 await server.start()
+            async with asyncio.timeout(WAIT_S):
+                await tellers.acknowledged_more_than(ENOUGH)
             for task in work:
                 task.cancel()
             assert [r for r in await asyncio.gather(*work, return_exceptions=True) if isinstance(r, Exception)] == []
@@ -237,7 +250,6 @@ async def test_d_kills_at_random_moments_under_load_lose_no_money(tmp_path: Path
     finally:
         await server.stop()
     print(f"{len(tellers.acknowledged)} acknowledged, {len(tellers.unanswered)} not answered")
-    assert len(tellers.acknowledged) > 50
     assert set(ends.values()) == {COMPLETED, COMPENSATED}
     check_money(tmp_path / "bank.db", ends)
 
@@ -245,7 +257,7 @@ async def test_d_kills_at_random_moments_under_load_lose_no_money(tmp_path: Path
 async def ends_of(address: str, tellers: Tellers) -> dict[str, SagaStatus]:
     """How each saga ended; those whose start was not answered may not exist."""
     ends: dict[str, SagaStatus] = {}
-    async with Client(address) as client, asyncio.timeout(30):
+    async with Client(address) as client, asyncio.timeout(4 * WAIT_S):  # it may be thousands
         for saga in tellers.acknowledged:
             ends[saga] = (await client.saga(transfer, saga).wait()).status
         for saga in tellers.unanswered:

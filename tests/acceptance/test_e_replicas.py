@@ -38,6 +38,9 @@ DRAIN_S = 20.0
 LEASE_S = 20.0
 """So long that nothing is taken over because a busy machine stood still."""
 
+SHORT_LEASE_S = 3.0
+"""Where one dies, and the other one has to wait for it."""
+
 IDS = [f"order-{number}" for number in range(8)]
 """Of sagas that belong some to the one orchestrator, and some to the other."""
 
@@ -50,7 +53,7 @@ async def replicas(tmp_path: Path, database: Database, request: pytest.FixtureRe
 
     The parameter is the length of leases, in seconds.
     """
-    url, lease_s = database.new_url(), getattr(request, "param", 1.0)
+    url, lease_s = database.new_url(), getattr(request, "param", LEASE_S)
     servers = [
         Process(url, lease_s=lease_s, drain_s=DRAIN_S),
         Process(url, lease_s=lease_s, metrics="127.0.0.1:0"),
@@ -100,6 +103,7 @@ async def test_e46_each_shows_and_watches_the_sagas_of_the_other(replicas: Repli
         assert await watching == list(range(1, (await mine.status()).sequence + 1))
 
 
+@pytest.mark.parametrize("replicas", [SHORT_LEASE_S], indirect=True)
 async def test_e46_a_dead_owners_sagas_are_taken_over(replicas: Replicas) -> None:
     world, servers, clients = replicas
     before = await figures(servers[1])
@@ -148,7 +152,6 @@ async def test_e46_starts_under_ids_of_the_client_s_making_are_run_where_they_ar
     assert shown.get('amends_calls_forwarded_total{method="StartSaga",outcome="answered"}', 0) < SAGAS / 4
 
 
-@pytest.mark.parametrize("replicas", [LEASE_S], indirect=True)
 async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
     replicas: tuple[World, list[Process], list[Client]],
 ) -> None:
@@ -173,7 +176,6 @@ async def test_e46_an_orderly_end_that_takes_its_time_keeps_no_start_waiting(
         await stopping
 
 
-@pytest.mark.parametrize("replicas", [LEASE_S], indirect=True)
 async def test_e46_an_orderly_end_keeps_no_start_and_no_command_waiting_whatever_its_id(replicas: Replicas) -> None:
     """What is at rest is handed over at once; of what is not, starts and commands are recorded meanwhile."""
     world, servers, clients = replicas
@@ -299,6 +301,7 @@ async def test_e49_two_namespaces_see_only_their_own_sagas_at_any_orchestrator(r
             await client.get(IDS[0])
 
 
+@pytest.mark.parametrize("replicas", [SHORT_LEASE_S], indirect=True)
 async def test_e46_operators_see_who_owns_what(replicas: Replicas) -> None:
     _, servers, clients = replicas
     for client, server in zip(clients, servers, strict=True):
@@ -306,7 +309,7 @@ async def test_e46_operators_see_who_owns_what(replicas: Replicas) -> None:
         owners = {each.address: each for each in shown.replicas}
         assert sorted(owners) == sorted(each.address for each in servers)
         assert [each.address for each in shown.replicas if each.answering] == [server.address]
-        assert all(0 < each.lease_left.ToMicroseconds() <= 1_000_000 for each in owners.values())
+        assert all(0 < each.lease_left.ToMicroseconds() <= SHORT_LEASE_S * 1e6 for each in owners.values())
         assert [each.number for each in shown.partitions] == list(range(64))
         for owner in owners.values():
             owned = [each for each in shown.partitions if each.replica_id == owner.replica_id]

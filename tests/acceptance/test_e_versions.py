@@ -16,10 +16,13 @@ from tests.postgres import Database, schema_of
 NEXT = "tests.acceptance.next_version"
 WAIT_S = 60
 
+LEASE_S = 3.0
+"""The older one waits for it when the newer one has died; no machine that is only busy stands still for so long."""
+
 
 async def test_e46_orchestrators_of_two_versions_run_side_by_side(tmp_path: Path, database: Database) -> None:
     url = database.new_url()
-    old, new = Process(url), Process(url, program=NEXT)
+    old, new = Process(url, lease_s=LEASE_S), Process(url, program=NEXT, lease_s=LEASE_S)
     async with World.opened(tmp_path, old) as world, asyncio.timeout(4 * WAIT_S):
         await world.client.register(THREE)
         gate = Gate()

@@ -41,6 +41,7 @@ from amends.views import Data
 from tests.sdk.scripted import Context, ScriptedOrchestrator, refuse, scripted
 
 UNDECODABLE = b"\xff"
+WAIT_S = 30.0
 
 
 @dataclass
@@ -568,9 +569,9 @@ async def test_closing_tells_other_tasks_that_it_did(orchestrator: ScriptedOrche
 
     async with Client(orchestrator.address) as client:
         using = asyncio.create_task(use(client.saga(None, "order-1")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await asked.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         with pytest.raises(AmendsError, match="closed"):
             await using
     never.set()

@@ -98,6 +98,8 @@ async def test_one_that_comes_back_has_its_turns_again(three: list[ScriptedOrche
 
 async def test_one_that_lost_its_store_rests(three: list[ScriptedOrchestrator], client: Client) -> None:
     three[0].returns("GetSaga", grpc.StatusCode.UNAVAILABLE)
+    while not three[0].requests:  # until there is a connection to it
+        assert (await client.get("a")).status is SagaStatus.COMPLETED
     for _ in range(30):
         assert (await client.get("a")).status is SagaStatus.COMPLETED
     assert 1 <= asked(three)[0] < 5
@@ -109,9 +111,10 @@ async def test_one_that_hangs_is_passed_over(three: list[ScriptedOrchestrator]) 
 
     three[0].on("GetSaga", hang)
     async with Client(target_of(three), timeout=0.3) as client, asyncio.timeout(WAIT_S):
+        while not three[0].requests:  # until there is a connection to it
+            assert (await client.get("a")).status is SagaStatus.COMPLETED
         for _ in range(10):
             assert (await client.get("a")).status is SagaStatus.COMPLETED
-    assert three[0].requests
 
 
 async def test_one_at_which_a_saga_was_waited_for_in_vain_is_not_passed_over(
@@ -146,9 +149,9 @@ async def test_all_that_hang_are_given_up(three: list[ScriptedOrchestrator]) -> 
     for each in three:
         each.on("GetSaga", hang)
     async with Client(target_of(three), timeout=0.1, retry_for=0.5) as client, asyncio.timeout(WAIT_S):
-        with pytest.raises(DeadlineExceeded):
-            await client.get("a")
-    assert sum(asked(three)) >= 3
+        while not all(asked(three)):  # at first there may be no connection to one of them in so short a time
+            with pytest.raises(DeadlineExceeded):
+                await client.get("a")
 
 
 async def test_all_that_are_gone_are_given_up(three: list[ScriptedOrchestrator]) -> None:

@@ -100,7 +100,7 @@ async def test_calls_go_through_no_proxy(transport: Transport, monkeypatch: pyte
     async with Listener.opened() as proxy, Listener.opened() as participant:
         use_proxy(monkeypatch, proxy)
         with pytest.raises(grpc.aio.AioRpcError):
-            await transport.describe(Endpoint("p", participant.address, 1), 2)
+            await transport.describe(Endpoint("p", participant.address, 1), WAIT_S)
         assert proxy.connections == 0
         assert participant.connections > 0
 

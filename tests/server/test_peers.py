@@ -231,7 +231,7 @@ async def test_a_command_that_the_owner_says_may_have_been_carried_out_is_asked_
     async with serving(Refusing(OwnerLost("default", "one"))) as address:
         asked.ownership.owner = address
         with pytest.raises(PeerRefused):
-            await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, 3 * LOOK_S)
+            await asked.peers.ask(FAIL, ONE, operator_pb2.FailSagaRequest(saga_id="one"), "somebody", None, WAIT_S)
     assert asked.peers.forwarded["FailSaga", "refused"] == 1
 
 
@@ -268,9 +268,12 @@ async def test_i37_what_the_next_owner_refuses_says_nothing_of_what_the_first_on
 async def test_i37_an_owner_that_ends_while_it_waits_for_the_end_of_a_saga_has_begun_it(
     asked: Asked, wait: bool, told: type[Exception]
 ) -> None:
-    async with serving(Refusing(ShuttingDown(), NotOwned("default", "one"))) as address:
+    taken = SagaAlreadyExists("default", "one")
+    async with serving(Refusing(taken, ShuttingDown(), NotOwned("default", "one"))) as address:
         asked.ownership.owner = address
         start = orchestrator_pb2.StartSagaRequest(saga_id="one", wait=wait)
+        with pytest.raises(PeerRefused):  # there is a connection now
+            await asked.peers.ask(START, ONE, start, "somebody", None)
         with pytest.raises(told):
             await asked.peers.ask(START, ONE, start, "somebody", None, 3 * LOOK_S)
 

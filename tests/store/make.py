@@ -1,13 +1,29 @@
-"""Appends and definitions for the tests of the stores, with everything filled in that a test does not care about."""
+"""What the tests of stores share: appends and definitions with everything filled in that a test does not care about."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from amends_server.engine.state import FINAL, SagaStatus
-from amends_server.store.protocol import Append, Birth, Head, Record, SagaKey, Store, StoredDefinition, StoreError
+from amends_server.store.protocol import (
+    Append,
+    Birth,
+    Head,
+    Record,
+    SagaKey,
+    Store,
+    StoredDefinition,
+    StoreError,
+    Unavailable,
+)
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000_000_000
+WAIT_S = 60
+AGAIN_S = 0.05
 
 
 def key(saga_id: str = "one", namespace: str = "default") -> SagaKey:
@@ -65,6 +81,16 @@ def append(
 
 def start(saga: SagaKey, born: Birth | None = None, **more: object) -> Append:
     return append(saga, records(1), born=born, **more)  # type: ignore[arg-type]
+
+
+async def in_the_end(act: Callable[[], Awaitable[T]]) -> T:
+    """Act until the store is there, and nobody in the way."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                return await act()
+            except Unavailable:
+                await asyncio.sleep(AGAIN_S)
 
 
 async def written(store: Store, *appends: Append) -> None:

@@ -22,12 +22,10 @@ from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.postgres.trouble import place_of, to_writer
 from amends_server.store.protocol import Append, InUse, Record, Stale, StoreError, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
-from tests.store.make import NOW, append, birth, define, definition, key, records, start, written
+from tests.store.make import NOW, WAIT_S, append, birth, define, definition, in_the_end, key, records, start, written
 from tests.store.proxy import Proxy
 from tests.store.survival import acknowledged_before_a_kill, assert_all_are_there, assert_all_is_there_again
 from tests.store.test_journal import Told
-
-WAIT_S = 60
 
 
 async def take(store: PostgresStore) -> int:
@@ -258,14 +256,8 @@ async def test_connections_that_the_server_ends_are_made_anew(
 ) -> None:
     await written(postgres_store, start(key()))
     database.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                await written(postgres_store, append(key(), records(2)))
-                await postgres_store.check()
-                break
-            except Unavailable:
-                continue
+    await in_the_end(lambda: written(postgres_store, append(key(), records(2))))
+    await in_the_end(postgres_store.check)
     assert (await postgres_store.get_saga(key())).head.sequence == 2
 
 
@@ -389,7 +381,7 @@ async def test_a_migration_may_take_longer_than_other_statements(
     slow = Migration(len(load_migrations("postgres")) + 1, "slow", "select pg_sleep(1.5)")
     monkeypatch.setattr(store_module, "load_migrations", lambda store: [*load_migrations(store), slow])
     stores = [PostgresStore(url), PostgresStore(url)]  # one of them waits for the other
-    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(in_the_end(store.open) for store in stores))  # what is broken off would be so each time
     await asyncio.gather(*(store.close() for store in stores))
 
 
@@ -432,9 +424,10 @@ async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monke
     monkeypatch.setattr(connections_module, "CONNECT_TIMEOUT_S", 1)
     async with Proxy.before(database.new_url()) as proxy:
         store = PostgresStore(proxy.url)
-        await store.open()
-        await define(store)
-        await written(store, start(key("before")))  # so that all is prepared, and nothing but the transaction is asked
+        await in_the_end(store.open)
+        await in_the_end(lambda: define(store))
+        # so that all is prepared, and nothing but the transaction is asked
+        await in_the_end(lambda: written(store, start(key("before"))))
         proxy.hang()
         async with asyncio.timeout(WAIT_S):
             for _ in range(2):
@@ -443,13 +436,7 @@ async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monke
                 with pytest.raises(Unavailable):
                     await store.list_participants()
         proxy.go_on()
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                try:
-                    await store.commit([start(key())])
-                    break
-                except Unavailable:
-                    continue
+        await in_the_end(lambda: store.commit([start(key())]))
         await store.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
 
 import asyncpg
 import pytest
@@ -14,11 +13,8 @@ from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import NotFound, Unavailable
 from tests.chaos.database import Cluster, cluster
 from tests.postgres import CannotRun, Database, schema_of
-from tests.store.make import define, definition, key, start, written
+from tests.store.make import WAIT_S, define, definition, in_the_end, key, start, written
 
-T = TypeVar("T")
-
-WAIT_S = 60
 TIMEOUT_S = 2.0
 LEASE_S = 2.0
 
@@ -113,13 +109,3 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - that a lease is over nobody tells
             await asyncio.sleep(0.05)
-
-
-async def in_the_end(act: Callable[[], Awaitable[T]]) -> T:
-    """Act until the store is there again."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                return await act()
-            except Unavailable:
-                await asyncio.sleep(0.05)

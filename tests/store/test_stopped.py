@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
@@ -13,11 +13,10 @@ from amends_server.store.postgres.statements import Db
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import Append, StoredParticipant, Unavailable
 from tests.postgres import CannotRun, Database, postgres
-from tests.store.make import NOW, append, define, key, records, start, written
+from tests.store.make import NOW, WAIT_S, append, define, in_the_end, key, records, start, written
 from tests.store.proxy import BIND, WAITS, Messages, Proxy
 
 LEASE_S = 1.0
-WAIT_S = 60
 
 
 async def test_i28_whoever_is_stopped_while_it_waits_for_the_server_keeps_its_locks_no_longer_than_a_lease(
@@ -138,14 +137,3 @@ async def taken(store: PostgresStore) -> None:
         return await db.execute("update partition set owner = 'me', epoch = epoch + 1")
 
     await in_the_end(lambda: store._connections.write(take))
-
-
-async def in_the_end(act: Callable[[], Awaitable[object]]) -> None:
-    """Act until the store is there, and nobody in the way."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                await act()
-                return
-            except Unavailable:
-                continue
