@@ -22,7 +22,7 @@ from amends.participant.serve import ServeError, serve, serving
 from amends.payloads import encode
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 echo = Participant("echo")
 entered = asyncio.Event()
