@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,9 +16,10 @@ from amends_server.runner.places import Places
 from amends_server.runner.runner import Runner
 from amends_server.store.leases import Sole
 from amends_server.store.memory import MemoryStore
-from amends_server.store.protocol import SagaKey
+from amends_server.store.protocol import SagaKey, Unavailable
 from tests.store.make import NOW, key, start, written
 
+WAIT_S = 30
 MANY = ("a", "b", "c", "d", "e")
 
 
@@ -24,13 +28,25 @@ class Sleeping:
 
     def __init__(self) -> None:
         self.halts, self.places = HaltedSagas(), Places(1)
+        self.mender = SimpleNamespace(broke=asyncio.Event())
         self.woken: list[SagaKey] = []
+        self.unreadable: set[SagaKey] = set()
+        self.tried = asyncio.Event()
 
     def runs(self, saga: SagaKey) -> bool:
         return False
 
     async def wake(self, saga: SagaKey) -> None:
+        self.tried.set()
+        if saga in self.unreadable:
+            raise Unavailable("that part of the disk is broken")
         self.woken.append(saga)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self.tried.clear()
+                await self.tried.wait()
 
 
 class Clock:
@@ -71,3 +87,28 @@ async def test_i28_recovery_goes_on_behind_the_first_page(many: MemoryStore) -> 
     runner = Sleeping()
     await keeper_of(many, runner)._recover(None)
     assert runner.woken == [key(name) for name in MANY]
+
+
+async def test_i28_a_saga_that_cannot_be_read_keeps_none_from_being_recovered(
+    many: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those that were found with it, nor those of partitions that are gained later. It is tried again."""
+    monkeypatch.setattr(keeper_module, "RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(keeper_module, "SWEEP_INTERVAL_S", 600.0)
+    runner = Sleeping()
+    keeper = keeper_of(many, runner)
+    bad, *others = map(key, MANY)
+    runner.unreadable = {bad}
+    keeper.gain(None)
+    loops = asyncio.create_task(keeper.run())
+    try:
+        await runner.until(lambda: len(runner.woken) >= 2 * len(others))  # by the sweep, and as recovered
+        assert bad not in runner.woken
+        runner.woken.clear()
+        keeper.gain(None)
+        await runner.until(lambda: runner.woken == others)
+        runner.unreadable.clear()
+        await runner.until(lambda: bad in runner.woken)
+    finally:
+        loops.cancel()
+        await asyncio.wait([loops])

@@ -43,6 +43,7 @@ class Keeper:
         self._store = store
         self._ownership = ownership
         self._gained: asyncio.Queue[Collection[int] | None] = asyncio.Queue()
+        self._unread: list[SagaKey] = []
         self._runner = runner
         self._clock = clock
         self.found = 0
@@ -56,6 +57,7 @@ class Keeper:
         """Recover what others left, and keep going until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._recover_for_ever(), name="recover")
+            loops.create_task(self._read_again_for_ever(), name="read again")
             loops.create_task(self._sweep_for_ever(), name="sweep")
             loops.create_task(self._mend_for_ever(), name="mend")
 
@@ -74,16 +76,19 @@ class Keeper:
 
     async def _recover(self, gained: Collection[int] | None) -> None:
         after: SagaKey | None = None
-        unread: list[SagaKey] = []
         while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS, gained)):
             keys = [row.key for row in page if not self._runner.runs(row.key)]
             self.found += len(keys)
-            unread += await self._wake_all(keys)
+            self._unread.extend(await self._wake_all(keys))
             after = page[-1].key
-        while unread:
-            await asyncio.sleep(RETRY_INTERVAL_S)
-            unread = await self._wake_all(unread)
         log.info("recovered")
+
+    async def _read_again_for_ever(self) -> None:
+        """Wake what could not be read: by itself, for some of it may never be, and others come (I28)."""
+        while True:
+            await asyncio.sleep(RETRY_INTERVAL_S)
+            unread, self._unread = self._unread, []
+            self._unread.extend(await self._wake_all(unread))
 
     async def _sweep_for_ever(self) -> None:
         while True:
