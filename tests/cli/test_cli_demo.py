@@ -76,15 +76,18 @@ def test_demo_without_a_clone_says_so(tmp_path: Path) -> None:
     package = Path(amends_server.__file__).parent
     copy = tmp_path / "lib" / "site" / "amends_server"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "amends_server.cli", "demo"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=CLEAN | {"PYTHONPATH": str(copy.parent)},
+        env=CLEAN | {"PYTHONPATH": str(copy.parent), "TMPDIR": str(temporary)},
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "The demo needs a clone of the repository" in done.stderr
+    assert ("are kept in" in done.stderr, list(temporary.iterdir())) == (False, [])
 
 
 def run(command: str, folder: Path) -> int:

@@ -39,6 +39,7 @@ async def run_demo(*, keep: bool = False, console: Console | None = None, manner
     """
     console = console or make_console()
     manner = manner or manner_of(console)
+    clone()  # without one there is nothing to run, and nothing to keep
     folder = Path(tempfile.mkdtemp(prefix="amends-demo-"))
     added_up = False
     try:

@@ -108,9 +108,14 @@ async def _measure_growth(sagas: int | None, seconds: float | None, json: Path |
 
 
 async def _measure_shared(url: str, seconds: float | None, json: Path | None) -> None:
-    from amends_server.bench.shared import SECONDS, measure_shared
     from amends_server.store.protocol import StoreError
 
+    try:
+        from amends_server.bench.shared import SECONDS, measure_shared
+    except ModuleNotFoundError as missing:
+        if missing.name != "asyncpg":
+            raise
+        raise CommandError("--shared needs asyncpg, which is not installed: pip install amends[postgres].") from None
     try:
         await _show(measure_shared(url, seconds or SECONDS), json)
     except StoreError as error:
