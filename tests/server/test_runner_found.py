@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from amends_server.catalogue import Catalogue
-from amends_server.engine.commands import Cancel, Rejected
-from amends_server.engine.policy import Retry
+from amends_server.engine.commands import Cancel, Rejected, Unknown
+from amends_server.engine.payload import Error
+from amends_server.engine.policy import SECOND_US, Retry
 from amends_server.errors import NotOwned, SagaHalted
 from amends_server.hub import Hub
+from amends_server.runner.domain import Domain
 from amends_server.runner.reader import Reader
 from amends_server.service import feed as feed_module
 from amends_server.store.leases import Sole
@@ -19,6 +21,7 @@ from amends_server.store.protocol import Append, Record, SagaKey, Stale, StoreEr
 from tests.server.house import PATIENCE_S, House, lapse, step
 
 ONE = SagaKey("default", "one")
+HOUR_US = 3600 * SECOND_US
 
 
 async def test_i21_a_cancel_is_not_refused_for_a_completion_that_is_not_durable(house: House) -> None:
@@ -200,6 +203,77 @@ async def test_i31_what_was_recorded_though_the_store_said_no_is_sent_once_after
     await house.until(lambda: house.runner.active_count == 0)
     assert house.calls == [("a", "do", 1), ("a", "do", 2)]
     assert await house.status() == "COMPLETED"
+
+
+async def answer_during_a_commit(house: House, call: int) -> None:
+    """Answer a call whose outcome is not written before `take_up_again_and_find_more`."""
+    house.store.gate.clear()
+    house.answer(call)
+    await house.until(lambda: house.journal.pending == 1)
+
+
+async def take_up_again_and_find_more(house: House) -> None:
+    """Have the lease run out and be renewed before what is being written is, and mend what comes of it."""
+    lapse(house)
+    await house.runner.wake(ONE)
+    house.store.gate.set()
+    await asyncio.wait_for(house.runner.mender.broke.wait(), PATIENCE_S)
+    await house.runner.mender.mend()
+
+
+async def test_i17_a_call_that_was_sent_before_a_saga_was_let_go_of_is_no_new_one_for_what_is_written_since_then(
+    house: House,
+) -> None:
+    """The copy that was let go of had its last word, so the next one found more in the journal than it had read.
+
+    Sent again under the same number, a refusal of the second call would speak for the first one, which may have had
+    its effect.
+    """
+    await house.start(await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0)), step("b")))
+    await house.sent(2)
+    await answer_during_a_commit(house, 1)
+    await take_up_again_and_find_more(house)
+    await house.sent(3)
+    assert house.calls == [("a", "do", 1), ("b", "do", 1), ("a", "do", 2)]
+
+
+def holds_all(domain: Domain, key: SagaKey) -> bool:
+    return True
+
+
+async def test_i28_what_was_held_back_is_not_forgotten_when_a_saga_is_found_further_than_it_was_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to be handed over, and stays after all, while the last outcome that was waited for is written."""
+    await house.start(await house.register(step("a"), step("b"), step("c", "a")))
+    await house.sent(2)
+    with monkeypatch.context() as leaving:
+        leaving.setattr(Domain, "holds", holds_all)
+        house.answer(0)
+        await house.until(lambda: house.journal.pending == 0)
+        await answer_during_a_commit(house, 1)
+    await take_up_again_and_find_more(house)
+    await house.sent(3)
+    assert house.calls[2:] == [("c", "do", 1)]
+
+
+async def test_i43_that_a_store_was_restored_is_not_forgotten_when_it_cannot_be_recorded_at_first(house: House) -> None:
+    """No call was open in the backup, so that only the epoch tells."""
+    later = Retry(attempts_max=2, interval_us=HOUR_US, interval_max_us=HOUR_US)
+    await house.start(await house.register(step("a"), step("b", "a", retry=later)))
+    for call, verdict in enumerate((None, Unknown(Error("TIMEOUT", "None.")))):
+        await house.sent(call + 1)
+        house.answer(call, verdict)
+    await house.until(lambda: house.runner.active_count == 0)
+    await house.store.begin_incarnation(house.clock.now())
+    heir = await House(house.store, house.clock).open()
+    house.store.fails_before = 1
+    await heir.runner.wake(ONE)
+    await asyncio.wait_for(heir.runner.mender.broke.wait(), PATIENCE_S)
+    await heir.runner.mender.mend()
+    await heir.sent(1)
+    assert heir.calls == [("a", "do", 2)]
+    await heir.close()
 
 
 async def test_whoever_waits_for_a_saga_of_another_one_does_not_have_its_journal_read_all_the_time(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -216,6 +217,27 @@ async def test_whoever_gives_up_on_a_saga_that_is_being_read_does_not_speak_for_
     impatient.cancel()
     assert (await asyncio.wait_for(patient, PATIENCE_S)).state.going_back
     assert impatient.cancelled()
+
+
+async def test_i27_a_saga_that_was_read_for_one_who_gave_up_is_read_again_for_whoever_comes_just_then(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left memory already, though that it was read has not got around."""
+    await resting(house)
+    released, get_saga = asyncio.get_running_loop().create_future(), house.store.get_saga
+
+    async def get_saga_once_released(key: SagaKey) -> Any:
+        await released
+        return await get_saga(key)
+
+    monkeypatch.setattr(house.store, "get_saga", get_saga_once_released)
+    impatient = asyncio.create_task(house.runner.command(ONE, Retry_("again", "me")))
+    await turn()
+    impatient.cancel()
+    await turn()
+    released.set_result(None)
+    punctual = asyncio.create_task(house.runner.command(ONE, Retry_("again", "me")))
+    assert (await asyncio.wait_for(punctual, PATIENCE_S)).state.going_back
 
 
 async def test_a_saga_with_a_call_out_stays_in_memory_however_far_its_deadline_is(house: House) -> None:

@@ -48,8 +48,8 @@ class ActiveSaga:
     Decisions are made on `state` at once, and go to the journal in their order; `durable` follows when they are on
     disk, and is None until the start is. Nothing is sent and nobody is answered before that. `state` is None while the
     saga cannot be trusted, because an append of it failed: then it has to be read again, and `unrecorded` keeps the
-    outcomes that have come or come in the meantime. Of the first `inherited` events the calls were sent before this
-    saga came into memory, if they were sent. `waits_for` is the participant at which the saga counts: see `places`.
+    outcomes that have come or come in the meantime. `inherited` are the calls that were open when this saga came into
+    memory: they were sent before, if they were sent. `waits_for` is the participant at which it counts: see `places`.
     """
 
     key: SagaKey
@@ -59,7 +59,7 @@ class ActiveSaga:
     state: State | None
     durable: State | None = None
     appending: int = 0
-    inherited: int = 0
+    inherited: frozenset[OwedCall] = frozenset()
     waits_for: str = ""
     calls: set[OwedCall] = field(default_factory=set[OwedCall])
     unrecorded: list[Settle] = field(default_factory=list[Settle])

@@ -336,7 +336,7 @@ class Runner:
         if state.final or (key in self._unsent and row.head.epoch == epoch):
             self._guard(saga, self._send, saga, state, owed_calls(state))
         else:  # what is open may have been sent, by another process or by this one before it let go of the saga
-            saga.inherited = state.sequence
+            saga.inherited = frozenset(owed_calls(state))
             self._guard(saga, self._decide, saga, saga.recovery(row.head.epoch))
         return saga
 
@@ -386,7 +386,7 @@ class Runner:
         saga.advance(state)
         self._hub.publish(saga.key, state)
         unrecorded, saga.unrecorded = saga.unrecorded, []
-        if epoch != saga.origin.epoch or state.sequence <= saga.inherited:  # what is open was sent before, or by others
+        if epoch != saga.origin.epoch or saga.inherited.intersection(owed_calls(state)):  # others had it, or have sent
             self._guard(saga, self._decide, saga, saga.recovery(epoch))
         else:
             self._guard(saga, self._go_on, saga, state, unrecorded)
@@ -396,3 +396,4 @@ class Runner:
         for settle in saga.still_open(unrecorded):
             self._decide(saga, settle)
         self._send(saga, state, owed_calls(state))
+        self._wake(saga)  # it may have been loaded to begin what was held back, and that could not be recorded
