@@ -78,11 +78,12 @@ def test_what_is_put_off_for_a_day_leaves_few_events_and_comes_back_within_a_ten
     assert run.state.sequence - sequence < 200
 
 
-def test_a_pause_is_no_time_in_which_a_call_was_put_off() -> None:
-    run = Run(compensatable("a"))
-    run.settle("a", NO_ROOM)
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_pause_is_no_time_in_which_a_call_was_put_off(undo: bool) -> None:
+    run = compensating() if undo else Run(compensatable("a"))
+    run.do(Settle("a", undo, 1, NO_ROOM))
     run.pause()
     run.now += 3 * DAY_US
     run.resume()
     run.do(Wake(), ASKED_US)
-    assert settle(run, NO_ROOM) == ASKED_US
+    assert settle(run, NO_ROOM, undo=undo) == ASKED_US

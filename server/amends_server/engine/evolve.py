@@ -339,9 +339,12 @@ def _resume(state: State, time: Time) -> State:
     if state.active == 0:
         return state
     pause_time = state.pause_time
-    return replace(
-        state, steps=tuple(replace(step, action=calls.resume(step.action, pause_time, time)) for step in state.steps)
-    )
+    return replace(state, steps=tuple(_resume_step(step, pause_time, time) for step in state.steps))
+
+
+def _resume_step(step: StepState, pause_time: Time, time: Time) -> StepState:
+    action, compensation = (calls.resume(call, pause_time, time) for call in (step.action, step.compensation))
+    return replace(step, action=action, compensation=compensation)
 
 
 def _retry(state: State, time: Time) -> State:
