@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from amends_server.engine.commands import Cancel, Pause, Rejected, Resolve
 from amends_server.engine.commands import Retry as Retry_
 from amends_server.engine.events import Resolution
-from amends_server.engine.policy import Retry
+from amends_server.engine.policy import SECOND_US, Retry
 from amends_server.engine.state import State
 from amends_server.errors import SagaHalted
+from amends_server.runner import runner
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError, Unavailable
 from tests.server.house import PATIENCE_S, HandClock, House, MoodyStore, lapse, no, step
@@ -26,6 +28,10 @@ async def turn() -> None:
     """Let everything happen that can."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def in_status(house: House, status: str) -> bool:
+    return await house.status() == status
 
 
 def watched(house: House) -> list[State | None]:
@@ -248,6 +254,22 @@ async def test_a_saga_with_a_call_out_stays_in_memory_however_far_its_deadline_i
     house.answer(0)
     await house.until(lambda: house.runner.active_count == 0)
     assert await house.status() == "COMPLETED"
+
+
+async def test_i22_a_deadline_is_met_in_memory_that_is_full_where_no_scan_gets_any_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scan waits for room, which there is when the call has ended, and that may last longer."""
+    monkeypatch.setattr(runner, "KEEP_CROWDED_S", 0)
+    house = await House(MoodyStore(), HandClock(), active_max=1).open()
+    key, birth, entry, started = house.wish(await house.register(step("a")))
+    await house.runner.start(key, birth, entry, replace(started, deadline=started.time + 50_000))
+    await house.sent(1)
+    house.clock.time += SECOND_US
+    await house.until(lambda: in_status(house, "COMPENSATING"))
+    house.answer(0)
+    await house.sent(2)
+    await house.close()
 
 
 async def test_whoever_waits_for_a_saga_that_rests_is_told_when_another_one_may_own_it(house: House) -> None:

@@ -273,7 +273,8 @@ class Runner:
         saga.disarm()
         if due_time is None and saga.calls:  # an answer leads on
             return
-        keep_s = KEEP_CROWDED_S if self.places.crowded else KEEP_S
+        # One with calls out stays anyway, and a scan that would find it may have to wait for room.
+        keep_s = inf if saga.calls else KEEP_CROWDED_S if self.places.crowded else KEEP_S
         delay_s = inf if due_time is None else max(0, due_time - self._clock.now()) / SECOND_US
         if delay_s <= keep_s and not self.domain.holds(saga.key):
             saga.arm(delay_s, partial(self.ring, saga))
