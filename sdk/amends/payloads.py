@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar, cast
@@ -200,7 +200,15 @@ def _json(value: object) -> bytes:
     try:
         return _encoder.encode(value)
     except TypeError:  # it sorts the keys of objects only if they are texts, and not numbers, dates or UUIDs
-        return _encoder.encode(msgspec.to_builtins(value, str_keys=True, order="deterministic", enc_hook=_read_if_json))
+        return _encoder.encode(_with_texts_as_keys(value))
+
+
+def _with_texts_as_keys(value: object) -> object:
+    """:raises Misfit: keys that differ would be one, as 1 and "1"."""
+    plain: object = msgspec.to_builtins(value, str_keys=True, order="deterministic", enc_hook=_read_if_json)
+    if sum(1 for _ in _parts(plain)) < sum(1 for _ in _parts(msgspec.to_builtins(value, enc_hook=_read_if_json))):
+        raise Misfit("Two keys of an object are one text")
+    return plain
 
 
 def _read_if_json(value: object) -> object:
@@ -214,11 +222,17 @@ def _name(kind: object) -> str:
 
 def _refuse_non_finite(value: object) -> None:
     """:raises Misfit: there is a number that JSON does not have, and that would be written as null."""
-    left: list[object] = [msgspec.to_builtins(value, enc_hook=_plain)]
+    parts = _parts(msgspec.to_builtins(value, enc_hook=_plain))
+    if any(isinstance(each, float) and not math.isfinite(each) for each in parts):
+        raise Misfit("JSON has no infinity and no NaN")
+
+
+def _parts(value: object) -> Iterator[object]:
+    """The value and all that is in it, but for the keys of objects."""
+    left = [value]
     while left:
         each = left.pop()
-        if isinstance(each, float) and not math.isfinite(each):
-            raise Misfit("JSON has no infinity and no NaN")
+        yield each
         if isinstance(each, dict):
             left += cast("dict[object, object]", each).values()
         elif isinstance(each, list | tuple | set | frozenset):

@@ -212,7 +212,20 @@ def test_numbers_that_json_does_not_have_are_refused(number: float) -> None:
     assert encode([None, msgspec.Raw(b"null"), Person(fullName="A", age=1)]).json.startswith("[null,null,")
 
 
-@pytest.mark.parametrize("value", [Odd(), {"a": Odd()}, {1: Odd()}, {(1, 2): 3}, {1, Odd}, "\ud800", lambda: None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        Odd(),
+        {"a": Odd()},
+        {1: Odd()},
+        {(1, 2): 3},
+        {1: 2, "1": 3},
+        [{1: {2: 3, "2": 3}}],
+        {1, Odd},
+        "\ud800",
+        lambda: None,
+    ],
+)
 def test_what_has_no_place_in_a_payload_is_refused(value: object) -> None:
     with pytest.raises(PayloadError, match="cannot be a payload"):
         encode(value)
