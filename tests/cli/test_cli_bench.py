@@ -30,7 +30,7 @@ def test_a_row_has_its_figures(tmp_path: Path) -> None:
     assert (row["workload"], row["link"], row["concurrency"]) == ("refused", "session", 8)
     assert 0 < row["p50_ms"] <= row["p99_ms"]
     assert row["sagas_per_s"] > 0
-    assert row["floor_ratio"] == pytest.approx(row["sagas_per_s"] / row["floor_sagas_per_s"], abs=0.001)
+    assert row["floor_ratio"] == pytest.approx(row["sagas_per_s"] / row["floor_sagas_per_s"], abs=0.01)
     assert set(row["cpu_s_per_1000"]) == set(row["memory_peak_mb"]) == {"orchestrator", "participant", "client"}
     assert 500 < row["db_bytes_per_saga"] < 20_000
     assert {"date", "commit", "machine", "load"} == set(row["taken"])

@@ -16,6 +16,7 @@ from amends.participant.serve import serving as serving_participant
 from amends.v1 import operator_pb2, operator_pb2_grpc
 from amends_server.app import serving
 from amends_server.config import load_settings
+from tests.ports import deserted
 
 WAIT_S = 20.0
 NEVER_S = 3600.0
@@ -109,11 +110,10 @@ async def test_a_port_that_another_participant_has_now_is_not_handed_to(target: 
 
 async def test_one_that_died_is_replaced(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "LOOK_INTERVAL_S", 0.05)
-    async with serving_participant(desk("b")) as dead:
-        pass
-    async with Client(target) as client, client.hosting(desk("a")):
-        await move(target, dead)
-        assert await planned_by(client, PATIENT) == "a"
+    with deserted() as dead:
+        async with Client(target) as client, client.hosting(desk("a")):
+            await move(target, dead)
+            assert await planned_by(client, PATIENT) == "a"
 
 
 async def test_one_that_answers_is_left_in_its_place(
@@ -154,17 +154,16 @@ async def test_an_orchestrator_that_is_gone_keeps_nobody_from_leaving(
 
 
 async def test_it_waits_for_an_orchestrator_that_comes_up_later(tmp_path: Path) -> None:
-    async with serving(load_settings(listen="127.0.0.1:0", store="memory:")) as server:
-        address = server.address
     hosted = asyncio.Event()
+    with deserted() as address:
 
-    async def host() -> None:
-        async with Client(address, retry_for=0) as client, client.hosting(desk("a")):
-            hosted.set()
+        async def host() -> None:
+            async with Client(address, retry_for=0) as client, client.hosting(desk("a")):
+                hosted.set()
 
-    task = asyncio.create_task(host())
-    done, _ = await asyncio.wait([task], timeout=0.3)  # long enough for a call that finds nobody
-    assert not done
-    async with serving(load_settings(listen=address, store=f"sqlite:///{tmp_path}/amends.db")):
-        await asyncio.wait_for(hosted.wait(), WAIT_S)
-        await task
+        task = asyncio.create_task(host())
+        done, _ = await asyncio.wait([task], timeout=0.3)  # long enough for a call that finds nobody
+        assert not done
+        async with serving(load_settings(listen=address, store=f"sqlite:///{tmp_path}/amends.db")):
+            await asyncio.wait_for(hosted.wait(), WAIT_S)
+            await task

@@ -21,6 +21,7 @@ from amends.participant.participant import Participant
 from amends.participant.serve import ServeError, serve, serving
 from amends.payloads import encode
 from amends.v1 import operator_pb2, operator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
+from tests.ports import deserted
 
 WAIT_S = 60.0
 
@@ -103,28 +104,26 @@ async def test_it_advertises_another_address_when_told() -> None:
 
 
 async def test_it_waits_for_an_orchestrator_that_comes_up_later() -> None:
-    async with orchestrator(Registry()) as target:
-        pass
     registry, ready = Registry(), asyncio.Event()
+    with deserted() as target:
 
-    async def participant() -> None:
-        async with serving(echo, orchestrator=target):
-            ready.set()
+        async def participant() -> None:
+            async with serving(echo, orchestrator=target):
+                ready.set()
 
-    task = asyncio.create_task(participant())
-    done, _ = await asyncio.wait([task], timeout=0.3)  # long enough for an attempt that finds nobody
-    assert not done
-    async with orchestrator(registry, target):
-        await asyncio.wait_for(ready.wait(), WAIT_S)
-        await task
+        task = asyncio.create_task(participant())
+        done, _ = await asyncio.wait([task], timeout=0.3)  # long enough for an attempt that finds nobody
+        assert not done
+        async with orchestrator(registry, target):
+            await asyncio.wait_for(ready.wait(), WAIT_S)
+            await task
     assert "echo" in registry.registered
 
 
 async def test_it_gives_up_an_orchestrator_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("amends.participant.serve"), "REGISTRATION_S", 0.3)
-    async with orchestrator(Registry()) as target:
-        pass
-    with pytest.raises(ServeError, match=f"{target} did not register participant 'echo'.*UNAVAILABLE"):
+    refusal = "did not register participant 'echo'.*UNAVAILABLE"
+    with deserted() as target, pytest.raises(ServeError, match=f"{target} {refusal}"):
         await serve(echo, orchestrator=target)
 
 
