@@ -27,6 +27,7 @@ takes them long before its statements time out, which would fail all appends of 
 log = structlog.stdlib.get_logger(__name__)
 
 _Entry = tuple[Append, Done]
+_Line = tuple[SagaKey, int]
 
 
 class Journal:
@@ -62,8 +63,9 @@ class Journal:
     def append(self, append: Append, done: Done) -> None:
         """Queue the append and return at once; `done` is called later, in the order of the appends of a saga.
 
-        Appends to a saga whose earlier append was refused or failed get the same error: they build on records that
-        may not be there. The caller has to read the saga again before it goes on.
+        Appends to a saga whose earlier append was refused or failed get the same error, if they are of the same epoch:
+        they build on records that may not be there. The caller has to read the saga again before it goes on. One of a
+        later epoch was decided on what was read since then.
         """
         if self._closing:
             asyncio.get_running_loop().call_soon(_tell, append, done, Unavailable("The journal is closed."))
@@ -85,7 +87,7 @@ class Journal:
         self._writing = len(batch)
         outcomes = await self._commit([append for append, _ in batch])
         orphans = self._take_orphans(
-            {append.key: error for (append, _), error in zip(batch, outcomes, strict=True) if error is not None}
+            {_line(append): error for (append, _), error in zip(batch, outcomes, strict=True) if error is not None}
         )
         self._writing = 0
         for (append, done), error in zip(batch, outcomes, strict=True):
@@ -118,13 +120,18 @@ class Journal:
             log.exception("journal_commit_failed", appends=len(appends))
             return [Unavailable(f"The store failed unexpectedly: {type(error).__name__}.")] * len(appends)
 
-    def _take_orphans(self, failed: dict[SagaKey, StoreError]) -> list[tuple[Append, Done, StoreError]]:
+    def _take_orphans(self, failed: dict[_Line, StoreError]) -> list[tuple[Append, Done, StoreError]]:
         """Take out of the queue what builds on failed appends, before a callback can queue something new."""
         if not failed:
             return []
-        orphans = [(append, done, failed[append.key]) for append, done in self._queue if append.key in failed]
-        self._queue = deque(entry for entry in self._queue if entry[0].key not in failed)
+        orphans = [(append, done, failed[_line(append)]) for append, done in self._queue if _line(append) in failed]
+        self._queue = deque(entry for entry in self._queue if _line(entry[0]) not in failed)
         return orphans
+
+
+def _line(append: Append) -> _Line:
+    """Return what appends have in common of which each builds on the one before."""
+    return append.key, append.head.epoch
 
 
 def _tell(append: Append, done: Done, error: StoreError | None) -> None:

@@ -237,6 +237,33 @@ async def test_i17_a_call_that_was_sent_before_a_saga_was_let_go_of_is_no_new_on
     assert house.calls == [("a", "do", 1), ("b", "do", 1), ("a", "do", 2)]
 
 
+async def test_i28_a_saga_is_not_let_go_of_for_what_its_last_copy_wrote_too_late(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit took longer than the lease, which was then taken again, in another epoch, by who had had it."""
+    commit, last_epoch = house.store.commit, house.runner.domain.epoch_of(ONE)
+
+    async def commit_fenced(appends: Sequence[Append]) -> list[StoreError | None]:
+        if any(append.head.epoch == last_epoch for append in appends):
+            await house.store.gate.wait()
+            return [Stale("Another epoch has begun.") for _ in appends]
+        return await commit(appends)
+
+    def next_epoch(ownership: Sole, key: SagaKey) -> int:
+        return last_epoch + 1
+
+    await house.start(await house.register(step("a", retry=Retry(attempts_max=2, interval_us=0))))
+    await house.sent(1)
+    monkeypatch.setattr(house.store, "commit", commit_fenced)
+    await answer_during_a_commit(house, 0)
+    monkeypatch.setattr(Sole, "epoch_of", next_epoch)
+    house.runner.adapt()
+    await house.runner.wake(ONE)
+    house.store.gate.set()
+    await house.sent(2)
+    assert house.calls == [("a", "do", 1), ("a", "do", 2)]
+
+
 def holds_all(domain: Domain, key: SagaKey) -> bool:
     return True
 
