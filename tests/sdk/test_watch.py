@@ -147,6 +147,49 @@ async def test_a_watch_outlives_the_orchestrator(orchestrator: ScriptedOrchestra
     assert asked_after(orchestrator) == [0, 1]
 
 
+async def test_a_wait_that_is_cancelled_does_not_end_the_watch(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    """Whoever looks now and then would take that for the end of the saga."""
+
+    async def hangs(_: object, __: Context) -> AsyncIterator[Message | bytes]:
+        yield event(1)
+        await asyncio.Event().wait()
+
+    orchestrator.on_stream("WatchSaga", hangs)
+    async with aclosing(client.saga(None, "a").watch()) as events:
+        assert (await anext(events)).sequence == 1
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await anext(events)
+        play(orchestrator, [event(2), last_event(3)])
+        assert [each.sequence async for each in events] == [2, 3]
+    assert {*asked_after(orchestrator)} == {0, 1}
+
+
+async def test_two_who_wait_for_the_next_event_get_one_each(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    play(orchestrator, [event(1), event(2), last_event(3)])
+    events = client.saga(None, "a").watch()
+    found = await asyncio.gather(anext(events), anext(events), anext(events))
+    assert [each.sequence for each in found] == [1, 2, 3]
+    for _ in range(2):
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
+async def test_what_is_thrown_into_a_watch_comes_out_and_ends_it(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    play(orchestrator, [event(1), last_event(2)])
+    events = client.saga(None, "a").watch()
+    await anext(events)
+    with pytest.raises(KeyError):
+        await events.athrow(KeyError)
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
 async def test_patience_counts_from_the_last_event(orchestrator: ScriptedOrchestrator) -> None:
     gone = grpc.StatusCode.UNAVAILABLE
     streams: list[Script] = [[event(n), gone] for n in range(1, 9)]
@@ -170,7 +213,10 @@ async def test_refusals_are_raised(
     assert len(orchestrator.requests) == 1
 
 
-async def test_a_watch_that_is_left_closes_its_stream(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_a_watch_that_is_left_closes_its_stream(
+    orchestrator: ScriptedOrchestrator, client: Client, by_name: bool
+) -> None:
     closed = asyncio.Event()
 
     async def hangs(_: object, context: Context) -> AsyncIterator[Message | bytes]:
@@ -179,8 +225,11 @@ async def test_a_watch_that_is_left_closes_its_stream(orchestrator: ScriptedOrch
         await closed.wait()
 
     orchestrator.on_stream("WatchSaga", hangs)
-    async with aclosing(client.saga(None, "a").watch()) as events:
-        async for each in events:
+    if by_name:
+        async with aclosing(client.saga(None, "a").watch()) as events:
+            assert (await anext(events)).sequence == 1
+    else:
+        async for each in client.saga(None, "a").watch():
             assert each.sequence == 1
             break
     async with asyncio.timeout(10):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import TracebackType
 
 import grpc
 
@@ -14,6 +16,40 @@ from amends.v1 import orchestrator_pb2
 from amends.views import SagaView
 
 _Stream = grpc.aio.UnaryStreamCall[orchestrator_pb2.WatchSagaRequest, orchestrator_pb2.WatchSagaResponse]
+
+
+class Watch(AsyncGenerator[Event, None]):
+    """The events of one saga, as users take them.
+
+    A generator would be over when a wait for its next event is cancelled, and that looks like the end of the saga. This
+    goes on where it was.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._turn = asyncio.Lock()
+        self._over = False
+
+    async def asend(self, value: None) -> Event:
+        async with self._turn:
+            event = None if self._over else await self._feed.next()
+        if event is None:
+            self._over = True
+            raise StopAsyncIteration
+        return event
+
+    async def athrow(
+        self, typ: type[BaseException] | BaseException, val: object = None, tb: TracebackType | None = None, /
+    ) -> Event:
+        await self.aclose()
+        raise val if isinstance(val, BaseException) else typ
+
+    async def aclose(self) -> None:
+        self._over = True
+        self._feed.leave()
+
+    def __del__(self) -> None:
+        self._feed.leave()  # a loop over it was broken off
 
 
 class Feed:
@@ -30,14 +66,19 @@ class Feed:
         self._stream: _Stream | None = None
 
     async def next(self) -> Event | None:
-        """The next event; None after the last one."""
-        event = await self._connection.retrying(self._try_next, passes=self._passes)
+        """The next event; None after the last one. After an error, and after a cancellation, it is the same one."""
+        try:
+            event = await self._connection.retrying(self._try_next, passes=self._passes)
+        except BaseException:
+            self.leave()
+            raise
         if event is not None:
             self._last = event.sequence
             self._ended = event.kind.is_final
         return event
 
-    async def aclose(self) -> None:
+    def leave(self) -> None:
+        """End the stream. Another one goes on after the last event that was given."""
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
@@ -49,12 +90,12 @@ class Feed:
         try:
             return await self._read_new()
         except grpc.aio.AioRpcError as error:
-            await self.aclose()
+            self.leave()
             if self._ended:
                 return None
             raise exception_of(error) from None
         except DataLoss:
-            await self.aclose()
+            self.leave()
             raise
 
     async def _read_new(self) -> Event | None:
@@ -85,7 +126,7 @@ class Feed:
 
     async def _at_end(self) -> None:
         """A stream ended well: that is only the end if the saga has no further events."""
-        await self.aclose()
+        self.leave()
         if self._ended:
             return
         view = await self._status()

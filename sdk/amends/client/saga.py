@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Generic, TypeVar, assert_never, cast
 
 from amends.client._starts import Ending
 from amends.client.connection import Connection
 from amends.client.events import Event
-from amends.client.feed import Feed
+from amends.client.feed import Feed, Watch
 from amends.errors import Compensated, DeadlineExceeded, Failed, SagaError, Stuck
 from amends.payloads import decode
 from amends.v1 import orchestrator_pb2, saga_pb2
@@ -98,19 +97,17 @@ class SagaHandle(Generic[Out]):
             case _:
                 assert_never(view.status)
 
-    async def watch(self, *, after: int = 0) -> AsyncGenerator[Event, None]:
+    def watch(self, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """The events after the one with the sequence `after`, each once and in order, until the saga has ended.
 
-        A lost connection is made again, and the events go on where they were.
+        A lost connection is made again, and the events go on where they were; so they do after a wait for the next one
+        that was cancelled.
 
         :raises NotFound: if there is no saga of that id.
         :raises OutOfRange: if the events that are asked for are not kept any more.
         :raises Unavailable: if the orchestrator is gone for longer than the client retries.
         """
-        feed = Feed(self._connection, self._id, after=after, status=self.status)
-        async with aclosing(feed):
-            while (event := await feed.next()) is not None:
-                yield event
+        return Watch(Feed(self._connection, self._id, after=after, status=self.status))
 
     async def cancel(self, reason: str) -> SagaView:
         """Turn the saga back. Its cause then says what turned it back, which may be something that came before.
