@@ -13,8 +13,9 @@ import pytest
 
 from amends import Client, EventKind, FailedPrecondition, NotFound, Resolution, SagaStatus
 from amends.ids import new_saga_id_of
-from amends.v1 import operator_pb2, orchestrator_pb2
+from amends.v1 import operator_pb2, orchestrator_pb2, saga_pb2
 from amends_server.store.partition import partition_of
+from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import SagaKey
 from tests.acceptance.harness import (
     THREE,
@@ -85,6 +86,26 @@ async def test_e46_both_run_sagas_and_every_action_is_done_once(replicas: Replic
     assert {view.status for view in views} == {SagaStatus.COMPLETED}
     for saga in sagas:
         assert world.ledger.names(saga.id) == ["one", "two", "three"]
+
+
+async def test_e46_one_that_runs_no_sagas_starts_them_at_another_one(tmp_path: Path, database: Database) -> None:
+    """As one does that has just joined: here there is nothing left for it, so that it stays so."""
+    store = PostgresStore(url := database.new_url())
+    await store.open()
+    await store.close()
+    one = "update meta set value = 1 where name = 'partitions'; delete from partition where id > 0"
+    database.sql(one, schema_of(url))
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(World.opened(tmp_path, Process(url, lease_s=LEASE_S)))
+        await world.client.register(THREE)
+        await (joined := Process(url, lease_s=LEASE_S)).start()
+        stack.push_async_callback(joined.stop)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(joined.address))
+        request = orchestrator_pb2.StartSagaRequest(wait=True)
+        request.definition.name = THREE.name
+        response = await Wire.on(channel).orchestrator.StartSaga(request, timeout=WAIT_S)
+    assert (response.created, response.saga.status) == (True, saga_pb2.SAGA_STATUS_COMPLETED)
+    assert world.ledger.names(response.saga.saga_id) == ["one", "two", "three"]
 
 
 async def test_e46_each_shows_and_watches_the_sagas_of_the_other(replicas: Replicas) -> None:

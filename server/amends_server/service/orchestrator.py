@@ -146,7 +146,11 @@ class OrchestratorService(pb_grpc.OrchestratorServiceServicer):
 
     @refusals
     async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
-        view, created = await self._starting.start(request, Starter.of(context))
+        starter = Starter.of(context)
+        if request.saga_id:  # it was passed on if it belongs elsewhere
+            view, created = await self._starting.start(request, starter)
+        else:
+            view, created = await self._starting.start_anywhere(context.invocation_metadata(), request, starter)
         if request.wait:
             view = await self._feed.settled(view.key)
         return pb.StartSagaResponse(saga=_to_wire(view), created=created)

@@ -13,6 +13,7 @@ from amends_server.convert.definition import read_definition
 from amends_server.engine.definition import digest as digest_of
 from amends_server.engine.state import State
 from amends_server.errors import BadField, SagaAlreadyExists, ShuttingDown
+from amends_server.ids import new_id
 from amends_server.runner.reader import View
 from amends_server.runner.runner import Runner
 from amends_server.service.definitions import Definitions
@@ -83,11 +84,22 @@ class Starting:
         """Tell whether nobody else could begin that saga: its id belongs to this process, until that is handed over."""
         return request.saga_id != "" and self._runner.domain.share is not None
 
+    @property
+    def _runs_none(self) -> bool:
+        """Tell whether all sagas are those of other processes: this one has just joined them, or there are too many."""
+        share = self._runner.domain.share
+        return self.open and share is not None and not share.owned
+
     async def start_anywhere(
         self, metadata: Metadata | None, request: pb.StartSagaRequest, starter: Starter
     ) -> tuple[View, bool]:
-        """Start a saga where it belongs. `metadata` is what the caller said of itself."""
+        """Start a saga where it belongs; without an id here, or where one runs sagas if this process runs none.
+
+        `metadata` is what the caller said of itself.
+        """
         with self._under_way.taking(request):
+            if not request.saga_id and self._runs_none:
+                request.saga_id = new_id(self._clock.now())
             if self._peers is None or not request.saga_id:
                 return await self._start_here(request, starter)
             created = await self._peers.start(request, starter.principal, metadata)
