@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_a_wrong_workload_is_refused_with_the_right_ones() -> None:
 async def test_a_saga_of_three_steps_costs_a_database_twelve_rows(database: Database) -> None:
     """docs/scale.md reckons with it."""
     with running("amends_server.bench.nodes", "participant", "session") as served:
+        assert os.getpgid(served.pid) == served.pid, "Ctrl-C at a terminal is for the bench alone"
         sagas, values = await _measure_costs(database.new_url(), served.address, 8, 0.3)
     assert sagas > 0
     assert (values["rows_inserted_per_saga"], values["rows_updated_per_saga"]) == (9, 3)

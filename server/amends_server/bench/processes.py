@@ -18,12 +18,17 @@ STOP_S = 40.0
 
 
 class Node:
-    """A process that serves. `address` is where."""
+    """A process that serves. `address` is where. Ctrl-C is for the bench alone, which then ends it."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", module, *arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None
-        word, _, self.address = self._process.stdout.readline().strip().partition(" ")
+        try:
+            word, _, self.address = self._process.stdout.readline().strip().partition(" ")
+        except BaseException:
+            self.kill()
+            raise
         if word != "ready":
             self.stop()
             raise RuntimeError(f"{module} {' '.join(arguments)} did not start")
@@ -87,5 +92,5 @@ def running(module: str, *arguments: str) -> Generator[Node, None, None]:
 def output_of(module: str, *arguments: str) -> str:
     """Run a process to its end and return what it printed; one that hangs ends the measurement, not the patience."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=CLIENT_S_MAX)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=CLIENT_S_MAX, start_new_session=True)
     return done.stdout.decode()

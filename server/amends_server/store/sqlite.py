@@ -55,7 +55,7 @@ _HARMLESS = frozenset({
 _SENTENCES = {
     sqlite3.SQLITE_BUSY: "is locked by another program",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
-    sqlite3.SQLITE_READONLY: "cannot be written",
+    sqlite3.SQLITE_READONLY: "cannot be written: let this user write it and its folder",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: look whether it is a file that this user may write",
     sqlite3.SQLITE_NOTADB: "is not an SQLite database: choose another store",
     sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
