@@ -76,9 +76,12 @@ def from_builtins(kind: type, value: object) -> object:
 
 
 def schema_of_foreign(kind: type) -> dict[str, object]:
-    """The `schema_hook` of msgspec."""
+    """The `schema_hook` of msgspec. :raises Misfit: a model has none."""
     if is_model(kind):
-        return kind.model_json_schema()
+        try:
+            return kind.model_json_schema()
+        except Exception as error:  # what pydantic raises cannot be named here, and a model may have code of its own
+            raise Misfit(f"{kind.__qualname__} has no schema") from error
     # any JSON, for some messages are a text there
     return {"title": kind.DESCRIPTOR.full_name} if is_message(kind) else {}
 

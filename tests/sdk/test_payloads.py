@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import msgspec
 import pydantic
@@ -274,6 +274,18 @@ def test_there_is_no_schema_where_two_models_have_one_name() -> None:
     second = pydantic.create_model("Second", person=(other, ...))
     assert json_schema(dict[str, first]) != ""
     assert json_schema(dict[str, first | second]) == ""  # type: ignore[valid-type]
+
+
+class Ticket(pydantic.BaseModel):
+    """Has a field whose type is known to its validators alone, as ids of databases are."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    odd: Annotated[Odd, pydantic.BeforeValidator(lambda _: Odd()), pydantic.PlainSerializer(lambda _: "odd")]
+
+
+def test_there_is_no_schema_of_models_that_can_have_none() -> None:
+    assert encode(decode(payload_pb2.Payload(json='{"odd":"odd"}'), Ticket)).json == '{"odd":"odd"}'
+    assert json_schema(Ticket) == json_schema(dict[str, Ticket]) == ""
 
 
 def test_there_is_no_schema_of_types_whose_annotations_cannot_be_read() -> None:
