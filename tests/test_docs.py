@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from amends import Saga, encode
+from amends.participant.participant import PLAIN_HANDLERS_MAX
 from amends.testing import given
 from amends.v1 import participant_pb2
 from amends_server.cli.commands import app as cli
@@ -39,6 +40,7 @@ from amends_server.engine.checks.validation import RULES_MAX, STEPS_MAX
 from amends_server.engine.commands import Rejected, Unknown
 from amends_server.engine.history import EVENTS_MAX, ROOM_BACK, ROOM_REPAIRS
 from amends_server.status import REFUSALS, to_status
+from amends_server.transport.endpoint import message_bytes_max
 from amends_server.transport.verdicts import verdict_of_status
 from tests.advice import says_what_to_do
 from tests.sources import CODE, ROOT, codes_in
@@ -259,6 +261,13 @@ def test_the_limits_in_the_documents_are_those_of_the_server() -> None:
     assert f"take the participant more than {PATIENCE_S} s to answer them all, by {PUT_OFF_S} s or more;" in text
     assert f"; {PUT_OFFS_PER_S} sagas come back in a second |" in text
     assert f"| calls in flight at a participant | {CALLS_IN_FLIGHT_MAX}," in text
+
+
+def test_participants_are_told_how_large_calls_may_be() -> None:
+    text = (ROOT / "docs/participants.md").read_text(encoding="utf-8")
+    largest = message_bytes_max(Settings.model_fields["payload_bytes_max"].default)
+    assert f"Accept messages of {-(-largest // (1 << 20))} MiB" in text
+    assert f"up to {PLAIN_HANDLERS_MAX} actions and {PLAIN_HANDLERS_MAX} compensations" in " ".join(text.split())
 
 
 def blocks(language: str, name: str) -> list[str]:
