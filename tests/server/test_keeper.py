@@ -112,3 +112,32 @@ async def test_i28_a_saga_that_cannot_be_read_keeps_none_from_being_recovered(
     finally:
         loops.cancel()
         await asyncio.wait([loops])
+
+
+async def test_i28_a_saga_that_cannot_be_read_is_not_forgotten_while_others_are_read_again(
+    many: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those are taken up again and again before it is known that this one cannot be read."""
+    monkeypatch.setattr(keeper_module, "RETRY_INTERVAL_S", 0.0)
+    bad, reading = key(MANY[0]), asyncio.Event()
+
+    class Slow(Sleeping):
+        async def wake(self, saga: SagaKey) -> None:
+            if saga == bad and not reading.is_set():
+                await reading.wait()
+                raise Unavailable("that part of the disk is broken")
+            await super().wake(saga)
+
+    runner = Slow()
+    keeper = keeper_of(many, runner)
+    keeper.gain(None)
+    loops = [asyncio.create_task(work) for work in (keeper._recover_for_ever(), keeper._read_again_for_ever())]
+    try:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        reading.set()
+        await runner.until(lambda: bad in runner.woken)
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.wait(loops)

@@ -79,7 +79,8 @@ class Keeper:
         while page := await self._patiently(partial(self._store.list_unfinished, after, PAGE_ROWS, gained)):
             keys = [row.key for row in page if not self._runner.runs(row.key)]
             self.found += len(keys)
-            self._unread.extend(await self._wake_all(keys))
+            unread = await self._wake_all(keys)
+            self._unread += unread  # the list of now: it may be another one than before
             after = page[-1].key
         log.info("recovered")
 
@@ -88,7 +89,8 @@ class Keeper:
         while True:
             await asyncio.sleep(RETRY_INTERVAL_S)
             unread, self._unread = self._unread, []
-            self._unread.extend(await self._wake_all(unread))
+            unread = await self._wake_all(unread)
+            self._unread += unread
 
     async def _sweep_for_ever(self) -> None:
         while True:
