@@ -292,6 +292,18 @@ async def test_a_client_is_open_inside_its_block_only(orchestrator: ScriptedOrch
         await client.get("a")
 
 
+async def test_a_client_that_is_open_is_not_opened_a_second_time(orchestrator: ScriptedOrchestrator) -> None:
+    """The end of the inner block would close it for whoever has opened it."""
+    orchestrator.returns("GetSaga", orchestrator_pb2.GetSagaResponse(saga=saga_of(saga_pb2.SAGA_STATUS_RUNNING)))
+    client = Client(orchestrator.address)
+    for _ in range(2):  # one after the other is well
+        async with client:
+            with pytest.raises(AmendsError, match="open already"):
+                async with client:
+                    raise AssertionError
+            assert (await client.get("order-1")).status is SagaStatus.RUNNING
+
+
 async def test_result_is_of_the_declared_type(orchestrator: ScriptedOrchestrator, client: Client) -> None:
     orchestrator.returns(
         "GetSaga",

@@ -18,7 +18,7 @@ from amends.client.filters import Where, filter_message, timestamp
 from amends.client.saga import SagaHandle
 from amends.completions import Completion
 from amends.definition.builder import Saga
-from amends.errors import NotFound
+from amends.errors import AmendsError, NotFound
 from amends.participant.call import Call
 from amends.participant.participant import Participant
 from amends.participant.serve import serving
@@ -64,6 +64,8 @@ class Client(Control, Catalogue):
         self._registrations = Registrations(self._register)
 
     async def __aenter__(self) -> Self:
+        if self._open is not None:
+            raise AmendsError("The client is open already: open it in one place, and share it inside of that block.")
         self._open = Connection.open(
             self._target, namespace=self._namespace, timeout_s=self._timeout_s, retry_s=self._retry_s
         )
@@ -72,9 +74,11 @@ class Client(Control, Catalogue):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._registrations.close()
-        await self._connection.close()
-        self._open = None
+        try:
+            await self._registrations.close()
+            await self._connection.close()
+        finally:
+            self._open = None
 
     def __repr__(self) -> str:
         return f"<client of {self._target}, namespace {self._namespace}>"
