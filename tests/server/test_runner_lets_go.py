@@ -11,10 +11,11 @@ import pytest
 
 from amends_server.engine.commands import Cancel, Pause, Rejected, Resolve
 from amends_server.engine.commands import Retry as Retry_
-from amends_server.engine.events import Resolution
+from amends_server.engine.events import Resolution, SagaStarted
+from amends_server.engine.graph import Graph
 from amends_server.engine.policy import SECOND_US, Retry
 from amends_server.engine.state import State
-from amends_server.errors import SagaHalted
+from amends_server.errors import NotOwned, SagaHalted
 from amends_server.runner import runner
 from amends_server.store.leases import Sole
 from amends_server.store.protocol import Append, SagaKey, Stale, StoreError, Unavailable
@@ -371,6 +372,19 @@ async def test_i27_a_saga_that_is_on_its_way_into_memory_is_not_begun_there_a_se
     await asyncio.sleep(0)
     assert not house.runner.begin(*wish, told.append)
     await waking
+
+
+async def test_i24_a_start_whose_lease_runs_out_as_it_is_begun_is_told_that_nothing_was_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = await house.register(step("a"))
+
+    def run_out(graph: Graph, started: SagaStarted) -> None:
+        monkeypatch.setattr(Sole, "epoch_of", lambda ownership, key: 0)
+
+    monkeypatch.setattr(house.runner.places, "refusal", run_out)
+    with pytest.raises(NotOwned):
+        await house.start(entry)
 
 
 async def test_i42_nothing_is_begun_where_memory_is_full() -> None:

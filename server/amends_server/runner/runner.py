@@ -94,8 +94,8 @@ class Runner:
         if (refusal := self.places.refusal(entry.graph, started)) is not None:
             return await self._read_or(key, refusal), False
         told: asyncio.Future[State | Exception] = asyncio.get_running_loop().create_future()
-        begun = self.begin(key, birth, entry, started, told.set_result)
-        assert begun, "nothing is in its way any more"
+        if not self.begin(key, birth, entry, started, told.set_result):
+            raise NotOwned(key.namespace, key.saga_id)  # the lease has just run out
         outcome = await asyncio.shield(told)
         if isinstance(outcome, State):
             return View(key, birth, outcome), True
