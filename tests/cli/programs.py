@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import structlog
 from typer.testing import CliRunner
 
 from amends_server.cli.commands import app
@@ -45,11 +46,15 @@ class Ended:
 
 
 def amends(*arguments: str, server: str = NOBODY, stdin: str = "", **env: str) -> Ended:
-    """Run a command inside of this process, as `script` does in one of its own: that takes most of a second."""
+    """Run a command inside of this process, as `script` does in one of its own: that takes most of a second.
+
+    None that sets up the logs of its process: all tests after it would log to where nobody writes any more.
+    """
     runner = CliRunner(env=dict.fromkeys(FOREIGN) | {"AMENDS_SERVER": server, "COLUMNS": "200"} | env)
     invoke = partial(runner.invoke, app, arguments, input=stdin, prog_name="amends")
     with patch.dict(os.environ):  # a process would forget what a command sets, there and in its context
         done = copy_context().run(invoke)
+    assert not structlog.get_config()["cache_logger_on_first_use"], "run it by `script`"
     if not isinstance(done.exception, SystemExit | None):
         raise done.exception
     return Ended(done.exit_code, done.stdout, done.stderr)

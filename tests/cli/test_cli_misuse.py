@@ -98,7 +98,6 @@ def test_an_address_that_nobody_can_have_is_not_said_to_be_taken() -> None:
         ["definitions", "show", "gone"],
         ["resolve", "x", "y", "--as", "skipped", "--output", "1", "--reason", "r"],
         ["serve", "--config", "gone.toml"],
-        ["serve", "--store", "sqlite:////dev/null/amends.db"],
         ["restored", "--store", "sqlite:////dev/null/amends.db"],
         ["migrate", "--store", "sqlite:////"],
     ],
@@ -107,6 +106,13 @@ def test_what_goes_wrong_says_what_to_do(arguments: list[str], server: str) -> N
     ended = amends(*arguments, server=server)
     assert ended.code in (Exit.REFUSED, Exit.USAGE)
     assert says_what_to_do(ended.err.removeprefix("amends: ")), ended.err
+
+
+def test_a_server_without_a_place_for_its_sagas_says_what_to_do() -> None:
+    ended = script("serve", "--listen", "127.0.0.1:0", "--store", "sqlite:////dev/null/amends.db")
+    *_, said = ended.err.splitlines()
+    assert (ended.code, ended.out) == (Exit.REFUSED, "")
+    assert says_what_to_do(said.removeprefix("amends: ")), said
 
 
 def test_next_is_what_to_do_and_not_the_name_of_an_option() -> None:

@@ -24,6 +24,15 @@ except ExceptionGroup:
     structlog.get_logger().exception("broke", saga_id="s-1")
 """
 
+UNWRITABLE = """
+import os, sys
+closed = open(os.devnull, "w")
+reader, writer = os.pipe()
+a_pipe = os.fdopen(writer, "w")
+os.close(reader)
+sys.stderr = STREAM
+"""
+
 
 def run(form: str) -> str:
     program = BREAK.replace("FORM", repr(form))
@@ -46,3 +55,12 @@ def test_json_logs_are_one_document_a_line() -> None:
     assert entry["event"] == "broke"
     assert entry["saga_id"] == "s-1"
     assert entry["level"] == "error"
+
+
+@pytest.mark.parametrize("stream", ["open('/dev/full', 'w')", "closed", "a_pipe"])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_that_cannot_be_written_is_lost_and_harms_nobody(form: str, stream: str) -> None:
+    log = BREAK.replace("FORM)", f"{form!r}); closed.close()") + "print('went on')"
+    program = UNWRITABLE.replace("STREAM", stream) + log
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "went on\n", done.stderr
