@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from amends.testing.simulation import users
 from amends_server.cli import main
 from amends_server.cli.exits import INTERRUPTED, Exit
+from amends_server.cli.output import json_text
 from amends_server.ports import why_not
 from tests.advice import says_what_to_do
 from tests.cli.programs import AMENDS, amends, program, script
@@ -65,6 +67,14 @@ def test_output_for_which_there_is_no_room_is_a_sentence(definition: str) -> Non
         Exit.REFUSED,
         "amends: The output cannot be written (No space left on device): make room, or send it elsewhere.\n",
     )
+
+
+def test_a_terminal_that_knows_no_circles_gets_their_numbers(definition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = script("definitions", "graph", definition, PYTHONIOENCODING="ascii")
+    assert (drawn.code, drawn.err) == (0, "")
+    assert r"1  \u25cb charge  payment.charge" in drawn.out
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert json_text({"a": "é"}) == r'{"a": "\u00e9"}'
 
 
 def test_streams_that_are_closed_are_nobody_elses(definition: str) -> None:

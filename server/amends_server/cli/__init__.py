@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import io
 
 
 def main() -> None:
@@ -12,6 +16,8 @@ def main() -> None:
     # What gRPC's core writes to stderr on its own is no sentence; what matters of it comes as an error besides.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _open_streams()
+    # A terminal that knows no arrows gets all the rest.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         from amends_server.cli.commands import app  # what only looks into this package need not wait for typer
 

@@ -63,8 +63,12 @@ def print_json(document: object, *, indent: int | None = 2) -> None:
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:
-    """A JSON document as a text that steers no terminal: JSON itself escapes only half of the control characters."""
-    return json.dumps(document, indent=indent, ensure_ascii=False).translate(_C1)
+    """A JSON document as a text that steers no terminal: JSON itself escapes only half of the control characters.
+
+    Where not every character can be written, those beyond ASCII are escaped.
+    """
+    plain = sys.stdout.encoding.lower() != "utf-8"
+    return json.dumps(document, indent=indent, ensure_ascii=plain).translate(_C1)
 
 
 def print_message(message: Message) -> None:
