@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.programs import amends
 
-APPEARS_S = 20
+APPEARS_S = 60
 
 
 def started(server: str, saga_id: str, folder: Path) -> str:

@@ -19,7 +19,7 @@ def settings(folder: Path, metrics: str) -> Settings:
 
 
 def read(address: str) -> dict[str, float]:
-    with urlopen(f"http://{address}/metrics", timeout=10) as page:
+    with urlopen(f"http://{address}/metrics", timeout=30) as page:
         text = page.read().decode()
     return {name: float(value) for name, value in re.findall(r"^(amends_\S+) (\S+)$", text, re.MULTILINE)}
 
