@@ -66,9 +66,16 @@ OF_OWNERS = (
     Mutant(
         "a saga that another one may run is shown as it was (I37)",
         SERVER + "runner/runner.py",
-        "        if saga is not None and saga.durable is not None and self._owns(saga):",
-        "        if saga is not None and saga.durable is not None:",
+        "(state := saga.certain) is not None and self._owns(saga):",
+        "(state := saga.certain) is not None:",
         FOUND + "test_i37_of_a_saga_that_another_one_may_run_the_store_is_asked_and_not_what_is_in_memory",
+    ),
+    Mutant(
+        "a saga is shown as it was before what others may have read already (I37)",
+        SERVER + "runner/active.py",
+        "        return self.durable if self.state is self.durable else None\n",
+        "        return self.durable\n",
+        FOUND + "test_i37_of_a_saga_that_is_being_written_the_store_is_asked_for_others_may_have_read_it",
     ),
     Mutant(
         "an outcome that comes while the store is gone is forgotten (I35)",

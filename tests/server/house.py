@@ -41,12 +41,14 @@ class HandClock:
 
 
 class MoodyStore(MemoryStore):
-    """Can be told to hold commits back, to fail them, or to do them and say that it failed."""
+    """Can be told to hold commits back, to fail them, or to do them and say so late, or that it failed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.said = asyncio.Event()
+        self.said.set()
         self._one = False
         self.fails_before = 0
         self.fails_after = 0
@@ -62,6 +64,7 @@ class MoodyStore(MemoryStore):
             self.fails_before = max(0, self.fails_before - 1)
             raise Unavailable("The store is in no mood.")
         outcomes = await super().commit(appends)
+        await self.said.wait()
         if self.fails_after:
             self.fails_after -= 1
             raise Unavailable("The store did it and does not say so.")

@@ -345,3 +345,31 @@ async def test_i37_of_a_saga_that_another_one_may_run_the_store_is_asked_and_not
     house.runner.domain.epoch_of = lambda key: 0  # type: ignore[method-assign]
     assert (await house.runner.read(ONE)).state.going_back
     await heir.close()
+
+
+async def test_i37_of_a_saga_that_is_being_written_the_store_is_asked_for_others_may_have_read_it(house: House) -> None:
+    """Who watches it at another orchestrator can be told of its end before the one that has written it."""
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    house.store.said.clear()
+    house.answer(0)
+    reader = Reader(house.store, house.catalogue)
+
+    async def final() -> bool:
+        return (await reader.read(ONE))[2].final
+
+    await house.until(final)
+    shown = await house.status()
+    house.store.said.set()
+    assert shown == "COMPLETED"
+
+
+async def test_i37_of_a_saga_that_nobody_knows_to_be_written_the_store_is_asked(house: House) -> None:
+    entry = await house.register(step("a"))
+    await house.start(entry)
+    await house.sent(1)
+    house.store.fails_after = 1
+    house.answer(0)
+    await house.runner.mender.broke.wait()
+    assert await house.status() == "COMPLETED"

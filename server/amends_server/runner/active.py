@@ -101,6 +101,11 @@ class ActiveSaga:
         return self.graph.nodes[owed.node].step.participant
 
     @property
+    def certain(self) -> State | None:
+        """The durable state; None while something is written, or may have been, which others may see already (I37)."""
+        return self.durable if self.state is self.durable else None
+
+    @property
     def idle(self) -> bool:
         """True when nothing in this process waits for anything of the saga, so that it need not stay in memory."""
         return self.state is not None and self.state is self.durable and not self.calls and not self.appending

@@ -150,8 +150,8 @@ class Runner:
         :raises NotFound: if there is no such saga.
         """
         saga = self.places.get(key)
-        if saga is not None and saga.durable is not None and self._owns(saga):
-            return View(key, saga.birth, saga.durable)
+        if saga is not None and (state := saga.certain) is not None and self._owns(saga):
+            return View(key, saga.birth, state)
         row, _, state = await self._reader.read(key)
         return View(key, row.birth, state)
 
