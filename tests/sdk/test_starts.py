@@ -213,7 +213,7 @@ async def test_ids_that_are_made_up_belong_to_the_share_of_who_is_asked(orchestr
 async def test_i19_a_start_that_is_repeated_keeps_the_id_that_was_made_for_another_share(
     orchestrator: ScriptedOrchestrator,
 ) -> None:
-    asked: list[str] = []
+    asked, noted = list[str](), asyncio.Event()
 
     async def breaking(context: Context) -> None:
         await opened(context)
@@ -225,6 +225,7 @@ async def test_i19_a_start_that_is_repeated_keeps_the_id_that_was_made_for_anoth
     async def next_one(context: Context) -> None:
         await context.write(Response(start_credits=10, share=orchestrator_pb2.Share(partitions=3, owned=[2])))
         asked.append(await acknowledge_next(context, 2))
+        noted.set()  # the client may know of it before
         await asyncio.Event().wait()
 
     _, served = counted(breaking, next_one)
@@ -232,6 +233,7 @@ async def test_i19_a_start_that_is_repeated_keeps_the_id_that_was_made_for_anoth
     async with Client(orchestrator.address) as client, asyncio.timeout(WAIT_S):
         await client.start("x", 1)
         saga = await client.start("x", 2)
+        await noted.wait()
     assert asked == [saga.id, saga.id]
     assert partition_of("default", saga.id, 3) == 1
 
