@@ -71,7 +71,8 @@ async def test_f50_a_step_that_is_refused_after_the_cancel_needs_no_undoing(worl
 
 async def test_f50_a_step_without_answer_is_undone_after_its_timeout(world: World) -> None:
     world.worker.on("two", hang(effect=True))
-    saga = await world.start(definition("d", "one", step("two", timeout_s=0.5), "three"))
+    two = step("two", timeout_s=0.5, attempts=1, undo_timeout_s=30)  # though the cancel comes later than its time is up
+    saga = await world.start(definition("d", "one", two, "three"))
     await world.ledger.until(lambda ledger: ledger.effects_ever("s", "two"))
     await saga.cancel("enough")
     view = await world.settled(saga)
