@@ -228,15 +228,15 @@ OF_OWNERS = (
     Mutant(
         "partitions are handed over while calls of their sagas are in flight (I26)",
         LEASES_PY,
-        "        waits = {partition_of(key, self._count) for key in self._busy()} if ",
-        "        waits = {partition_of(key, self._count) for key in ()} if ",
+        "            busy = {partition_of(key, self._count) for key in self._busy()}\n",
+        "            busy = {partition_of(key, self._count) for key in ()}\n",
         LEASES + "test_who_joins_gets_what_is_handed_over_once_its_calls_have_ended",
     ),
     Mutant(
         "whoever is stopped hands over while calls are in flight, if they take long",
         LEASES_PY,
-        "        end = inf if self._retiring else time.monotonic() + HAND_OVER_S",
-        "        end = time.monotonic() + HAND_OVER_S",
+        "{id for id in busy if self._retiring or now < ",
+        "{id for id in busy if now < ",
         LEASES + "test_who_retires_waits_for_calls_however_long_they_take",
     ),
     Mutant(

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from itertools import cycle
 
 import asyncpg
 import pytest
@@ -131,6 +132,22 @@ async def test_what_was_about_to_be_handed_over_is_gained_anew_when_it_stays(
     assert first.gained[-1] == set(range(32, 64))
     assert {first.epoch(partition) for partition in (5, 60)} == {1}
     assert not any(first.leases.leaves(key(f"s{number}")) for number in range(500))
+
+
+async def test_a_partition_is_handed_over_in_time_though_it_changes_which_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where another replica comes and goes."""
+    monkeypatch.setattr(leases_module, "HAND_OVER_S", 0.5)
+    leases = Leases("postgresql:///not-asked", 64, LEASE_S)
+    leases._busy = lambda: [key(f"s{number}") for number in range(500)]  # in all partitions
+    async with asyncio.timeout(WAIT_S):
+        for other in cycle(range(2, 64)):
+            leases._take((), {1: 1, other: 1})
+            await asyncio.sleep(0.1)
+            if 1 in leases._left:
+                break
+    await leases.stop()
 
 
 async def test_a_replica_that_stops_leaves_at_once(replicas: list[Replica], database: Database, url: str) -> None:

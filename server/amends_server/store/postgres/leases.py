@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import inf
 from uuid import uuid4
 
 import asyncpg
@@ -63,6 +62,7 @@ class Leases:
         self._others: Mapping[int, str] = {}
         self._leaving: frozenset[int] = frozenset()
         self._draining: Mapping[int, int] = {}
+        self._patience: Mapping[int, float] = {}
         self._left: frozenset[int] = frozenset()
         self._away: Collection[int] = ()
         self._letting_go: asyncio.Task[None] | None = None
@@ -129,15 +129,19 @@ class Leases:
             self._away = ()
         self._left &= leaving.keys()
         self._draining = {id: epoch for id, epoch in leaving.items() if id not in self._left}
+        end = time.monotonic() + HAND_OVER_S
+        self._patience = {id: self._patience.get(id, end) for id in self._draining}
         self._changed(gained)
         if self._draining:
             self._letting_go = asyncio.create_task(self._let_go(), name="handing over")
 
     async def _let_go(self) -> None:
         """Hand over each partition as soon as no call of its sagas is in flight, or that takes too long."""
-        end = inf if self._retiring else time.monotonic() + HAND_OVER_S  # how long it may take in the end, others say
         while self._draining:
-            waits = {partition_of(key, self._count) for key in self._busy()} if time.monotonic() < end else set[int]()
+            now = time.monotonic()
+            busy = {partition_of(key, self._count) for key in self._busy()}
+            # How long the calls of who retires may take in the end, others say.
+            waits = {id for id in busy if self._retiring or now < self._patience.get(id, now)}
             at_rest = self._draining.keys() - waits
             if at_rest:
                 self._draining = {id: epoch for id, epoch in self._draining.items() if id in waits}
