@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from amends_server.engine.events import (
+    AttemptWithdrawn,
     CompensationDispatched,
     Event,
     Resolution,
@@ -32,22 +33,31 @@ class Endings:
         self._graph = graph
         self._errors: dict[str, Error] = {}
         self._tried: dict[str, Error] = {}  # those of attempts that are made again
+        self._work: dict[str, bool] = {}  # whose participants are at work, and whether they are being asked
 
     def forget(self, steps: list[str]) -> None:
         """Take it that these begin again."""
         for step in steps:
             self._errors.pop(step, None)
             self._tried.pop(step, None)
+            self._work.pop(step, None)
 
     def see(self, event: Event) -> None:
         """Take one more event, and assert that it follows from how the steps before ended."""
         match event:
+            case StepRetryScheduled(refused=False) if self._work.get(event.step):
+                self._work[event.step] = False  # a question is lost, and the work goes on
             case StepRefused() | StepGivenUp() | StepOutputRefused():
                 self._errors[event.step] = event.error
+                self._work.pop(event.step, None)
             case StepRetryScheduled():
                 self._tried[event.step] = event.error
+                self._work.pop(event.step, None)
             case StepDeferred():
                 self._tried.pop(event.step, None)
+                self._work[event.step] = False
+            case StepDispatched() | AttemptWithdrawn(compensation=False) if event.step in self._work:
+                self._work[event.step] = isinstance(event, StepDispatched)
             case StepSucceeded():
                 self._errors.pop(event.step, None)
             case StepResolved(resolution=Resolution.SUCCEEDED):
