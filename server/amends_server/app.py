@@ -144,6 +144,7 @@ class Server:
         await self._say_ready(False)
         await self._parts.settle(self._settings.drain_s)
         self._parts.part()
+        self._peers.part()
         await self._grpc.stop(STOP_S)
         await self._parts.close()
         await self._ownership.stop()

@@ -12,7 +12,9 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from amends.v1 import operator_pb2, orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
+from amends.v1 import operator_pb2, operator_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc, saga_pb2
+from amends_server import app
+from amends_server.config import load_settings
 from amends_server.errors import NotOwned, Overloaded, OwnerLost, SagaAlreadyExists, ShuttingDown
 from amends_server.service import peers as peers_module
 from amends_server.service.peers import CANCEL, COMPLETE, FORWARDED, LOOK_S, START, Here, Peers, operator_method
@@ -330,3 +332,23 @@ async def test_i42_calls_that_are_passed_on_hold_no_more_bytes_than_may_be(
             assert {await asyncio.wait_for(task, WAIT_S) for task in left} == {"OWNER_LOST"}
     await peers.close()
     await server.stop(None)
+
+
+async def test_who_waits_for_an_owner_at_one_that_ends_is_told_that_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that what may not be repeated can be asked for elsewhere."""
+    monkeypatch.setattr(app, "STOP_S", WAIT_S)  # a busy machine may stand still for as long as it is
+    asked = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(app.serving(load_settings(listen="127.0.0.1:0", store="memory:")))
+        nobody = Elsewhere()
+        monkeypatch.setattr(nobody, "address_of", lambda key: asked.set() or "")
+        monkeypatch.setattr(server._peers, "_ownership", nobody)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            operator = operator_pb2_grpc.OperatorServiceStub(channel)
+            retry = operator_pb2.RetrySagaRequest(saga_id="one", reason="try")
+            waiting = asyncio.ensure_future(reason_for(operator.RetrySaga(retry)))
+            await asyncio.wait_for(asked.wait(), WAIT_S)
+            await stack.aclose()
+            assert await asyncio.wait_for(waiting, WAIT_S) == "NOT_OWNED"

@@ -130,6 +130,11 @@ class Peers(grpc.aio.ServerInterceptor):
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._missed = set[str]()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._parting = False
+
+    def part(self) -> None:
+        """Wait for no owner any more: who asks is told to go elsewhere while there is time to say so."""
+        self._parting = True
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -245,7 +250,7 @@ class Peers(grpc.aio.ServerInterceptor):
                     with Here(key, lost).answering():
                         raise _refusal(key, error, status) from error
                 lost = lost or _may_be_done(status, request)
-            if loop.time() > end:
+            if self._parting or loop.time() > end:
                 raise (OwnerLost if lost else NotOwned)(key.namespace, key.saga_id)
             await asyncio.sleep(AGAIN_S)
         return Here(key, lost)
