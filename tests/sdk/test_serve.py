@@ -148,8 +148,8 @@ async def test_what_cannot_be_served_is_refused() -> None:
 
 
 async def test_d43_calls_in_flight_are_finished_at_the_end() -> None:
-    entered.clear()
-    released.clear()
+    global entered, released
+    entered, released = asyncio.Event(), asyncio.Event()  # of this event loop
     async with serving(echo) as address:
         channel = grpc.aio.insecure_channel(address)
         request = participant_pb2.ExecuteRequest(
