@@ -19,7 +19,7 @@ from amends_server.store.postgres import sagas
 from amends_server.store.postgres import store as store_module
 from amends_server.store.postgres.statements import Db, fetch, statement
 from amends_server.store.postgres.store import PostgresStore
-from amends_server.store.postgres.trouble import place_of, to_writer
+from amends_server.store.postgres.trouble import place_of
 from amends_server.store.protocol import Append, InUse, Record, Stale, StoreError, Unavailable, Unwritable
 from tests.postgres import CannotRun, Database, postgres, schema_of
 from tests.store.make import NOW, WAIT_S, append, birth, define, definition, in_the_end, key, records, start, written
@@ -404,19 +404,6 @@ async def test_several_hosts_of_which_one_takes_writes(database: Database) -> No
 )
 def test_a_place_is_named_without_its_password(url: str, place: str) -> None:
     assert place_of(url) == place
-
-
-@pytest.mark.parametrize(
-    ("url", "sought"),
-    [
-        ("postgresql://a/sagas", ""),
-        ("postgresql://a,b/sagas", "?target_session_attrs=read-write"),
-        ("postgresql:///sagas?host=/a,/b", "&target_session_attrs=read-write"),
-        ("postgresql://a,b/sagas?target_session_attrs=any", ""),
-    ],
-)
-def test_of_several_servers_the_one_is_sought_that_takes_writes(url: str, sought: str) -> None:
-    assert to_writer(url) == url + sought
 
 
 async def test_a_server_that_hangs_is_given_up_in_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from amends_server.store.postgres import connections
 from amends_server.store.postgres.leases import Leases
-from amends_server.store.postgres.servers import servers_of
+from amends_server.store.postgres.servers import servers_of, to_writer
 from amends_server.store.postgres.store import PostgresStore
 from amends_server.store.protocol import Unavailable
 from tests.postgres import Database
@@ -47,6 +47,20 @@ LEASE_S = 4.0
 )
 def test_each_server_has_a_url(url: str, servers: list[str]) -> None:
     assert servers_of(url) == servers
+
+
+@pytest.mark.parametrize(
+    ("url", "sought"),
+    [
+        ("postgresql://a/sagas", ""),
+        ("postgresql://a,b/sagas", "?target_session_attrs=read-write"),
+        ("postgresql:///sagas?host=/a,/b", "&target_session_attrs=read-write"),
+        ("postgresql://a,b/sagas?target_session_attrs=any", ""),
+        ("postgresql://me:one,two@a/sagas", ""),
+    ],
+)
+def test_of_several_servers_the_one_is_sought_that_takes_writes(url: str, sought: str) -> None:
+    assert to_writer(url) == url + sought
 
 
 async def test_i28_a_machine_that_is_gone_keeps_nobody_from_the_server_that_is_named_after_it(

@@ -1,4 +1,4 @@
-"""Connects to one of several servers, though another one that was named before it does not answer."""
+"""Which of the servers in a URL is meant, and how it is reached though one that stands before it does not answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _NEXT = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched)
 """What leads on to the next server: this one is not there, or takes no writes. Who refuses us is not passed over."""
+
+
+def to_writer(url: str) -> str:
+    """Return a URL that leads to the server that takes writes, where it names several and does not say to which."""
+    if len(servers_of(url)) == 1 or "target_session_attrs" in dict(parse_qsl(urlsplit(url).query)):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}target_session_attrs=read-write"
 
 
 async def connect(url: str, *, timeout: float, **more: Any) -> Connection:

@@ -15,9 +15,9 @@ from amends_server.store.postgres import registry, sagas
 from amends_server.store.postgres.connections import Connections
 from amends_server.store.postgres.leases import Leases
 from amends_server.store.postgres.schema import migrate, missing
+from amends_server.store.postgres.servers import to_writer
 from amends_server.store.postgres.sharing import sharing
 from amends_server.store.postgres.statements import Db, fetch, texts
-from amends_server.store.postgres.trouble import to_writer
 from amends_server.store.protocol import (
     SECRET_BYTES,
     Append,

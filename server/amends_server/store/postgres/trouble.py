@@ -66,16 +66,6 @@ def place_of(url: str) -> str:
     return f"{user}{hosts}{parts.path}"
 
 
-def to_writer(url: str) -> str:
-    """Return a URL that leads to the server that takes writes, where it names several and does not say to which."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    several = any("," in hosts for hosts in (parts.netloc, *query.get("host", ())))
-    if not several or "target_session_attrs" in query:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}target_session_attrs=read-write"
-
-
 def unavailable(place: str, error: Exception) -> Unavailable:
     """Say what happened to the database at that place."""
     what = next((sentence for kind, sentence in _SENTENCES if isinstance(error, kind)), "failed")
