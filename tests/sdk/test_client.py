@@ -304,6 +304,22 @@ async def test_a_client_that_is_open_is_not_opened_a_second_time(orchestrator: S
             assert (await client.get("order-1")).status is SagaStatus.RUNNING
 
 
+async def test_a_client_whose_end_is_broken_off_lets_go_of_its_connection(
+    orchestrator: ScriptedOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken_off() -> None:
+        raise asyncio.CancelledError
+
+    orchestrator.returns("GetSaga", orchestrator_pb2.GetSagaResponse(saga=saga_of(saga_pb2.SAGA_STATUS_RUNNING)))
+    client = Client(orchestrator.address)
+    monkeypatch.setattr(client._registrations, "close", broken_off)
+    with pytest.raises(asyncio.CancelledError):
+        async with client:
+            saga = client.saga(None, "order-1")
+    with pytest.raises(AmendsError, match="closed"):
+        await saga.status()
+
+
 async def test_result_is_of_the_declared_type(orchestrator: ScriptedOrchestrator, client: Client) -> None:
     orchestrator.returns(
         "GetSaga",

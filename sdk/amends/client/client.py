@@ -74,11 +74,12 @@ class Client(Control, Catalogue):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        connection = self._connection
         try:
             await self._registrations.close()
-            await self._connection.close()
         finally:
             self._open = None
+            await connection.close()
 
     def __repr__(self) -> str:
         return f"<client of {self._target}, namespace {self._namespace}>"
