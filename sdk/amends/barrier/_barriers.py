@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from amends.barrier import _outside, _rule
 from amends.barrier._database import MADE_MEANWHILE, RUN_AGAIN, Database, at_once, run_again_on_conflict
@@ -141,7 +141,24 @@ class AsyncBarrier(_InTransaction[Tx]):
         return AsyncOutsideBarrier(self._database, hold_s)
 
 
-class OutsideBarrier:
+class _Outside:
+    """What barriers for effects outside the database have in common: all but how long a handler may take."""
+
+    def __init__(self, rule: _outside.Rule[Any]) -> None:
+        self._rule = rule
+
+    async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
+        """For the kit: have the effect of a key, unless its outcome is known."""
+        return await self._rule.execute(subject, effect, refuse)
+
+    async def compensate(
+        self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
+    ) -> Reply:
+        """For the kit: undo what the key did or may have done."""
+        return await self._rule.compensate(subject, undo, known=known)
+
+
+class OutsideBarrier(_Outside):
     """Keeps the intent before an effect outside the database and the outcome after it, for plain handlers.
 
     A handler gets an `Intent` as its last argument. No transaction is open while it runs.
@@ -150,20 +167,10 @@ class OutsideBarrier:
     is_async: ClassVar[bool] = False
 
     def __init__(self, database: Database[Tx], hold_s: float) -> None:
-        self._rule = _outside.Rule(database, hold_s)
-
-    async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
-        """For the kit: have the effect of a key, unless its outcome is known."""
-        return await self._rule.execute(subject, effect, refuse)
-
-    async def compensate(
-        self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
-    ) -> Reply:
-        """For the kit: undo what the key did or may have done."""
-        return await self._rule.compensate(subject, undo, known=known)
+        super().__init__(_outside.Rule(database, hold_s))
 
 
-class AsyncOutsideBarrier:
+class AsyncOutsideBarrier(_Outside):
     """Keeps the intent before an effect outside the database and the outcome after it, for async handlers.
 
     A handler gets an `Intent` as its last argument. No transaction is open while it runs.
@@ -172,14 +179,4 @@ class AsyncOutsideBarrier:
     is_async: ClassVar[bool] = True
 
     def __init__(self, database: Database[Tx], hold_s: float) -> None:
-        self._rule = _outside.BoundedRule(database, hold_s)
-
-    async def execute(self, subject: Subject, effect: Callable[[Intent], Awaitable[Reply]], refuse: Refuse) -> Reply:
-        """For the kit: have the effect of a key, unless its outcome is known."""
-        return await self._rule.execute(subject, effect, refuse)
-
-    async def compensate(
-        self, subject: Subject, undo: Callable[[Intent, Reply | None], Awaitable[Reply]], *, known: bool
-    ) -> Reply:
-        """For the kit: undo what the key did or may have done."""
-        return await self._rule.compensate(subject, undo, known=known)
+        super().__init__(_outside.BoundedRule(database, hold_s))
